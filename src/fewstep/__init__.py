@@ -1,0 +1,49 @@
+"""fewstep: distils guided diffusion models into one network that takes the guidance scale and samples in 1 to 4 steps.
+
+Reading order, which is also the order of imports:
+
+    the mathematics   process, prediction, guidance, stage_one, stage_two, samplers, exact
+    models            denoiser, families/, model, folder
+    training          recipe, data, checkpoint, training, stages, distillation, run
+    use               features, evaluate, report, bench, quickstart
+    faces             cli
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewstep.data import open_data
+    from fewstep.denoiser import Denoiser
+    from fewstep.errors import InputError
+    from fewstep.folder import open_model
+    from fewstep.model import Model
+    from fewstep.process import Cosine, DiscreteBetas, RectifiedFlow
+    from fewstep.run import distill, teach
+
+__version__ = version("fewstep")
+__all__ = [
+    "Cosine",
+    "Denoiser",
+    "DiscreteBetas",
+    "InputError",
+    "Model",
+    "RectifiedFlow",
+    "distill",
+    "open_data",
+    "open_model",
+    "teach",
+]
+
+_HOMES = {
+    "Cosine": "process", "DiscreteBetas": "process", "RectifiedFlow": "process", "Denoiser": "denoiser", "InputError": "errors",
+    "Model": "model", "open_model": "folder", "open_data": "data", "teach": "run", "distill": "run",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import fewstep` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
+    return getattr(import_module(f"fewstep.{_HOMES[name]}"), name)

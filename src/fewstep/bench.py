@@ -1,0 +1,244 @@
+"""What fewstep costs over the network itself: sampling and training, timed against the same calls of the bare network.
+
+The bare calls are recorded, not written down: one run of our code is watched, and every call of a network that it makes is
+repeated with the very same arguments and gradient mode, in a plain loop. Ours and bare are timed in turn, and the ratio is the
+median over the pairs, so that a machine that is busy with other things slows both.
+"""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.distillation import next_student, student_of
+from fewstep.epochs import Data
+from fewstep.model import Model
+from fewstep.recipe import Recipe, make_recipe
+from fewstep.stages import stage_one, stage_two
+from fewstep.training import Stage, Trainer, _State
+
+SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
+WARM_UP = 3  # runs of each before any is timed
+Progress = Callable[[str], None]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call of a network."""
+
+    network: nn.Module
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    trained: bool  # a backward pass follows
+
+    def __call__(self) -> Tensor:
+        """The network's output, whatever it wraps it in."""
+        output = self.network(*self.arguments, **self.named)
+        return output if isinstance(output, Tensor) else output[0]
+
+
+@contextmanager
+def recorded(*networks: nn.Module) -> Iterator[list[Call]]:
+    """The calls of these networks that are made inside, in order."""
+    calls: list[Call] = []
+
+    def note(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        calls.append(Call(network, arguments, named, torch.is_grad_enabled()))
+
+    handles = [network.register_forward_pre_hook(note, with_kwargs=True) for network in networks]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def bench_model(
+    model: Model, batch_size: int = 64, repeats: int = 20, steps: int | None = None, progress: Progress = lambda text: None
+) -> dict[str, Any]:
+    """Latency (one image) and throughput (`batch_size` images) of sampling, against as many calls of the bare network.
+
+    A teacher is guided (guidance_scale 2), so that its bare calls have twice the batch. Without `steps` a student takes those
+    that it was trained for, any other model 4.
+
+    Raises:
+        InputError: steps that the model was not trained for.
+    """
+    rows = []
+    for what, size in (("latency", 1), ("throughput", batch_size)):
+        progress(f"{what}: {size} image{'s' * (size > 1)} at a time")
+        rows.append(sampling_row(model, what, size, steps or model.info.steps or 4, repeats))
+    info, parameters = model.info, list(model.denoiser.network.parameters())
+    return {
+        "model": {"kind": info.kind, "family": info.family, "steps": info.steps, "size": info.size, "channels": info.channels},
+        "parameters": sum(p.numel() for p in parameters),
+        "dtype": str(parameters[0].dtype).removeprefix("torch."),
+        "rows": rows,
+        "peak_memory": max(row["peak_memory"] for row in rows),
+        "machine": machine(model.denoiser.device),
+    }
+
+
+def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: int) -> Row:
+    """The row of `batch_size` images in `steps` steps."""
+    info, device = model.info, model.denoiser.device
+    low, high = info.guidance_scale or (2.0, 2.0)
+    labels = torch.arange(batch_size) % len(info.classes)
+    scale, noise = (low + high) / 2, torch.randn(batch_size, info.channels, info.size, info.size)
+
+    def ours() -> None:
+        model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+
+    with recorded(model.denoiser.network) as calls:
+        drawn = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for call in calls:
+            call()
+
+    row = timed(ours, bare, repeats, device) | {"evaluations": drawn.evaluations, "batch_size": batch_size, "steps": steps}
+    row["images_per_second"] = batch_size / row["seconds"]
+    return {"what": f"{info.kind}, {steps} steps, {what}", "goal": SAMPLING_GOAL} | row
+
+
+def bench_training(teacher: Model, batch_size: int = 64, repeats: int = 20, progress: Progress = lambda text: None) -> list[Row]:
+    """An update of stage one, and of a rung of two teacher steps, against its bare calls, backward and optimiser.
+
+    Ours is an update of the trainer itself: data, draws, target, loss, clipping, optimiser, average, counters.
+
+    Raises:
+        InputError: `teacher` cannot be guided, or is a student.
+    """
+    info = teacher.info
+    pixels = torch.randint(0, 256, (1024, info.channels, info.size, info.size), dtype=torch.uint8)
+    data = Data(pixels, torch.arange(len(pixels)) % len(info.classes), info.classes)
+    recipe = make_recipe({"train": {"batch_size": batch_size}, "stage_two": {"ladder": (16, 8)}})
+    trainer = Trainer(Path(os.devnull), data, recipe.train, quiet=True)  # nothing is logged or saved
+    teacher = teacher.to(trainer.accelerator.device)
+    progress("an update of stage one")
+    student = student_of(recipe, teacher)
+    rows = [training_row(stage_one(recipe, teacher), student, [teacher.denoiser.network], trainer, recipe, repeats)]
+    progress("an update of stage two")
+    later = next_student(student, 8)
+    rows.append(training_row(stage_two(recipe, student, 8, 2), later, [student.denoiser.network], trainer, recipe, repeats))
+    return rows
+
+
+def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer: Trainer, recipe: Recipe, repeats: int) -> Row:
+    """The row of one update of a stage; `frozen` are the networks that it calls besides the student's."""
+    device = trainer.accelerator.device
+    network = student.denoiser.network.to(device).train(stage.dropout)
+    state = _State(stage, network, recipe.train, trainer.accelerator)
+    trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
+
+    def ours() -> None:
+        state.step(trainer._gradients(stage, state, trained))
+
+    with recorded(network, *frozen) as calls:
+        ours()
+    # on the same weights, which a rate of 0 leaves alone at the same cost
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+    def bare() -> None:
+        for call in calls:
+            with torch.set_grad_enabled(call.trained), trainer.accelerator.autocast():
+                output = call()
+            if call.trained:
+                output.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    row = timed(ours, bare, repeats, device)
+    evaluations = sum(call.arguments[0].shape[0] for call in calls) / recipe.train.batch_size
+    trainer.accelerator.free_memory()
+    return {"what": f"{stage.name}, an update", "goal": TRAINING_GOAL} | row | {
+        "evaluations": round(evaluations),
+        "batch_size": recipe.train.batch_size,
+        "images_per_second": recipe.train.batch_size / row["seconds"],
+    }  # fmt: skip
+
+
+def timed(ours: Callable[[], Any], bare: Callable[[], Any], repeats: int, device: torch.device) -> Row:
+    """Seconds of both, median and least, the median ratio of the pairs, and the peak memory of ours in bytes."""
+    for _ in range(WARM_UP):
+        ours()
+        bare()
+    peak_memory(device, reset=True)
+    ours()
+    row: Row = {"peak_memory": peak_memory(device)}
+    pairs = []
+    for number in range(repeats):
+        if number % 2:  # each is first in every second pair
+            b, a = seconds(bare, device), seconds(ours, device)
+        else:
+            a, b = seconds(ours, device), seconds(bare, device)
+        pairs.append((a, b))
+    first, second = zip(*pairs, strict=True)
+    return row | {
+        "seconds": statistics.median(first),
+        "seconds_min": min(first),
+        "bare_seconds": statistics.median(second),
+        "bare_seconds_min": min(second),
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "repeats": repeats,
+    }
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that `work` takes, the device's part of it included."""
+    wait(device)
+    began = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device, reset: bool = False) -> int:
+    """Bytes: on a GPU the most that tensors held since `reset`, else the most that the whole process ever held."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    import diffusers
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    if device.type == "cpu":
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return {
+        "device": device.type,
+        "name": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

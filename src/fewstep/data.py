@@ -1,0 +1,148 @@
+"""Opening training data: from where it lies to Data or StreamingData."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewstep import sources
+from fewstep.decoding import gather
+from fewstep.epochs import Data, StreamingData, check_classes, describe
+from fewstep.errors import InputError, nearest
+from fewstep.sources import Source
+from fewstep.tables import TABLE_FILES, is_table, table
+
+__all__ = ["Data", "StreamingData", "open_data"]
+NAMED = {"digits": sources.digits}
+MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
+
+
+def to_stderr(line: str) -> None:
+    """Print a line of progress or warning."""
+    print(line, file=sys.stderr)
+
+
+def open_data(
+    *,
+    name: str | None = None,
+    path: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    split: str = "train",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    classes: Sequence[str] | None = None,
+    streaming: bool = False,
+    flip: bool = False,
+    seed: int = 0,
+    memory_limit: int = MEMORY_LIMIT,
+    report: Callable[[str], None] = to_stderr,
+) -> Data | StreamingData:
+    """The data of `name` ("digits") or `path`: a folder with a sub-folder a class, an .npz, or anything that `datasets` opens.
+
+    Pictures are cropped to their central square and resized to `size` pixels; None keeps the size that all of them share.
+    `channels` is 1, 3 or None for the source's own. `flip` mirrors half of the pictures, drawn anew each epoch. Unless
+    `streaming`, all are decoded now, into `memory_limit` bytes at most. `classes` names labels that are plain numbers. Pictures
+    that cannot be read are left out, and `report` is called with a line that counts and names them.
+
+    Raises:
+        InputError: an argument is out of bounds, or the data are missing, unreadable, unlabelled, too large or of one class.
+    """
+    check_arguments(name, path, size, channels, seed)
+    given = tuple(classes) if classes else None
+    if name is not None:
+        if split != "train":
+            raise InputError(f"data.name = '{name}' has no split '{split}': leave data.split at 'train'")
+        source = NAMED[name]()
+    else:
+        source = open_path(str(path), split, streaming, image_column, label_column, given, memory_limit, report)
+    if not streaming:
+        return load(source, size, channels, flip, seed, memory_limit, report)
+    if source.pixels is not None:
+        raise InputError(f"data.streaming = true: {source.path} is held in memory whole: set data.streaming = false")
+    if size is None:
+        raise InputError("data.streaming = true needs a size: set data.size to the size to train at")
+    return StreamingData(source, size, channels, flip, seed, report)
+
+
+def open_path(
+    path: str,
+    split: str,
+    streaming: bool,
+    image_column: str | None,
+    label_column: str | None,
+    classes: tuple[str, ...] | None,
+    memory_limit: int,
+    report: Callable[[str], None],
+) -> Source:
+    """The source that the path is, told by what lies there.
+
+    Raises:
+        InputError: nothing usable does.
+    """
+    place = Path(path).expanduser()
+    as_table = partial(
+        table, path, split=split, streaming=streaming, image_column=image_column, label_column=label_column, classes=classes
+    )
+    if place.is_file():
+        if place.suffix.lower() == ".npz":
+            return sources.npz(place, classes, memory_limit)
+        if place.suffix.lower() in TABLE_FILES:
+            return as_table()
+        raise InputError(f"{path} is a file of type '{place.suffix}': give a folder, an .npz, a .parquet or a .tar")
+    if place.is_dir():
+        if (place / f"{split}.npz").is_file():
+            return sources.npz(place / f"{split}.npz", classes, memory_limit)
+        files = sources.files_below(place)
+        if is_table(place, files):
+            return as_table()
+        return sources.class_folders(place, files, split, report)
+    if not sources.looks_like_hub_id(path):
+        raise InputError(f"there is no file or folder '{path}': check data.path")
+    return as_table()
+
+
+def load(
+    source: Source, size: int | None, channels: int | None, flip: bool, seed: int, memory_limit: int, report: Callable[[str], None]
+) -> Data:
+    """All of the source decoded in memory.
+
+    Raises:
+        InputError: as for `open_data`.
+    """
+    pixels, labels, skipped = source.pixels, source.labels, []
+    if (
+        pixels is None
+        or labels is None
+        or pixels.shape != (len(labels), channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
+    ):
+        pixels, labels, skipped = gather(source.examples(None, 0), size, channels, memory_limit, source.total)
+    index, classes = sources.resolve(labels, source.classes, source.path)
+    check_classes(len(np.unique(index)), source.path, tuple(classes[k] for k in np.unique(index)))
+    if skipped:
+        shown = "; ".join(skipped[:5]) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
+        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
+    if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), index)]:
+        report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
+    print_of = hashlib.sha256(repr((pixels.shape, classes)).encode() + index.tobytes())
+    print_of.update(pixels.data)
+    words = describe(source, len(labels), classes, pixels.shape[3], pixels.shape[1], len(skipped), print_of.hexdigest())
+    return Data(torch.from_numpy(pixels), torch.from_numpy(index), classes, tuple(skipped), words, flip, seed)
+
+
+def check_arguments(name: str | None, path: str | None, size: int | None, channels: int | None, seed: int) -> None:
+    """Raises InputError where an argument of `open_data` is out of bounds."""
+    if (name is None) == (path is None):
+        raise InputError("data needs one of data.path and data.name: set data.path, or data.name = 'digits'")
+    if name is not None and name not in NAMED:
+        raise InputError(f"unknown data.name = '{name}': {nearest(name, NAMED)} (a folder, file or hub id goes in data.path)")
+    if size is not None and not 1 <= size <= 8192:
+        raise InputError(f"data.size = {size} is outside 1..8192: set it to the size in pixels to train at")
+    if channels not in (None, 1, 3):
+        raise InputError(f"data.channels = {channels} is neither 1 (grey) nor 3 (colour): set one of them, or leave it out")
+    if seed < 0:
+        raise InputError(f"the seed {seed} is negative: give 0 or more")

@@ -1,0 +1,194 @@
+"""One picture, whatever its format, as a uint8 array; many pictures, decoded on threads, as one array."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewstep.errors import InputError
+
+Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
+GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture not yet decoded, with its label: an index into the classes, the name of one, or None where there is none."""
+
+    pixels: Pixels
+    label: Any
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a person is told when the picture cannot be read."""
+        if self.name or not isinstance(self.pixels, bytes):
+            return self.name or "a picture without a name"
+        return f"the picture of {len(self.pixels)} bytes with sha256 {hashlib.sha256(self.pixels).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Why a picture cannot be read, in one line."""
+
+    reason: str
+
+
+def threads() -> ThreadPoolExecutor:
+    """Threads to decode on: one a core, 16 at most (Pillow lets go of Python's lock while it decodes)."""
+    return ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def decode(pixels: Pixels, size: int | None, channels: int | None) -> np.ndarray:
+    """The picture as uint8 (c, size, size): upright, over white where transparent, its central square resized.
+
+    `size` None keeps its height and width, `channels` None its own 1 or 3. Any exception means that it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    if pixels is None:
+        raise ValueError("no picture")
+    if isinstance(pixels, np.ndarray):
+        return as_array(square(as_mode(Image.fromarray(pixels), channels), size))
+    if isinstance(pixels, str):
+        import fsspec
+
+        with fsspec.open(pixels, "rb") as file:
+            pixels = bytes(file.read())  # pyright: ignore[reportAttributeAccessIssue]
+    with Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels) as image:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit and image.width * image.height > limit:  # Pillow itself only warns until twice this number
+            raise ValueError(f"{image.width}x{image.height} pixels are more than the limit of {limit}")
+        image.load()
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # metadata that cannot be parsed say nothing about the picture
+            upright = image
+        return as_array(square(as_mode(upright, channels), size))
+
+
+def as_mode(image: Any, channels: int | None) -> Any:
+    """The image in mode L (1 channel) or RGB (3)."""
+    from PIL import Image
+
+    mode = "L" if (channels or (1 if image.mode in GREY else 3)) == 1 else "RGB"
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels from {values.min()} to {values.max()} are outside 16 bits")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def square(image: Any, size: int | None) -> Any:
+    """The central square of the image, resized to (size, size): Lanczos to shrink, bicubic to grow, untouched where it fits."""
+    from PIL import Image
+
+    if size is None or image.size == (size, size):
+        return image
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return image.crop(box)
+    return image.resize((size, size), Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC, box=box)
+
+
+def as_array(image: Any) -> np.ndarray:
+    """uint8 (c, h, w) of an image in mode L or RGB."""
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def attempt(example: Example, size: int | None, channels: int | None) -> np.ndarray | Unreadable:
+    """The decoded picture, or why there is none."""
+    try:
+        return decode(example.pixels, size, channels)
+    except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
+        text = str(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else str(error)
+        return Unreadable(" ".join(text.split()) or type(error).__name__)
+
+
+class Pile:
+    """Pictures of one shape in one buffer that grows in place, so that the peak is the array itself and not twice that."""
+
+    def __init__(self, limit: int, total: int | None) -> None:
+        self.buffer, self.count, self.shape, self.first = bytearray(), 0, (0, 0, 0), ""
+        self.limit, self.total = limit, total
+
+    def add(self, array: np.ndarray, title: str) -> None:
+        """Append uint8 (c, h, w).
+
+        Raises:
+            InputError: the pictures are not of one square size, or pass the memory limit.
+        """
+        if not self.count:
+            self.shape, self.first = array.shape, title
+        if array.shape[1] != array.shape[2]:
+            raise InputError(f"{title} is {array.shape[2]}x{array.shape[1]}, not square: set data.size to the size to train at")
+        if array.shape[1:] != self.shape[1:]:
+            sizes = f"{self.first} is {self.shape[2]}x{self.shape[1]}, {title} is {array.shape[2]}x{array.shape[1]}"
+            raise InputError(f"the pictures differ in size ({sizes}): set data.size to the size to train at")
+        if array.shape[0] > self.shape[0]:  # the first in colour after grey ones
+            self.buffer = bytearray(np.repeat(self.array(), 3, axis=1).tobytes())
+            self.shape = array.shape
+        if array.shape[0] < self.shape[0]:
+            array = np.repeat(array, 3, axis=0)
+        self.count += 1
+        check_memory(max(self.count, self.total or 0) * array.size, self.limit)
+        self.buffer += array.tobytes()
+
+    def array(self) -> np.ndarray:
+        """uint8 (n, c, h, w), a view of the buffer."""
+        return np.frombuffer(self.buffer, np.uint8).reshape(self.count, *self.shape)
+
+
+def check_memory(needed: int, limit: int) -> None:
+    """Raises InputError where the decoded pictures need more than `limit` bytes."""
+    if needed > limit:
+        sizes = f"{needed / 2**30:.3g} GiB or more of memory, over the limit of {limit / 2**30:.3g} GiB"
+        raise InputError(
+            f"the decoded pictures need {sizes}: set data.streaming = true (a folder or `datasets`) or a smaller data.size"
+        )
+
+
+def gather(
+    examples: Iterable[Example], size: int | None, channels: int | None, limit: int, total: int | None
+) -> tuple[np.ndarray, list[Any], list[str]]:
+    """All pictures that can be read, uint8 (n, c, h, w), their labels, and "name: reason" of each that cannot.
+
+    Raises:
+        InputError: none can be read, they need more than `limit` bytes, or `size` is None and they are not of one square size.
+    """
+    pile, labels, skipped = Pile(limit, total), [], []
+    with threads() as pool:
+        for chunk in chunks(iter(examples), 256):
+            outcomes = pool.map(lambda example: attempt(example, size, channels), chunk)
+            for example, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, Unreadable):
+                    skipped.append(f"{example.title}: {outcome.reason}")
+                else:
+                    pile.add(outcome, example.title)
+                    labels.append(example.label)
+    if not labels:
+        why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
+        raise InputError(f"{why}: give data with readable pictures")
+    return pile.array(), labels, skipped
+
+
+def chunks(items: Iterator[Example], length: int) -> Iterator[list[Example]]:
+    """Lists of up to `length` items, in order."""
+    while chunk := list(islice(items, length)):
+        yield chunk

@@ -1,0 +1,75 @@
+"""A network, what it predicts and its noise process, together: the clean estimate X(z, t, c, w). The edge between dtypes."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError
+from fewstep.guidance import EstimateX, guided
+from fewstep.prediction import Prediction, prediction_of
+from fewstep.process import Cosine, Process, wide
+
+Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
+
+
+def plain_call(network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
+    """network(z, time, condition) without a weight, network(z, time, condition, w) with one: a network of one's own."""
+    return network(z, time, condition) if w is None else network(z, time, condition, w)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """X(z, t, condition, w): the clean estimate, float64 (b, ...), from z (b, ...), t (b,), labels (b,) and w (b,) or None.
+
+    `network` is called through `call` in its own dtype, all else is float64. `prediction` is "v", "x", "eps" or "flow";
+    `null` is the label that stands for no condition, None where the network cannot be guided.
+
+    Raises:
+        InputError: the prediction is not known.
+    """
+
+    network: nn.Module
+    prediction: Prediction | str = "v"
+    process: Process = field(default_factory=Cosine)
+    null: int | None = None
+    call: Call = plain_call
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prediction, str):
+            object.__setattr__(self, "prediction", prediction_of(self.prediction))
+
+    def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
+        dtype = next(self.network.parameters()).dtype
+        with self.autocast():
+            output = self.call(self.network, z.to(dtype), self.process.network_time(t), condition, w)
+        alpha, sigma = self.process.at(t, z)
+        return self._prediction.to_x(wide(output), wide(z), alpha, sigma)
+
+    @property
+    def _prediction(self) -> Prediction:
+        assert isinstance(self.prediction, Prediction)  # made so by __post_init__
+        return self.prediction
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def null_condition(self, condition: Tensor) -> Tensor:
+        """The null condition, shaped as `condition` (b,).
+
+        Raises:
+            InputError: the network has no null condition.
+        """
+        if self.null is None:
+            raise InputError("this teacher has no null condition (null = None), so it cannot be guided; name its null label")
+        return torch.full_like(condition, self.null)
+
+    def guided(self) -> EstimateX:
+        """The guided teacher X^w: both branches in one batched evaluation."""
+        return guided(self, self.null_condition)

@@ -1,0 +1,113 @@
+"""The whole method on one screen: a teacher, then one student for every guidance scale, then fewer and fewer steps."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fewstep.denoiser import Denoiser
+from fewstep.errors import InputError
+from fewstep.families.class_conditional import ClassConditional
+from fewstep.folder import INFO, read_info
+from fewstep.model import Info, Model
+from fewstep.prediction import PREDICTIONS
+from fewstep.process import process_of, process_settings
+from fewstep.recipe import Recipe
+from fewstep.stage_two import rungs
+from fewstep.stages import stage_one, stage_two, teaching
+from fewstep.training import Stage, Trainer
+
+
+def train_teacher(recipe: Recipe, data: Any, trainer: Trainer) -> Model:
+    """A guided teacher of the recipe's network and process, trained on `data`."""
+    model = new_teacher(recipe, data)
+    return _train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
+
+
+def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -> dict[str, Model]:
+    """Stage one, the ladder of stage two, and the encoder's ladder where the recipe has one: the models by folder name.
+
+    Raises:
+        InputError: `teacher` is a student already.
+    """
+    if teacher.info.kind != "teacher":
+        raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
+    teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
+    student = _train_or_open(stage_one(recipe, teacher), student_of(recipe, teacher), trainer, "1/2 ")
+    models = {"stage-one": student}
+    ladder = rungs(recipe.stage_two.ladder)
+    for number, (steps, k) in enumerate(ladder, 1):
+        stage, position = stage_two(recipe, student, steps, k), f"2/2 rung {number}/{len(ladder)} "
+        student = models[stage.name] = _train_or_open(
+            stage, next_student(student, steps, recipe.stage_two.sampler), trainer, position
+        )
+    encoder = models["stage-one"]
+    for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
+        stage = stage_two(recipe, encoder, steps, k, encoder=True)
+        encoder = models[stage.name] = _train_or_open(stage, next_student(encoder, steps, kind="encoder"), trainer, "encoder ")
+    return models
+
+
+def new_teacher(recipe: Recipe, data: Any) -> Model:
+    """An untrained teacher for `data`'s classes, size and channels; its weights are a function of the seed."""
+    family, settings = ClassConditional(), recipe.network.model_dump()
+    settings["mid_block_type"] = None if settings["mid_block_type"] == "none" else settings["mid_block_type"]
+    keys = {"cosine": ("name", "log_snr"), "rectified_flow": ("name", "shift")}[recipe.process.name]
+    process = process_of({key: value for key, value in recipe.process.model_dump().items() if key in keys})
+    torch.manual_seed(recipe.train.seed)
+    network = family.build(classes=len(data.classes), size=data.size, channels=data.channels, **settings)
+    prediction = PREDICTIONS[recipe.teach.prediction]
+    info = Info(
+        kind="teacher", family=family.name, prediction=recipe.teach.prediction, process=process_settings(process),
+        classes=data.classes, size=data.size, channels=data.channels, data=data.description,
+    )  # fmt: skip
+    return Model(Denoiser(network, prediction, process, len(data.classes), family.call), info, family)
+
+
+def student_of(recipe: Recipe, teacher: Model) -> Model:
+    """The teacher's conditional network with an input for w that changes nothing yet (checked).
+
+    Raises:
+        InputError: a network of one's own whose input for w does not start at zero.
+    """
+    wanted = recipe.student.prediction
+    prediction = teacher.info.prediction if wanted == "same" else wanted
+    network = teacher.family.student_of(teacher.denoiser.network)
+    denoiser = replace(teacher.denoiser, network=network.requires_grad_(True), prediction=PREDICTIONS[prediction])
+    check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
+    info = teacher.info.model_copy(
+        update={"kind": "student", "prediction": prediction, "guidance_scale": recipe.student.guidance_scale, "quality": {}}
+    )
+    return Model(denoiser, info, teacher.family)
+
+
+@torch.no_grad()
+def check_starts_as_teacher(student: Denoiser, teacher: Model) -> None:
+    """Before its first update the student's network says, to the bit, what the conditional teacher's says, whatever w is."""
+    info, device = teacher.info, teacher.denoiser.device
+    z = torch.randn(3, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(device)
+    t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)
+    labels = torch.arange(3, device=device) % len(info.classes)
+    if not torch.equal(student(z, t, labels, w), teacher.denoiser(z, t, labels)):
+        raise InputError("the student does not start as the conditional teacher; its network's new input for w must start at zero")
+
+
+def next_student(before: Model, steps: int, sampler: str = "deterministic", kind: str = "student") -> Model:
+    """A copy of the last rung's student, to be trained for fewer steps."""
+    before.denoiser.network.requires_grad_(False)
+    network = copy.deepcopy(before.denoiser.network).requires_grad_(True)
+    info = before.info.model_copy(update={"kind": kind, "steps": steps, "sampler": sampler})
+    return replace(before, denoiser=replace(before.denoiser, network=network), info=info)
+
+
+def _train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:
+    """The stage's finished model folder if the run has one; else train it and write that folder."""
+    folder, device = trainer.run / stage.name, trainer.accelerator.device
+    if not (folder / INFO).is_file():
+        remembered = trainer.train(stage, model.denoiser, position)
+        model = replace(model, info=model.info.model_copy(update={"history": (*model.info.history, remembered)}))
+        if trainer.main:
+            model.save(folder)
+        trainer.accelerator.wait_for_everyone()
+    return replace(model, denoiser=replace(model.denoiser, network=model.family.open(folder).to(device)), info=read_info(folder))

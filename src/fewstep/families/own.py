@@ -1,0 +1,59 @@
+"""A network of one's own, given as a `Denoiser`: any module called as network(z, time, condition, w), saved as its weights."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewstep.errors import InputError
+from fewstep.prediction import Prediction
+from fewstep.process import Process
+
+WEIGHTS = "network.safetensors"
+
+
+class Own:
+    """The student is a copy of the network; its input for w must start at zero, which distillation checks."""
+
+    name = "own"
+
+    def __init__(self, network: nn.Module | None = None, call: Callable[..., Tensor] | None = None) -> None:
+        self.network, self._call = network, call
+
+    def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
+        """The network's output, as its `Denoiser` calls it."""
+        from fewstep.denoiser import plain_call
+
+        return (self._call or plain_call)(network, z, time, condition, w)
+
+    def student_of(self, network: nn.Module) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(network)
+
+    def open(self, folder: Path) -> nn.Module:
+        """A copy of the network with the folder's weights.
+
+        Raises:
+            InputError: the folder's network was not given.
+        """
+        from safetensors.torch import load_model
+
+        if self.network is None:
+            raise InputError(
+                f"{folder} holds the weights of a network of one's own; give it: fewstep.open_model(folder, network=...)"
+            )
+        network = copy.deepcopy(self.network).eval()
+        load_model(network, folder / WEIGHTS)
+        return network
+
+    def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
+        """Write the weights."""
+        from safetensors.torch import save_model
+
+        save_model(network, str(folder / WEIGHTS))
+
+    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Tensor, w: Tensor | None) -> None:
+        """None: diffusers does not know this network."""
+        return

@@ -1,0 +1,63 @@
+"""Classifier-free guidance (2210.03142, section 2): how two branches combine, and how a student is told the weight.
+
+Inside the mathematics the weight is `w`, 0 for none. Users see `guidance_scale = 1 + w`, the convention of diffusers: the two
+functions at the top are the only place where one becomes the other.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.process import match
+
+EstimateX = Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]  # X(z, t, condition, w)
+
+
+def weight_of(guidance_scale: Any) -> Any:
+    """w of a guidance scale."""
+    return guidance_scale - 1
+
+
+def scale_of(w: Any) -> Any:
+    """The guidance scale of w."""
+    return 1 + w
+
+
+def combine(x: Tensor, x_null: Tensor, w: Tensor) -> Tensor:
+    """(1 + w) X(z, t, c) - w X(z, t, null) for w (b,): section 2, the guided model."""
+    w = match(w, x)
+    return (1 + w) * x - w * x_null
+
+
+def guided(denoiser: EstimateX, null: Callable[[Any], Any]) -> EstimateX:
+    """The guided teacher X^w(z, t, c, w): both branches in one batched evaluation of twice the batch.
+
+    `null(condition)` gives the null condition of the same length.
+    """
+
+    def estimate(z: Tensor, t: Tensor, condition: Tensor, w: Tensor | None) -> Tensor:
+        if w is None:
+            return denoiser(z, t, condition, None)
+        both = denoiser(torch.cat([z, z]), torch.cat([t, t]), torch.cat([condition, null(condition)]), None)
+        x, x_null = both.chunk(2)
+        return combine(x, x_null, w.to(x.dtype))
+
+    return estimate
+
+
+def draw_w(uniform: Tensor, guidance_scale: tuple[float, float]) -> Tensor:
+    """Weights w (b,) from uniform numbers in [0, 1): continuous over the range (section 3.1, w ~ U[w_min, w_max])."""
+    low, high = (weight_of(s) for s in guidance_scale)
+    return low + (high - low) * uniform
+
+
+def embed_w(w: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of w (b,), float32 (b, dim): to the bit what diffusers' pipelines compute from guidance_scale - 1."""
+    half = dim // 2
+    # float32 and on the CPU throughout, as in diffusers: angles reach 10^4, where the last bit of a frequency is worth 1e-3
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(torch.tensor(10000.0).log() / (half - 1))).to(w.device)
+    angles = (w.float() * 1000.0)[:, None] * frequencies[None, :]
+    embedded = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.nn.functional.pad(embedded, (0, dim % 2))

@@ -1,0 +1,196 @@
+"""A model as users hold it: a denoiser, what is known about it, and sampling with every choice checked."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fewstep import samplers
+from fewstep.denoiser import Denoiser
+from fewstep.errors import InputError, nearest
+from fewstep.families import Family
+from fewstep.guidance import EstimateX, weight_of
+
+
+class Info(BaseModel):
+    """What `fewstep.json` says of a model folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Literal["teacher", "student", "encoder"]
+    family: str
+    prediction: Literal["v", "x", "eps", "flow"]
+    process: dict[str, Any]
+    classes: tuple[str, ...]
+    size: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    steps: int | None = None  # the step count that a student was trained for; None: any
+    guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
+    sampler: Literal["deterministic", "stochastic"] = "deterministic"
+    history: tuple[dict[str, Any], ...] = ()  # the stages that led here
+    data: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`samples` (n, c, h, w) as the network gave them, about -1 to 1 and not clipped, with the `noise` they came from."""
+
+    noise: Tensor
+    samples: Tensor
+    steps: int
+    sampler: str
+    evaluations: int  # of the network, for each image
+    seconds: float  # for all images
+
+    def images(self) -> list[Any]:
+        """PIL images, clipped to the visible range."""
+        return to_images(self.samples)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A teacher, student or encoder. `fewstep.open_model` makes one of a folder."""
+
+    denoiser: Denoiser
+    info: Info
+    family: Family
+
+    def sample(self, class_labels: Sequence[int | str], num_images: int | None = None, **choices: Any) -> list[Any]:
+        """PIL images, one a label, or `num_images` that go through the labels in turn; `choices` as for `sample_tensor`.
+
+        Raises:
+            InputError: an unknown class, or a choice that the model was not trained for.
+        """
+        labels = self.labels(class_labels)
+        return self.sample_tensor(
+            labels.repeat(-(-num_images // len(labels)))[:num_images] if num_images else labels, **choices
+        ).images()
+
+    @torch.no_grad()
+    def sample_tensor(
+        self,
+        labels: Tensor,
+        *,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        sampler: str | None = None,
+        batch_size: int = 256,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Samples:
+        """Samples for labels (n,), from `noise` (n, c, h, w) or from the seed; `progress(images done)` after each batch.
+
+        Raises:
+            InputError: steps, guidance scale or sampler that the model was not trained for; noise of another shape.
+        """
+        steps, sampler = self._check_steps(steps), self._check_sampler(sampler)
+        estimate, w, per_step = self._branches(guidance_scale)
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(labels), self.info.channels, self.info.size, self.info.size)
+        noise = torch.randn(shape, generator=generator) if noise is None else noise
+        if noise.shape != shape:
+            raise InputError(f"noise has shape {tuple(noise.shape)}; {shape} is needed for these labels")
+        done, began, device = [], time.perf_counter(), self.denoiser.device
+        for z, label in zip(noise.split(batch_size), labels.split(batch_size), strict=True):
+            arguments = (
+                estimate,
+                z.to(device),
+                steps,
+                label.to(device),
+                None if w is None else torch.full((len(z),), w, device=device),
+            )
+            if sampler == "stochastic":
+                x = samplers.stochastic(*arguments, self.denoiser.process, generator)
+            else:
+                x = samplers.deterministic(*arguments, self.denoiser.process)
+            done.append(x.float().cpu())
+            progress(sum(len(d) for d in done))
+        return Samples(noise, torch.cat(done), steps, sampler, steps * per_step, time.perf_counter() - began)
+
+    def _branches(self, guidance_scale: float) -> tuple[EstimateX, float | None, int]:
+        """The denoiser to call, the weight to give it, and its evaluations a step."""
+        if not isinstance(guidance_scale, int | float) or not -1e6 < guidance_scale < 1e6:
+            raise InputError(f"guidance_scale is {guidance_scale!r}; a finite number is needed")
+        if self.info.kind == "teacher":
+            return (self.denoiser, None, 1) if guidance_scale == 1 else (self.denoiser.guided(), weight_of(guidance_scale), 2)
+        low, high = self.info.guidance_scale or (guidance_scale, guidance_scale)
+        if not low <= guidance_scale <= high:
+            raise InputError(
+                f"guidance_scale {guidance_scale:g} is outside the range {low:g} to {high:g} that this student was trained for"
+            )
+        return self.denoiser, weight_of(guidance_scale), 1
+
+    def _check_steps(self, steps: int | None) -> int:
+        if self.info.kind == "encoder":
+            raise InputError("this is an encoder: it carries images to noise and draws none; name a student or a teacher")
+        steps = steps or self.info.steps or 64
+        if self.info.steps is None:
+            limit = self.denoiser.process.train_timesteps
+            if not 1 <= steps <= limit:
+                raise InputError(f"steps is {steps}; this model takes 1 to {limit}")
+        elif steps != self.info.steps:
+            raise InputError(
+                f"steps is {steps}, but this student was trained for {self.info.steps}; name that, or the run's folder steps-{steps:04d}"
+            )
+        return steps
+
+    def _check_sampler(self, sampler: str | None) -> str:
+        sampler = sampler or self.info.sampler
+        if sampler not in ("deterministic", "stochastic"):
+            raise InputError(f"sampler {sampler!r} is not known; known: deterministic, stochastic")
+        if self.info.steps is not None and sampler != self.info.sampler:
+            raise InputError(
+                f"sampler is {sampler}, but this student was trained for the {self.info.sampler} one; distil with stage_two.sampler = '{sampler}'"
+            )
+        return sampler
+
+    def labels(self, class_labels: Sequence[int | str]) -> Tensor:
+        """Labels int64 (n,) of classes given by name or by number.
+
+        Raises:
+            InputError: an unknown class, or none.
+        """
+        if isinstance(class_labels, str | int):
+            class_labels = [class_labels]
+        if not len(class_labels):
+            raise InputError("no class label is given; name at least one")
+        return torch.tensor([self._label(label) for label in class_labels])
+
+    def _label(self, label: int | str) -> int:
+        classes = self.info.classes
+        if str(label) in classes:
+            return classes.index(str(label))
+        if str(label).isdecimal() and int(label) < len(classes):
+            return int(label)
+        raise InputError(f"class '{label}' is not known; {nearest(str(label), classes)} (or a number 0 to {len(classes) - 1})")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder, checked by sampling from it with diffusers alone.
+
+        Raises:
+            InputError: the folder holds something else, or the disk is full.
+        """
+        from fewstep.folder import save_model
+
+        return save_model(self, Path(folder))
+
+    def to(self, device: torch.device | str) -> "Model":
+        """The same model, its network moved to `device`."""
+        self.denoiser.network.to(device)
+        return self
+
+
+def to_images(x: Tensor) -> list[Any]:
+    """PIL images (mode L or RGB) of x (n, c, h, w) in [-1, 1]; what is outside is clipped."""
+    from PIL import Image
+
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p.squeeze(2) if p.shape[2] == 1 else p) for p in pixels]

@@ -1,0 +1,81 @@
+"""Samples as files: one PNG an image, a grid of them, their settings, and on request the numbers themselves."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.model import Model, to_images
+from fewstep.progress import LiveLine
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """The named device, or without a name the best there is.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not here ({str(error).splitlines()[0]}); leave --device out, or name cpu") from None
+
+
+def grid_of(x: Tensor, columns: int | None = None, margin: int = 1) -> Any:
+    """One PIL image of x (n, c, h, w) in [-1, 1], row by row on white; tiny images are enlarged to at least 32 pixels."""
+    from PIL import Image
+
+    enlarge = max(1, 32 // x.shape[-1])
+    images = [image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST) for image in to_images(x)]
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows, (width, height) = -(-len(images) // columns), images[0].size
+    grid = Image.new(images[0].mode, (columns * (width + margin) - margin, rows * (height + margin) - margin), "white")
+    for i, image in enumerate(images):
+        grid.paste(image, (i % columns * (width + margin), i // columns * (height + margin)))
+    return grid
+
+
+def write_samples(out: Path, model: Model, labels: Tensor, choices: dict[str, Any], batch_size: int, raw: bool, name: str) -> str:
+    """Sample labels (n,) and write the pictures into `out`; a line that says what was done.
+
+    Raises:
+        InputError: `out` holds something else or cannot be written, or a choice does not fit the model.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} holds something already; name a folder that is new or empty")
+    line = LiveLine()
+    total = len(labels)
+    drawn = model.sample_tensor(
+        labels, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(drawn.images()):
+            image.save(out / f"{i:05d}.png")
+        grid_of(drawn.samples[:100]).save(out / "grid.png")
+        if raw:
+            from safetensors.torch import save_file
+
+            save_file({"noise": drawn.noise.float(), "samples": drawn.samples}, out / "samples.safetensors")
+        settings = choices | {"steps": choices["steps"] or drawn.steps, "sampler": drawn.sampler}
+        record = {
+            "model": name,
+            **settings,
+            "class_labels": labels.tolist(),
+            "evaluations": drawn.evaluations,
+            "seconds": drawn.seconds,
+        }
+        (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error}; free some space or name another --out") from None
+    plural = "s" if drawn.evaluations > 1 else ""
+    each = 1000 * drawn.seconds / total
+    return f"{total} images, {drawn.evaluations} evaluation{plural} of the network each, {each:.2f} ms an image: {out / 'grid.png'}"

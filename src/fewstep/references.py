@@ -1,0 +1,84 @@
+"""The bundled teacher's own samples at many steps, shipped so that a quickstart need not make them: they take it minutes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.folder import bundled
+from fewstep.model import Model, Samples
+
+SEED = 0
+
+
+def fixed_noise(model: Model, samples: int) -> tuple[Tensor, Tensor]:
+    """(noise (n, c, h, w), labels (n,)) from which every row of a table is sampled; the labels go round the classes."""
+    info = model.info
+    noise = torch.randn(samples, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(SEED))
+    return noise, torch.arange(samples) % len(info.classes)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the network's weights in a model folder."""
+    return hashlib.sha256((folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+
+
+def references_file(name: str = "digits") -> Path:
+    """Where the shipped samples are."""
+    return bundled(f"{name}-references.safetensors")
+
+
+def key_of(steps: int, guidance_scale: float) -> str:
+    """The tensor's name in the file."""
+    return f"steps-{steps:04d}/scale-{guidance_scale:g}"
+
+
+def save_references(path: Path, teacher_folder: Path, samples: dict[str, Tensor]) -> None:
+    """Write samples (n, c, h, w) by `key_of`, in half precision, with the hash of the weights that they belong to."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {key: value.half() for key, value in samples.items()}, path, {"weights": weights_hash(teacher_folder), "seed": str(SEED)}
+    )
+
+
+def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
+    """The samples by `key_of`, float32; empty where there is no file.
+
+    Raises:
+        InputError: they belong to other weights.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, Any] = file.metadata() or {}
+        if metadata.get("weights") != weights_hash(teacher_folder):
+            raise InputError(
+                f"{path} belongs to other weights than {teacher_folder}; make it again: python benchmarks/digits_references.py"
+            )
+        return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def sample_or_recall(
+    teacher: Model, references: dict[str, Tensor], noise: Tensor, labels: Tensor, steps: int, guidance_scale: float, check: int = 20
+) -> Samples:
+    """The teacher's samples from `noise`: the shipped ones if there are enough, their first `check` sampled again to compare and to time.
+
+    Raises:
+        RuntimeError: the shipped samples are not what this machine's teacher gives.
+    """
+    known = references.get(key_of(steps, guidance_scale))
+    if known is None or len(known) < len(labels):
+        return teacher.sample_tensor(labels, steps=steps, guidance_scale=guidance_scale, noise=noise)
+    again = teacher.sample_tensor(labels[:check], steps=steps, guidance_scale=guidance_scale, noise=noise[:check])
+    difference = float((again.samples - known[:check]).square().mean().sqrt())
+    if difference > 0.02:  # half precision is 5e-4; other machines round differently and a few images are sensitive to it
+        raise RuntimeError(
+            f"the shipped samples for {steps} steps at guidance scale {guidance_scale:g} differ from this machine's by {difference:.3f}"
+        )
+    return Samples(noise, known[: len(labels)], steps, again.sampler, again.evaluations, again.seconds * len(labels) / check)

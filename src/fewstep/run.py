@@ -1,0 +1,151 @@
+"""Run folders and the two calls that fill them: `teach` and `distill`, for commands and from Python."""
+
+from pathlib import Path
+from typing import Any
+
+from fewstep.data import open_data
+from fewstep.denoiser import Denoiser
+from fewstep.distillation import distill_model, train_teacher
+from fewstep.errors import InputError
+from fewstep.folder import open_model
+from fewstep.model import Info, Model
+from fewstep.process import process_settings
+from fewstep.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
+from fewstep.training import Trainer
+
+
+def open_run(out: str | Path, recipe: Recipe) -> Path:
+    """The run folder `out`, made if new, with the resolved recipe in it.
+
+    Raises:
+        InputError: it holds something else, or a run of another recipe (naming the key that changed).
+    """
+    run = Path(out)
+    known = run / "recipe.toml"
+    if known.is_file():
+        changed = first_difference(load_recipe(known), recipe)
+        if changed:
+            raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        known.write_text(to_toml(recipe), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write the run folder {run}: {error.strerror}; name another --out") from None
+    return run
+
+
+def teach(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Model:
+    """Train a guided teacher by a recipe into the run folder `out`; its model folder is `out/teacher`. The same call resumes.
+
+    Raises:
+        InputError: recipe, data or folder cannot be used.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    data = open_data(**settings.data.model_dump(), seed=settings.train.seed)
+    run = open_run(out, settings)
+    trainer = Trainer(run, data, settings.train, device, quiet)
+    try:
+        return train_teacher(settings, data, trainer)
+    finally:
+        trainer.close()
+
+
+def distill(
+    teacher: "Model | Denoiser | str | Path | None" = None,
+    data: Any = None,
+    *,
+    out: str | Path,
+    recipe: str | Path | Recipe | None = None,
+    steps: int | None = None,
+    guidance_scale: tuple[float, float] | None = None,
+    changes: dict[str, Any] | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Model:
+    """Distil a guided teacher into a student of `steps` steps for every guidance scale in the range; returns that student.
+
+    `teacher` is a model, its folder, or a `Denoiser` around a network of one's own; `data` a path or what `open_data` gives; each
+    may come from the recipe instead. Every rung's student is a model folder in the run folder `out`. The same call resumes.
+
+    Raises:
+        InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    settings = (
+        recipe
+        if isinstance(recipe, Recipe)
+        else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
+    )
+    model = teacher_of(teacher if teacher is not None else settings.teacher.path, data)
+    examples = data if hasattr(data, "batch") else open_data(**fitting(settings, model), seed=settings.train.seed)
+    check_match(model, examples)
+    run = open_run(out, settings)
+    trainer = Trainer(run, examples, settings.train, device, quiet)
+    try:
+        return list(distill_model(settings, model, examples, trainer).values())[len(settings.stage_two.ladder) - 1]
+    finally:
+        trainer.close()
+
+
+def fitting(recipe: Recipe, teacher: Model) -> dict[str, Any]:
+    """The recipe's data settings, with the teacher's size and channels where the recipe leaves them open."""
+    settings = recipe.data.model_dump()
+    return settings | {"size": settings["size"] or teacher.info.size, "channels": settings["channels"] or teacher.info.channels}
+
+
+def teacher_of(teacher: Any, data: Any) -> Model:
+    """A `Model` of whatever `distill` was given.
+
+    Raises:
+        InputError: nothing was given, or a folder that cannot be opened.
+    """
+    if teacher is None:
+        raise InputError("no teacher is given; name one: --teacher FOLDER, or [teacher] path in the recipe (bundled: digits)")
+    if isinstance(teacher, Denoiser):
+        return own_model(teacher, data)
+    return teacher if isinstance(teacher, Model) else open_model(teacher)
+
+
+def own_model(denoiser: Denoiser, data: Any) -> Model:
+    """A teacher around a network of one's own; it takes its classes, size and channels from `data`.
+
+    Raises:
+        InputError: `data` is not what `open_data` gives.
+    """
+    from fewstep.families.own import Own
+    from fewstep.prediction import prediction_of
+
+    if not hasattr(data, "batch"):
+        raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
+    family = Own(denoiser.network, denoiser.call)
+    info = Info(
+        kind="teacher", family=family.name, prediction=prediction_of(denoiser.prediction).name, process=process_settings(denoiser.process),
+        classes=data.classes, size=data.size, channels=data.channels, data=data.description,
+    )  # fmt: skip
+    return Model(denoiser, info, family)
+
+
+def check_match(teacher: Model, data: Any) -> None:
+    """Data and teacher must have the same image size, channels and number of classes.
+
+    Raises:
+        InputError: they do not.
+    """
+    info = teacher.info
+    for what, ours, theirs in (
+        ("size", data.size, info.size), ("channels", data.channels, info.channels), ("number of classes", len(data.classes), len(info.classes)),
+    ):  # fmt: skip
+        if ours != theirs:
+            raise InputError(
+                f"the data's {what} is {ours}, the teacher's {theirs}; give data that fits the teacher (data.size, data.channels)"
+            )

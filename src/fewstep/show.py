@@ -1,0 +1,117 @@
+"""What a path is: a model, a run, a recipe or data, with what it takes to use it."""
+
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import InputError
+from fewstep.folder import INFO, bundled, open_model, read_info
+from fewstep.recipe import load_recipe, shipped_recipes
+
+
+def describe(path: str) -> dict[str, Any]:
+    """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    here = Path(path)
+    if not here.exists():
+        if bundled(f"{path}-teacher").is_dir():
+            return describe_model(bundled(f"{path}-teacher"))
+        if path in shipped_recipes():
+            return describe_recipe(shipped_recipes()[path])
+        raise InputError(
+            f"'{path}' is neither a file, a folder, nor a shipped name; shipped: {', '.join(sorted(shipped_recipes()))}"
+        )
+    if here.is_dir() and (here / INFO).is_file():
+        return describe_model(here)
+    if here.is_dir() and (here / "recipe.toml").is_file():
+        return describe_run(here)
+    return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average."""
+    info, model = read_info(folder), open_model(folder)
+    parameters = sum(p.numel() for p in model.denoiser.network.parameters())
+    facts = info.model_dump(mode="json", exclude={"format", "process"}) | {"process": info.process["name"]}
+    evaluations = "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step"
+    memory = {"weights": 4 * parameters, "training": 4 * 5 * parameters}  # weights, gradients, two moments, the average
+    return {
+        "what": "model",
+        "path": str(folder),
+        **facts,
+        "parameters": parameters,
+        "memory_bytes": memory,
+        "evaluations": evaluations,
+    }
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Facts about a run folder: its finished stages, and where it stands."""
+    import json
+
+    stages = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
+    log = folder / "log.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() and log.stat().st_size else None
+    recipe = load_recipe(folder / "recipe.toml")
+    wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])]
+    finished = all(name in stages for name in wanted) or stages == ["teacher"]
+    return {
+        "what": "run",
+        "path": str(folder),
+        "models": stages,
+        "finished": finished,
+        "last_logged": last,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+
+def describe_recipe(path: Path) -> dict[str, Any]:
+    """Facts about a recipe: its settings and the cost of distilling by it."""
+    from fewstep.plan import plan
+    from fewstep.run import teacher_of
+
+    recipe = load_recipe(path)
+    teacher = teacher_of(recipe.teacher.path, None) if recipe.teacher.path else None
+    return {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json"), "cost": plan(recipe, teacher)}
+
+
+def describe_data(path: Path) -> dict[str, Any]:
+    """Facts about data, opened as training opens it (images resized to 64 where they differ in size)."""
+    from fewstep.data import open_data
+
+    try:
+        data = open_data(path=str(path))
+    except InputError as error:
+        if "data.size" not in str(error):
+            raise
+        data = open_data(path=str(path), size=64)
+    return {"what": "data", "path": str(path), **data.description, "skipped_files": list(data.skipped)}
+
+
+def describe_text(facts: dict[str, Any]) -> str:
+    """The facts as lines of text."""
+    if facts["what"] == "recipe":
+        from fewstep.plan import plan_text
+        from fewstep.recipe import make_recipe, to_toml
+
+        return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{plan_text(facts['cost'])}"
+    lines = [f"{facts['what']} {facts['path']}"]
+    for key, value in facts.items():
+        if key not in ("what", "path", "recipe") and value not in (None, {}, [], ()):
+            lines.append(f"  {key.replace('_', ' '):18} {readable(key, value)}")
+    return "\n".join(lines)
+
+
+def readable(key: str, value: Any) -> str:
+    """A value as a person reads it."""
+    if key == "memory_bytes":
+        return ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in value.items())
+    if key == "history":
+        return "; ".join(f"{h['stage']}: {h['updates']:,} updates of {h['batch_size']}, loss {h['loss']:.4g}" for h in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {readable('', inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

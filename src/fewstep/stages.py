@@ -1,0 +1,85 @@
+"""The trainings of the method as stages: what is drawn for an update, and what an example's error is."""
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import Denoiser
+from fewstep.guidance import draw_w
+from fewstep.model import Model
+from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise
+from fewstep.recipe import Recipe
+from fewstep.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
+from fewstep.stage_two import collapsed_target, draw_index, encoder_path, forward_path, stochastic_path
+from fewstep.training import Batch, Stage
+
+
+def teaching(recipe: Recipe, process: Process) -> Stage:
+    """The plain denoising loss, the condition dropped in some of the examples (2207.12598)."""
+    settings = recipe.teach
+    weighting = WEIGHTINGS[settings.weighting]
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        t = continuous_times(uniform(generator, n, stratified=True), process)
+        return {"t": t, "dropped": uniform(generator, n) < settings.condition_dropout}
+
+    def error(teacher: Denoiser, batch: Batch) -> Tensor:
+        z = add_noise(batch["x"], batch["noise"], batch["t"], process)
+        condition = torch.where(batch["dropped"], teacher.null_condition(batch["condition"]), batch["condition"])
+        return weighted_error(teacher(z, batch["t"], condition), batch["x"], batch["t"], process, weighting)
+
+    return Stage("teacher", settings.updates, settings.learning_rate, settings.schedule, draw, error, dropout=True)
+
+
+def stage_one(recipe: Recipe, teacher: Model) -> Stage:
+    """Learn X^w of the guided teacher (section 3.1)."""
+    settings, process = recipe.stage_one, teacher.denoiser.process
+    guided, weighting = teacher.denoiser.guided(), WEIGHTINGS[settings.weighting]
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
+        return {"w": w, "t": continuous_times(uniform(generator, n, stratified=True), process)}
+
+    def error(student: Denoiser, batch: Batch) -> Tensor:
+        t, condition, w = batch["t"], batch["condition"], batch["w"]
+        z = add_noise(batch["x"], batch["noise"], t, process)
+        target = guided_target(guided, z, t, condition, w)
+        return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
+
+    return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
+
+
+def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False) -> Stage:
+    """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w."""
+    settings, process = recipe.stage_two, teacher.denoiser.process
+    weighting = WEIGHTINGS[settings.weighting]
+    path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
+        return {"w": draw_w(uniform(generator, n), recipe.student.guidance_scale), "path": path_of(index, steps, k).T.contiguous()}
+
+    def error(student: Denoiser, batch: Batch) -> Tensor:
+        path, condition, w = batch["path"].T, batch["condition"], batch["w"]
+        z = add_noise(batch["x"], batch["noise"], path[0], process)
+        target = collapsed_target(teacher.denoiser, z, path, condition, w, process)
+        return balance(w, settings.balance) * weighted_error(student(z, path[0], condition, w), target, path[0], process, weighting)
+
+    if encoder:
+        return Stage(f"encoder-{steps:04d}", recipe.encoder.updates, recipe.encoder.learning_rate, settings.schedule, draw, error)
+    updates = settings.last_updates if steps <= 2 else settings.updates
+    return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
+
+
+def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
+    """n numbers in [0, 1), float64; stratified: one in each n-th part, in a random order (less noise in the loss)."""
+    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
+    if not stratified:
+        return numbers
+    return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n
+
+
+def continuous_times(numbers: Tensor, process: Process) -> Tensor:
+    """t (b,) uniform in (0, 1] from uniform numbers; a process of discrete times gives its own times n / T alone."""
+    if isinstance(process, DiscreteBetas):
+        return ((numbers * process.train_timesteps).floor() + 1) / process.train_timesteps
+    return numbers.clamp(min=EARLIEST)

@@ -1,0 +1,304 @@
+"""The one training loop: teacher, stage one and every rung of stage two, on whatever accelerate finds.
+
+All randomness of an update is a function of (seed, stage, update), drawn for the whole global batch of which each process takes
+its slice: so a resumed run is the run that never stopped, and two processes are one process with twice the batch.
+"""
+
+import math
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fewstep.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from fewstep.denoiser import Denoiser
+from fewstep.errors import InputError
+from fewstep.progress import LiveLine, RunLog, clock
+from fewstep.recipe import TrainSettings
+
+BAD_IN_A_ROW = 10
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved and the same command goes on."""
+
+
+class Examples(Protocol):
+    """Training data: an endless sequence of examples, any part of which can be asked for."""
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Images float32 (count, c, h, w) in [-1, 1] and labels int64 (count,) from position `start` on."""
+        ...
+
+
+Batch = dict[str, Tensor]  # "x" (b, ...), "condition" (b,), and what the stage draws, each (b, ...)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what is drawn, what the error of an example is, for how long."""
+
+    name: str  # its folder: "stage-one", "steps-0004"
+    updates: int
+    learning_rate: float
+    schedule: str
+    draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
+    error: Callable[[Denoiser, Batch], Tensor]  # (b,)
+    dropout: bool = False  # a student is trained without
+
+
+def learning_rate_factor(schedule: str, update: int, updates: int, warmup: int) -> float:
+    """Factor of the learning rate at `update` (0-based): a linear warm-up, then constant, or to zero linearly or by a cosine."""
+    rise = min(1.0, (update + 1) / warmup) if warmup else 1.0
+    progress = update / max(updates, 1)
+    fall = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[schedule]
+    return rise * fall
+
+
+class Ema:
+    """Exponential moving average of a network's parameters, with a decay that grows to `decay` as the average fills."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.average = [p.detach().clone() for p in network.parameters()]
+
+    def update(self, network: nn.Module, update: int) -> None:
+        """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
+        decay = min(self.decay, (1 + update) / (10 + update))
+        torch._foreach_lerp_(self.average, list(network.parameters()), 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, network: nn.Module) -> None:
+        """Put the average into the network."""
+        torch._foreach_copy_(list(network.parameters()), self.average)
+
+
+class Trainer:
+    """Runs stages in a run folder: checkpoints, resumption, progress, interruption."""
+
+    def __init__(self, run: Path, data: Examples, settings: TrainSettings, device: str | None = None, quiet: bool = False) -> None:
+        self.run, self.data, self.settings = run, data, settings
+        if device not in (None, "cpu") and torch.device(device).type != getattr(
+            torch.accelerator.current_accelerator(), "type", "cpu"
+        ):
+            raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+        try:
+            self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
+        except ValueError as error:
+            raise InputError(f"train.precision {settings.precision!r}: {str(error).splitlines()[0]}") from None
+        self.main = self.accelerator.is_main_process
+        self.line = LiveLine(quiet=quiet or not self.main)
+        self.log = RunLog(run)
+        self.signals: list[int] = []
+
+    @property
+    def global_batch(self) -> int:
+        """Examples in an update, over all processes and micro-batches."""
+        return self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
+
+    def close(self) -> None:
+        """Flush the log."""
+        self.log.close()
+
+    def train(self, stage: Stage, denoiser: Denoiser, position: str = "") -> dict[str, Any]:
+        """Train the denoiser's network in place; it ends with its averaged weights. Returns what to remember of the stage.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            InputError: ten updates in a row were not finite; the last good state is saved.
+        """
+        network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
+        state = _State(stage, network, self.settings, self.accelerator)
+        checkpoint = load_checkpoint(self._checkpoint_path)
+        if checkpoint is not None and checkpoint.values["stage"] == stage.name:
+            state.restore(checkpoint)
+        if self.main:
+            self.log.resume(stage.name, state.update)
+        trained = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
+        with self._catch_signals():
+            self._loop(stage, state, trained, position)
+        state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
+        self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
+        network.eval()
+        return {
+            "stage": stage.name,
+            "updates": stage.updates,
+            "batch_size": self.global_batch,
+            "loss": state.loss,
+            "skipped": state.skipped,
+        }
+
+    def _loop(self, stage: Stage, state: "_State", denoiser: Denoiser, position: str) -> None:
+        since, first = time.monotonic(), state.update
+        while state.update < stage.updates:
+            state.step(self._gradients(stage, state, denoiser))
+            done = state.update == stage.updates
+            if done or state.update % self.settings.log_every == 0:
+                now = time.monotonic()
+                speed = (state.update - first) / max(now - since, 1e-9)
+                self._report(stage, state, speed, position, done)
+                if state.streak >= BAD_IN_A_ROW:
+                    self._save(stage, state)
+                    raise InputError(
+                        f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
+                        "lower the learning_rate or set train.precision to 'no', in a new --out"
+                    )
+            if self._asked_to_stop(state):
+                self._save(stage, state)
+                raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")
+            if state.update % self.settings.checkpoint_every == 0 and not done:
+                self._save(stage, state)
+
+    def _gradients(self, stage: Stage, state: "_State", denoiser: Denoiser) -> Tensor:
+        """Accumulate the gradients of one update; the mean error, on the device."""
+        parts, size = self.settings.gradient_accumulation, self.settings.batch_size
+        seed = (self.settings.seed << 32) + zlib.crc32(stage.name.encode()) + state.update * 0x9E3779B1
+        generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
+        drawn = stage.draw(generator, self.global_batch)
+        noise: Tensor | None = None
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(parts):
+            slot = (part * self.accelerator.num_processes + self.accelerator.process_index) * size
+            x, condition = self.data.batch(state.update * self.global_batch + slot, size)
+            if noise is None:
+                noise = torch.randn(self.global_batch, *x.shape[1:], generator=generator, device=self.accelerator.device)
+            batch = {key: value[slot : slot + size] for key, value in {**drawn, "noise": noise}.items()}
+            batch["x"], batch["condition"] = (v.to(self.accelerator.device, non_blocking=True) for v in (x, condition))
+            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
+                loss = stage.error(denoiser, batch).mean() / parts
+                # a loss that is not finite must make every process's gradients so, whatever its own derivative is
+                self.accelerator.backward(loss * torch.where(loss.isfinite(), 1.0, torch.nan))
+            total += loss.detach().float()
+        return total
+
+    def _report(self, stage: Stage, state: "_State", speed: float, position: str, done: bool) -> None:
+        loss = state.read(self.accelerator)
+        left = clock((stage.updates - state.update) / max(speed, 1e-9))
+        images = speed * self.global_batch
+        bad = f", {state.skipped} skipped" if state.skipped else ""
+        ending = "done" if done else f"{left} left"
+        self.line.show(
+            f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
+            final=done,
+        )
+        if self.main:
+            shown = loss if math.isfinite(loss) else None
+            self.log.write(
+                stage=stage.name,
+                update=state.update,
+                loss=shown,
+                learning_rate=state.rate,
+                images_per_second=images,
+                skipped=state.skipped,
+            )
+
+    def _save(self, stage: Stage, state: "_State") -> None:
+        state.read(self.accelerator)  # so that the counters go along
+        if self.main:
+            save_checkpoint(self._checkpoint_path, state.checkpoint())
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.run / "checkpoint" / "state.safetensors"
+
+    def _asked_to_stop(self, state: "_State") -> bool:
+        if self.accelerator.num_processes == 1:
+            return bool(self.signals)
+        if state.update % self.settings.log_every:  # the processes must agree, and asking each time would wait on the device
+            return False
+        asked = torch.tensor(float(bool(self.signals)), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)
+
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        def note(number: int, _frame: Any) -> None:
+            if self.signals:  # asked twice: at once
+                raise KeyboardInterrupt
+            self.signals.append(number)
+
+        try:
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: nobody can signal us
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _State:
+    """All that changes while a stage is trained."""
+
+    def __init__(self, stage: Stage, network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
+        self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
+        self.names = [name for name, _ in network.named_parameters()]
+        self.update, self.skipped, self.streak, self.rate, self.loss = 0, 0, 0, 0.0, float("nan")
+        self.ema = Ema(network, settings.ema)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+        )
+        compiled: Any = torch.compile(network) if settings.compile else network
+        self.wrapped, prepared = accelerator.prepare(compiled, optimizer)
+        self.prepared, self.optimizer = prepared, optimizer
+        device = accelerator.device
+        # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
+        self.counts = torch.zeros(5, device=device)
+
+    def step(self, loss: Tensor) -> None:
+        """One update of weights and average; nothing changes where the gradient is not finite. Nothing waits on the device."""
+        self.rate = self.stage.learning_rate * learning_rate_factor(
+            self.stage.schedule, self.update, self.stage.updates, self.settings.warmup
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        assert norm is not None
+        bad = (~norm.isfinite()).float()
+        if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
+            self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
+        self.prepared.step()
+        self.prepared.zero_grad()
+        self.ema.update(self.network, self.update)
+        self.counts[:2] += torch.stack([torch.where(bad > 0, 0.0, loss), 1 - bad])
+        self.counts[3] = (self.counts[3] + 1) * bad
+        self.counts[2] += bad
+        self.counts[4] = torch.maximum(self.counts[3], self.counts[4])
+        self.update += 1
+
+    def read(self, accelerator: Accelerator) -> float:
+        """The mean loss since the last call, over all processes; also the counters."""
+        total, updates, bad, row, longest = accelerator.reduce(self.counts.clone(), "mean").tolist()
+        self.skipped += round(bad)
+        self.streak = round(longest)
+        self.counts = torch.tensor([0, 0, 0, row, row], device=self.counts.device)
+        self.loss = total / updates if updates else float("nan")
+        return self.loss
+
+    def checkpoint(self) -> Checkpoint:
+        """A whole copy of the state."""
+        tensors = {f"network/{key}": value for key, value in self.network.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in zip(self.names, self.ema.average, strict=True)}
+        tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(self.optimizer, self.names).items()}
+        scaler = self.accelerator.scaler
+        values = {"stage": self.stage.name, "update": self.update, "skipped": self.skipped, "row": self.streak, "loss": self.loss}
+        return Checkpoint(tensors, values | {"scaler": scaler.state_dict() if scaler else None})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of this stage."""
+        self.network.load_state_dict(checkpoint.part("network"))
+        averages = checkpoint.part("ema")
+        self.ema.average = [averages[name].to(p.device) for name, p in self.network.named_parameters()]
+        restore_optimizer(self.optimizer, self.names, checkpoint.part("optimizer"))
+        self.update, self.skipped, self.loss = (checkpoint.values[key] for key in ("update", "skipped", "loss"))
+        if self.accelerator.scaler and checkpoint.values["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
