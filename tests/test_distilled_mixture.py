@@ -1,6 +1,7 @@
 """Both stages end to end on data whose truth is known: a small network, distilled from the exact guided teacher, against the flow.
 
-Stated error: the mean distance to where the teacher's probability flow takes the same noise, over w in [0, 3], on a ring of radius 1.
+Stated error: the mean distance to where the teacher's probability flow takes the same noise, over w in [0, 3], on a
+ring of radius 1: below 0.06 in 4 steps and below 0.12 in 1, where the teacher itself is 0.2 and 1.2 off.
 """
 
 import torch
@@ -91,7 +92,8 @@ def stage_two(teacher: Student, steps: int, k: int, updates: int, generator: tor
 def distance(denoiser, steps: int) -> float:
     """Mean distance of samples to where the guided teacher's flow takes the same noise."""
     n = 500
-    z, labels, w = torch.randn(n, 2, dtype=torch.float64), torch.arange(n) % 2, torch.linspace(0, 3, n)
+    z = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels, w = torch.arange(n) % 2, torch.linspace(0, 3, n)
     truth = RING.flow(z, torch.ones(n), torch.zeros(n), labels, w, PROCESS)
     with torch.no_grad():
         return float((deterministic(denoiser, z, steps, labels, w, PROCESS) - truth).norm(dim=1).mean())
@@ -100,8 +102,10 @@ def distance(denoiser, steps: int) -> float:
 def test_a_distilled_student_reaches_the_teachers_solution_in_four_steps_and_in_one():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    student, students = stage_one(2500, generator), {}
+    student, students = stage_one(1200, generator), {}
     for steps, k in rungs([64, 16, 4, 1]):
-        student = students[steps] = stage_two(student, steps, k, 1500, generator)
-    assert distance(students[4], 4) < 0.1
-    assert distance(students[1], 1) < 0.1
+        student = students[steps] = stage_two(student, steps, k, 600, generator)
+    assert distance(RING.denoiser(PROCESS), 4) > 0.2  # the teacher itself in 4 steps, 8 evaluations: measured 0.216
+    assert distance(RING.denoiser(PROCESS), 1) > 1  # and in 1: measured 1.17
+    assert distance(students[4], 4) < 0.06  # measured 0.026
+    assert distance(students[1], 1) < 0.12  # measured 0.057

@@ -30,17 +30,31 @@ def flow_of_a_gaussian(z, t, s, mean, std, process):
 @pytest.mark.parametrize("label", [0, 1, 2, 3])
 def test_denoiser_is_the_mean_of_the_posterior_integrated_numerically(process, label):
     line = Mixture(
-        torch.tensor([[-1.0], [0.5], [2.0], [0.0]]), torch.tensor([0.3, 0.5, 0.2, 0.4]), torch.ones(4), torch.tensor([0, 1, 2, 0])
+        torch.tensor([[-1.0], [0.5], [2.0], [0.0]]),
+        torch.tensor([0.3, 0.5, 0.2, 0.4]),
+        torch.tensor([3.0, 1.0, 1.0, 2.0]),
+        torch.tensor([0, 1, 2, 0]),
     )
     x = torch.linspace(-6, 7, 40_001, dtype=torch.float64)
-    members = range(4) if label == 3 else [k for k in range(4) if line.labels[k] == label]
-    prior = sum(torch.distributions.Normal(line.means[k, 0], line.stds[k]).log_prob(x).exp() for k in members)
+    members = {k: p for k, p in enumerate((3, 1, 1, 2)) if label in (line.labels[k], 3)}
+    prior = sum(w * torch.distributions.Normal(line.means[k, 0], line.stds[k]).log_prob(x).exp() for k, w in members.items())
     for time in (0.1, 0.5, 0.9):
         t, z = torch.tensor([time]), torch.tensor([[0.7]]).double()
         alpha, sigma = process.at(t, z)
         p = prior * torch.exp(-((z[0] - alpha[0] * x) ** 2) / (2 * sigma[0] ** 2))
         estimate = line.denoiser(process)(z, t, torch.tensor([label]), None)
         torch.testing.assert_close(estimate[0, 0], (p * x).sum() / p.sum(), rtol=1e-8, atol=1e-8)
+
+
+def test_denoiser_is_the_mean_of_samples_weighted_by_how_well_they_explain_the_noisy_point():
+    means, weights = torch.tensor([[0.5, 0.0, -0.5], [0.0, 0.3, 0.3]]), torch.tensor([1.0, 3.0])
+    mixture = Mixture(means, torch.tensor([0.6, 0.2]), weights, torch.tensor([0, 1]))
+    x, _ = mixture.sample(200_000, torch.Generator().manual_seed(0))
+    t, z = torch.tensor([0.5]), torch.tensor([[0.6, 0.1, -0.4]]).double()
+    alpha, sigma = Cosine().at(t, z)
+    p = torch.softmax(-(z - alpha * x).square().sum(1) / (2 * sigma[0] ** 2), dim=0)
+    estimate = mixture.denoiser(Cosine())(z, t, torch.tensor([2]), None)
+    torch.testing.assert_close(estimate[0], p @ x, rtol=0, atol=5e-3)
 
 
 def test_denoiser_is_the_best_estimate_on_samples():
@@ -124,7 +138,7 @@ def test_flow_of_one_gaussian_is_the_closed_form(process):
 def test_flow_error_is_as_stated_and_falls_with_the_fourth_power():
     z, labels, w = randn(60, 2), torch.arange(60) % 3, torch.linspace(0, 3, 60)
     ends = torch.ones(60), torch.zeros(60)
-    truth = RING.flow(z, *ends, labels, w, Cosine(), steps=1024)
+    truth = RING.flow(z, *ends, labels, w, Cosine(), steps=512)
     coarse, fine = ((RING.flow(z, *ends, labels, w, Cosine(), steps=n) - truth).norm(dim=1).max() for n in (128, 256))
     assert fine < 2e-7
     assert 10 < coarse / fine < 25

@@ -177,10 +177,10 @@ def test_ddim_with_the_true_data_keeps_the_noise(process, t, s):
 
 @every_process
 @settings(deadline=None, max_examples=20)
-@given(pair=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+@given(pair=st.tuples(st.floats(0, 0.999), st.floats(0, 1)))
 def test_renoise_composes_to_the_noise_of_the_process(process, pair):
-    s, t = (torch.tensor([v, v, v], dtype=torch.float64) for v in sorted(pair))
-    # data 1 and no noise, then noise up to s, then to t: each column carries one source, so squares are its share of variance
+    s, t = (torch.tensor([v, v, v], dtype=torch.float64) for v in (pair[0], max(pair)))
+    # three sources kept apart: data, the noise up to s, the noise from s to t; squares are their shares of the variance
     sources = torch.eye(3).double()[:, :, None].expand(3, 3, 5)
     z = renoise(
         add_noise(sources[0].expand(3, 3, 5), sources[1].expand(3, 3, 5), s, process), sources[2].expand(3, 3, 5), s, t, process
@@ -242,3 +242,15 @@ def test_unknown_processes_are_refused():
         process_of({"name": "cosin"})
     with pytest.raises(InputError, match="object"):
         process_settings(object())  # type: ignore[arg-type]
+
+
+def test_configs_that_are_no_discrete_betas_are_one_line():
+    for config, message in (
+        ({"beta_schedule": "sigmoid"}, "squaredcos_cap_v2"),
+        ({"beta_schedule": "linear", "use_flow_sigmas": True}, "RectifiedFlow"),
+        ({"beta_schedule": "linear", "prediction_type": "flow_prediction"}, "RectifiedFlow"),
+    ):
+        with pytest.raises(InputError, match=message):
+            DiscreteBetas.of_scheduler(config)
+    with pytest.raises(InputError, match="flow scheduler"):
+        betas_of(RectifiedFlow())

@@ -19,7 +19,7 @@ torch.set_num_threads(1)  # tensors this small gain nothing from threads that wa
 STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
 PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "flow", "flow shift 3"])
-every_count = pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 16, 100])
+every_count = pytest.mark.parametrize("steps", [1, 2, 3, 7, 16])
 RING = Mixture.ring(components=7, classes=3)
 
 
@@ -102,12 +102,12 @@ def test_a_start_outside_the_grid_is_refused(start):
 
 @every_process
 def test_ddim_converges_to_the_true_solution_with_order_one(process):
-    z, labels, w = randn(60, 2), torch.arange(60) % 4, torch.linspace(0, 3, 60)
-    truth = RING.flow(z, torch.ones(60), torch.zeros(60), labels, w, process)
-    counts = (128, 256, 512)
+    z, labels, w = randn(40, 2), torch.arange(40) % 4, torch.linspace(0, 3, 40)
+    truth = RING.flow(z, torch.ones(40), torch.zeros(40), labels, w, process, steps=128)
+    counts = (64, 128, 256)
     errors = [float((deterministic(RING.denoiser(process), z, n, labels, w, process) - truth).norm(dim=1).mean()) for n in counts]
-    assert errors[-1] < 0.02
-    # Stable Diffusion's sigma grows like the root of t at first, which costs a logarithm: measured 0.77, 0.80
+    assert errors[-1] < 0.03
+    # Stable Diffusion's sigma grows like the root of t at first, which costs a logarithm
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(1, abs=0.3 if process is STABLE_DIFFUSION else 0.2)
 
@@ -117,12 +117,12 @@ def test_an_edit_from_the_middle_converges_to_the_true_solution_from_there():
     x, _ = RING.sample(20, torch.Generator().manual_seed(0))
     t = torch.full((20,), 0.5)
     z = add_noise(x, randn(20, 2), t, process)
-    truth = RING.flow(z, t, torch.zeros(20), labels, w, process)
-    assert (deterministic(RING.denoiser(process), z, 512, labels, w, process, start=256) - truth).norm(dim=1).mean() < 0.01
+    truth = RING.flow(z, t, torch.zeros(20), labels, w, process, steps=128)
+    assert (deterministic(RING.denoiser(process), z, 256, labels, w, process, start=128) - truth).norm(dim=1).mean() < 0.01
 
 
 @every_process
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 3])
 def test_perfect_students_sample_and_encode_exactly(process, steps):
     z, labels, w = randn(12, 2), torch.arange(12) % 4, torch.linspace(0, 3, 12)
     decoder = RING.perfect_student(process, lambda t: t - 1 / steps)
@@ -139,17 +139,17 @@ def test_perfect_students_sample_and_encode_exactly(process, steps):
 def test_encode_then_decode_returns_the_input_in_many_steps(process):
     x, labels = RING.sample(20, torch.Generator().manual_seed(0))
     denoiser, distances = RING.denoiser(process), []
-    for steps in (100, 400):
+    for steps in (50, 200):
         code = encode(denoiser, x, steps, labels, torch.zeros(20), process)
         distances.append(float((deterministic(denoiser, code, steps, labels, torch.zeros(20), process) - x).norm(dim=1).mean()))
-    assert distances[1] < 0.02
+    assert distances[1] < 0.05
     assert distances[1] < distances[0] / 2.5  # four times the steps
 
 
 @every_process
-@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+@pytest.mark.parametrize("steps", [1, 2, 4])
 def test_stochastic_sampler_with_an_exact_jump_keeps_the_marginal(process, steps):
-    mean, std, n = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]).double(), 0.5, 8000
+    mean, std, n = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]).double(), 0.5, 3000
     alpha, sigma = process.at(torch.ones(n), torch.empty(n, 5))
     z = alpha * mean + torch.hypot(alpha * std, sigma) * randn(n, 5)
     jump = Mixture.gaussian(mean, std).perfect_student(process, lambda t: (t - 2 / steps).clamp(min=0), steps=16)
@@ -159,7 +159,7 @@ def test_stochastic_sampler_with_an_exact_jump_keeps_the_marginal(process, steps
 
 
 def test_stochastic_sampler_with_a_jump_of_half_the_length_does_not_keep_the_marginal():
-    process, n = Cosine(), 8000
+    process, n = Cosine(), 3000
     student = Mixture.gaussian(torch.zeros(5), 0.5).perfect_student(process, lambda t: t - 1 / 4, steps=16)
     x = stochastic(student, randn(n, 5), 4, torch.zeros(n).long(), None, process, torch.Generator().manual_seed(2))
     assert abs(float(x.std()) - 0.5) > 0.02

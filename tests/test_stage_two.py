@@ -57,7 +57,7 @@ def land(path, teacher, z, process, w=None):
 def test_forward_lands_where_the_teachers_steps_land(process, k):
     steps, index = 5, torch.arange(1, 6)
     z, path = 2 * randn(5, 3), forward_path(index, steps, k)
-    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 1 / (steps * k)).clamp(min=0))
+    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 1 / (steps * k)).clamp(min=0), steps=32)
     expected = flow_of_the_gaussian(z, path[0], path[-1], process)
     # at i = 1 the target is the teacher's last estimate: on a cosine process, sigma_0 = 4.5e-5 away from its landing point
     torch.testing.assert_close(
@@ -72,7 +72,7 @@ def test_stochastic_lands_where_the_teachers_jumps_land(process, k):
     steps, index = 5, torch.arange(1, 6)
     z, path = 2 * randn(5, 3), stochastic_path(index, steps, k)
     torch.testing.assert_close(path[-1], torch.tensor([0, 0, 1, 2, 3]).double() / 5)
-    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 2 / (steps * k)).clamp(min=0))
+    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 2 / (steps * k)).clamp(min=0), steps=32)
     expected = flow_of_the_gaussian(z, path[0], path[-1], process)
     torch.testing.assert_close(
         land(path, teacher, z, process), expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7
@@ -85,7 +85,7 @@ def test_stochastic_lands_where_the_teachers_jumps_land(process, k):
 def test_encoder_lands_where_the_teachers_steps_land(process, k):
     steps, index = 5, torch.arange(5)
     z, path = 2 * randn(5, 3), encoder_path(index, steps, k)
-    teacher = GAUSSIAN.perfect_student(process, lambda t: torch.round(t * steps * k + 1) / (steps * k))
+    teacher = GAUSSIAN.perfect_student(process, lambda t: torch.round(t * steps * k + 1) / (steps * k), steps=16)
     expected = flow_of_the_gaussian(z, path[0], path[-1], process)
     torch.testing.assert_close(land(path, teacher, z, process), expected, rtol=0, atol=1e-6)
 

@@ -151,20 +151,14 @@ class Mixture:
         return z.double().reshape(b, d)
 
     def _guided(self, z: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(x, eps) estimates (b, d) at alpha, sigma (b, 1)."""
-        x, eps = self._posterior(z, alpha, sigma, condition)
-        if w is None:
-            return x, eps
-        x_null, eps_null = self._posterior(z, alpha, sigma, self.null(condition))
-        return combine(x, x_null, w.double()), combine(eps, eps_null, w.double())
-
-    def _posterior(self, z: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(E[x | z, c], E[eps | z, c]) (b, d): neither divides by alpha or by sigma, so both ends of time are safe."""
+        """Estimates (x, eps) (b, d) at alpha, sigma (b, 1): neither divides by alpha or by sigma, so both ends of time are safe."""
         variance = (alpha * self.stds) ** 2 + sigma**2  # (b, K)
         away = z[:, None] - alpha[:, :, None] * self.means  # (b, K, d)
         log_p = self.weights.log() - away.square().sum(2) / (2 * variance) - z.shape[1] / 2 * variance.log()
         member = (condition[:, None] == self.labels) | (condition[:, None] == self.classes)
         p = torch.softmax(log_p.masked_fill(~member, -math.inf), dim=1)
-        x = torch.einsum("bk,bkd->bd", p, self.means + (alpha * self.stds**2 / variance)[:, :, None] * away)
-        eps = torch.einsum("bk,bkd->bd", p * sigma / variance, away)
+        if w is not None:  # guidance is linear in the estimates, so it may mix the probabilities instead
+            p = combine(p, torch.softmax(log_p, dim=1), w.double())
+        x = (p[:, None] @ self.means + (p * alpha * self.stds**2 / variance)[:, None] @ away)[:, 0]
+        eps = ((p * sigma / variance)[:, None] @ away)[:, 0]
         return x, eps

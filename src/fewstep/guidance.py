@@ -5,6 +5,7 @@ functions at the top are the only place where one becomes the other.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,9 +56,13 @@ def draw_w(uniform: Tensor, guidance_scale: tuple[float, float]) -> Tensor:
 
 def embed_w(w: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding of w (b,), float32 (b, dim): to the bit what diffusers' pipelines compute from guidance_scale - 1."""
-    half = dim // 2
-    # float32 and on the CPU throughout, as in diffusers: angles reach 10^4, where the last bit of a frequency is worth 1e-3
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(torch.tensor(10000.0).log() / (half - 1))).to(w.device)
-    angles = (w.float() * 1000.0)[:, None] * frequencies[None, :]
+    angles = (w.float() * 1000.0)[:, None] * _frequencies(dim // 2, w.device)[None, :]
     embedded = torch.cat([angles.sin(), angles.cos()], dim=1)
     return torch.nn.functional.pad(embedded, (0, dim % 2))
+
+
+@lru_cache(maxsize=16)  # a copy to the device waits for it: once, not in each update
+def _frequencies(half: int, device: torch.device) -> Tensor:
+    # float32 and on the CPU throughout, as in diffusers: angles reach 10^4, where the last bit of a frequency is worth 1e-3
+    ladder = torch.arange(half, dtype=torch.float32, device="cpu")
+    return torch.exp(ladder * -(torch.tensor(10000.0, device="cpu").log() / (half - 1))).to(device)

@@ -77,15 +77,19 @@ class DiscreteBetas:
         """The process of any diffusers scheduler config that has betas (DDPM, DDIM, PNDM, DPM-Solver, Euler, ...).
 
         Raises:
-            InputError: the config has neither `beta_schedule` nor `trained_betas`.
+            InputError: the config has no betas, is one of a flow, or names a schedule that DDIM does not know.
         """
         from diffusers import DDIMScheduler
 
-        if not {"beta_schedule", "trained_betas"} & set(config):
-            name = config.get("_class_name", "this scheduler")
-            raise InputError(f"{name} has no betas, so its noise process is not known; known: discrete betas, rectified flow")
+        name = config.get("_class_name", "this scheduler")
+        flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+        if flow or not {"beta_schedule", "trained_betas"} & set(config):
+            raise InputError(f"{name} has no betas, so its process is not one of discrete betas; for a flow name RectifiedFlow(shift)")
         keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
-        scheduler = DDIMScheduler(**{key: config[key] for key in keys if config.get(key) is not None})
+        try:
+            scheduler = DDIMScheduler(**{key: config[key] for key in keys if config.get(key) is not None})
+        except NotImplementedError as error:
+            raise InputError(f"{name}: {error}; known: linear, scaled_linear, squaredcos_cap_v2, trained_betas") from None
         return cls(tuple(scheduler.betas.double().tolist()))
 
     @property
@@ -98,9 +102,18 @@ class DiscreteBetas:
         signal = torch.cat([torch.ones(1).double(), (1 - torch.tensor(self.betas, dtype=torch.float64)).cumprod(0)])
         return torch.atan2((1 - signal).sqrt(), signal.sqrt())
 
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def _angles_on(self, device: torch.device) -> Tensor:
+        if device not in self._copies:  # a copy to the device waits for it: once, not in each update
+            self._copies[device] = self._angles.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        return self._copies[device]
+
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at times t (b,), float64, shaped (b, 1, ...) to multiply `like` (b, ...)."""
-        angles, position = self._angles.to(t.device, wide(t).dtype), wide(t) * self.train_timesteps
+        angles, position = self._angles_on(t.device), wide(t) * self.train_timesteps
         nearest = position.round()  # i/N * T is an integer up to rounding: take it as one
         position = torch.where((position - nearest).abs() < 1e-6, nearest, position).clamp(0, self.train_timesteps)
         below = position.floor().long().clamp(max=self.train_timesteps - 1)
@@ -170,7 +183,13 @@ def add_noise(x: Tensor, eps: Tensor, t: Tensor, process: Process) -> Tensor:
 
 
 def betas_of(process: Process) -> list[float]:
-    """The T betas with which a stock scheduler has this process's alpha at each t = n / T (`trained_betas`)."""
+    """The T betas with which a stock scheduler has this process's alpha at each t = n / T (`trained_betas`).
+
+    Raises:
+        InputError: a flow, where alpha^2 + sigma^2 is not 1.
+    """
+    if isinstance(process, RectifiedFlow):
+        raise InputError("a rectified flow has no betas; a stock flow scheduler carries it")
     times = torch.arange(1, process.train_timesteps + 1, dtype=torch.float64) / process.train_timesteps
     signal = process.at(times, times)[0] ** 2
     return (1 - signal / torch.cat([torch.ones(1).double(), signal[:-1]])).tolist()

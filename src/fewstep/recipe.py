@@ -32,6 +32,7 @@ class DataSettings(Section):
     channels: Literal[1, 3] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    classes: tuple[str, ...] | None = None  # names, where the data has numbers alone
     streaming: bool = False
     flip: bool = False  # mirror half of the images
 

@@ -1,6 +1,7 @@
 """Samplers (2210.03142, sections 3.3 and 4): N steps are exactly N evaluations of the denoiser, towards data or towards noise."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,10 +27,11 @@ def deterministic(
     times, start = time_grid(steps, z.device), steps if start is None else start
     if not 1 <= start <= steps:
         raise InputError(f"start is {start}; give 1 to {steps}, the number of the {steps} steps that are left to take")
-    z, x, times = wide(z), z, times[steps - start :]
-    for t, s in zip(times[:-1], times[1:], strict=True):
-        x = denoiser(z, t.expand(len(z)), condition, w)
-        z = ddim_step(z, x, t.expand(len(z)), s.expand(len(z)), process)
+    z, times = wide(z), [t.expand(len(z)) for t in times[steps - start : -1]]
+    x = denoiser(z, times[0], condition, w)
+    for t, s in pairwise(times):
+        z = ddim_step(z, x, t, s, process)
+        x = denoiser(z, s, condition, w)
     return x
 
 

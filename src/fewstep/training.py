@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fewstep.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -90,6 +91,8 @@ class Trainer:
             torch.accelerator.current_accelerator(), "type", "cpu"
         ):
             raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+        if not torch.distributed.is_initialized():
+            AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
         try:
             self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
         except ValueError as error:
@@ -162,6 +165,7 @@ class Trainer:
         parts, size = self.settings.gradient_accumulation, self.settings.batch_size
         seed = (self.settings.seed << 32) + zlib.crc32(stage.name.encode()) + state.update * 0x9E3779B1
         generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
+        torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
         drawn = stage.draw(generator, self.global_batch)
         noise: Tensor | None = None
         total = torch.zeros((), device=self.accelerator.device)

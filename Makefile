@@ -1,0 +1,28 @@
+# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types check clean
+
+demo: .venv/ready
+	$(BIN)/fewstep quickstart --out runs/quickstart
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+
+types: .venv/ready
+	$(BIN)/pyright
+
+check: lint types test
+
+clean:
+	rm -rf .venv runs dist build .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,90 @@
+"""What fewstep costs over the bare network called in a plain loop: sampling and training, all measured in this one run.
+
+    python benchmarks/overhead.py                       the bundled digits teacher; writes benchmarks/results/overhead.json
+    python benchmarks/overhead.py --model MY-TEACHER --batch-size 16 --device cuda
+
+Exits with 1 where a ratio is above its goal. Measure on a machine that does nothing else.
+"""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from fewstep.bench import bench_model, bench_training, machine
+from fewstep.distillation import new_teacher, student_of
+from fewstep.errors import InputError
+from fewstep.folder import bundled, open_model
+from fewstep.model import Model
+from fewstep.recipe import load_recipe
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", help="a teacher's folder; by default the bundled digits teacher, else random weights of its size"
+    )
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=20, help="pairs of runs of which the median is taken")
+    parser.add_argument("--threads", type=int, help="of PyTorch on a CPU; by default as many as it likes")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "overhead.json")
+    return parser.parse_args()
+
+
+def teacher_of(path: str | None) -> tuple[Model, str]:
+    """The teacher to measure, and what it is."""
+    if path is None and not bundled("digits-teacher").is_dir():
+        data = SimpleNamespace(classes=tuple("0123456789"), size=8, channels=1, description={})
+        model = new_teacher(load_recipe("digits"), data)
+        model.denoiser.network.eval()
+        return model, "random weights of the digits recipe"
+    return open_model(path or "digits"), path or "the bundled digits teacher"
+
+
+def main() -> int:
+    args = arguments()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    teacher, name = teacher_of(args.model)
+    if teacher.info.kind != "teacher":
+        raise InputError(f"{name} is a {teacher.info.kind}; name a teacher, from which a student is made here")
+    teacher.to(args.device)
+    student = student_of(load_recipe(), teacher)
+    student.denoiser.network.eval()
+
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    rows = bench_model(teacher, args.batch_size, args.repeats, progress=progress)["rows"]
+    for steps in (1, 2, 4):
+        rows += bench_model(student, args.batch_size, args.repeats, steps, progress)["rows"]
+    rows += bench_training(teacher, args.batch_size, args.repeats, progress)
+    print(f"{'':32}{'batch':>6}{'ours':>11}{'bare':>11}{'ratio':>8}{'goal':>7}{'images/s':>11}")
+    for row in rows:
+        goal = f"{row['goal']:.2f}" if row["goal"] else ""
+        times = f"{1e3 * row['seconds']:>8.2f} ms{1e3 * row['bare_seconds']:>8.2f} ms"
+        print(f"{row['what']:32}{row['batch_size']:>6}{times}{row['ratio']:>8.3f}{goal:>7}{row['images_per_second']:>11.0f}")
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": name,
+        "machine": machine(teacher.denoiser.device),
+        "rows": rows,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {args.out}", file=sys.stderr)
+    return int(any(row["goal"] and row["ratio"] > row["goal"] for row in rows))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

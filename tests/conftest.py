@@ -1,0 +1,68 @@
+"""What the tests share: a tiny teacher in a folder, tiny recipes, and the commands as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = {
+    "network.block_out_channels": [8, 16],
+    "network.norm_num_groups": 4,
+    "teach.updates": 6,
+    "stage_one.updates": 6,
+    "stage_two.ladder": [4, 2, 1],
+    "stage_two.updates": 4,
+    "stage_two.last_updates": 4,
+    "train.batch_size": 4,
+    "train.warmup": 2,
+    "train.checkpoint_every": 3,
+    "train.log_every": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two threads on tiny tensors are slower than one, and equal runs need equal threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    """A model folder of a tiny teacher of digits with random weights."""
+    from fewstep.data import open_data
+    from fewstep.distillation import new_teacher
+    from fewstep.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    model = new_teacher(load_recipe(None, TINY), open_data(name="digits"))
+    model.denoiser.network.eval()
+    with torch.no_grad():
+        for p in model.denoiser.network.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p.flatten()))))
+    return model.save(folder)
+
+
+@pytest.fixture
+def recipe(teacher_folder):
+    """A function that gives a tiny recipe for that teacher, with more keys changed."""
+    from fewstep.recipe import load_recipe
+
+    def make(**changes):
+        dotted = {key.replace("__", "."): value for key, value in changes.items()}
+        return load_recipe(None, TINY | {"data.name": "digits", "teacher.path": str(teacher_folder)} | dotted)
+
+    return make
+
+
+def run_command(*words, expect=0, module="fewstep", launcher=(), background=False, cwd=None):
+    """`python -m fewstep WORDS` in a process of its own; (stdout, stderr), or the process itself in the background."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *launcher, "-m", module, *map(str, words)]
+    if background:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd or Path.cwd(), check=False)
+    assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr

@@ -1,0 +1,39 @@
+"""The map in the package's docstring is the order of imports: no file imports a later one at its top."""
+
+import ast
+from pathlib import Path
+
+import fewstep
+
+SOURCE = Path(fewstep.__file__).parent
+ORDER = [
+    "errors", "process", "prediction", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "families", "model", "folder",
+    "recipe", "decoding", "sources", "tables", "epochs", "data", "checkpoint", "progress", "training", "stages", "distillation", "run",
+    "features", "evaluation", "references", "pictures", "report", "plan", "bench", "show", "quickstart", "cli", "__main__",
+]  # fmt: skip
+
+
+def imported(path):
+    """The modules of ours that a file imports at its top."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fewstep."):
+            yield node.module.split(".")[1]
+
+
+def test_the_order_names_every_file():
+    files = {path.stem for path in SOURCE.glob("*.py")} | {"families"}
+    assert files - {"__init__"} == set(ORDER)
+
+
+def test_no_file_imports_a_later_one():
+    for path in SOURCE.rglob("*.py"):
+        own = "families" if path.parent.name == "families" else path.stem
+        for name in imported(path):
+            assert own == "__init__" or ORDER.index(name) < ORDER.index(own) or name == own == "families", f"{path.name} imports {name}"
+
+
+def test_the_mathematics_touches_neither_files_nor_devices():
+    for name in ORDER[1:8]:
+        text = (SOURCE / f"{name}.py").read_text()
+        for word in ("pathlib", "open(", "cuda", "fewstep.recipe", "fewstep.training"):
+            assert word not in text, f"{name}.py has {word}"
