@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import torch
 
-from fewstep.bench import bench_model, bench_training, machine
+from fewstep.bench import bench_model, bench_training, machine, table
 from fewstep.distillation import new_teacher, student_of
 from fewstep.errors import InputError
 from fewstep.folder import bundled, open_model
@@ -64,11 +64,7 @@ def main() -> int:
     for steps in (1, 2, 4):
         rows += bench_model(student, args.batch_size, args.repeats, steps, progress)["rows"]
     rows += bench_training(teacher, args.batch_size, args.repeats, progress)
-    print(f"{'':32}{'batch':>6}{'ours':>11}{'bare':>11}{'ratio':>8}{'goal':>7}{'images/s':>11}")
-    for row in rows:
-        goal = f"{row['goal']:.2f}" if row["goal"] else ""
-        times = f"{1e3 * row['seconds']:>8.2f} ms{1e3 * row['bare_seconds']:>8.2f} ms"
-        print(f"{row['what']:32}{row['batch_size']:>6}{times}{row['ratio']:>8.3f}{goal:>7}{row['images_per_second']:>11.0f}")
+    print("\n".join(table(rows)))
     result = {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import TINY
 from torch import nn
 
 import fewstep
+from conftest import TINY
 
 
 class Own(nn.Module):
@@ -53,7 +53,9 @@ def test_a_network_of_ones_own(tmp_path):
     torch.manual_seed(0)
     teacher = fewstep.Denoiser(Own(), prediction="v", process=fewstep.Cosine(), null=10)
     digits = fewstep.open_data(name="digits")
-    student = fewstep.distill(teacher, data=digits, out=tmp_path / "run", changes=CHANGES | {"data.name": "digits"}, device="cpu", quiet=True)
+    student = fewstep.distill(
+        teacher, data=digits, out=tmp_path / "run", changes=CHANGES | {"data.name": "digits"}, device="cpu", quiet=True
+    )
     assert student.info.steps == 1
     opened = fewstep.open_model(tmp_path / "run", network=Own())
     noise = torch.randn(2, 1, 8, 8)

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewstep.bench as bench
-from fewstep.bench import bench_model, bench_training, recorded
+from fewstep.bench import bench_model, bench_text, bench_training, recorded, table
 from fewstep.distillation import next_student, student_of
 from fewstep.errors import InputError
 from fewstep.folder import open_model
@@ -147,6 +147,8 @@ def test_the_figures_are_plain_values_and_complete(teacher):
         assert 0 < row["bare_seconds_min"] <= row["bare_seconds"]
         assert row["ratio"] > 0
         assert row["images_per_second"] == pytest.approx(row["batch_size"] / row["seconds"])
+    assert [line.split("  ")[0] for line in bench_text(measured).splitlines()[3:]] == [row["what"] for row in measured["rows"]]
+    assert len({len(line) for line in table([*measured["rows"], *rows])}) == 1
     assert measured["dtype"] == "float32"
     assert measured["parameters"] == sum(p.numel() for p in teacher.denoiser.network.parameters())
     assert measured["peak_memory"] > 10 * 2**20

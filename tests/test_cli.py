@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY, run_command
 from PIL import Image
 from safetensors.torch import load_file
 
+from conftest import TINY, run_command
 from fewstep import cli
 
 SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
@@ -63,13 +63,22 @@ def test_teach_distill_sample_show(tmp_path, capsys):
     assert raw["samples"].shape == raw["noise"].shape == (3, 3, 8, 8)
     shown = np.asarray(Image.open(tmp_path / "pictures" / "00001.png"))
     np.testing.assert_array_equal(shown, ((raw["samples"][1].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-    for path, what in ((tmp_path / "run", "run"), (teacher, "model"), (tmp_path / "mine.toml", "recipe"), (tmp_path / "images", "data")):
+    for path, what in (
+        (tmp_path / "run", "run"),
+        (teacher, "model"),
+        (tmp_path / "mine.toml", "recipe"),
+        (tmp_path / "images", "data"),
+    ):
         facts = json.loads(command(capsys, "show", path, "--json")[0])
         assert facts["what"] == what
         assert command(capsys, "show", path)[0].startswith(what)
-    assert "outside the range 1 to 3" in refused(capsys, "sample", tmp_path / "run", "--guidance-scale", "4", "--out", tmp_path / "more")
+    assert "outside the range 1 to 3" in refused(
+        capsys, "sample", tmp_path / "run", "--guidance-scale", "4", "--out", tmp_path / "more"
+    )
     assert "no student for 4 steps" in refused(capsys, "sample", tmp_path / "run", "--steps", "4", "--out", tmp_path / "more")
-    assert "class 'cow' is not known" in refused(capsys, "sample", tmp_path / "run", "--class-label", "cow", "--out", tmp_path / "more")
+    assert "class 'cow' is not known" in refused(
+        capsys, "sample", tmp_path / "run", "--class-label", "cow", "--out", tmp_path / "more"
+    )
     assert "holds something already" in refused(capsys, "sample", tmp_path / "run", "--out", tmp_path / "pictures")
     assert not (tmp_path / "more").exists()
 
@@ -112,7 +121,18 @@ def test_data_that_does_not_fit_the_teacher(tmp_path, capsys, teacher_folder):
     np.savez(tmp_path / "two.npz", images=np.zeros((6, 8, 8, 1), np.uint8), labels=np.array([0, 1, 0, 1, 0, 1]))
     message = refused(capsys, "distill", "--teacher", teacher_folder, "--data", tmp_path / "two.npz", "--out", tmp_path / "run")
     assert "number of classes is 2, the teacher's 10" in message
-    message = refused(capsys, "distill", "--teacher", teacher_folder, "--set", "data.name=digits", "--set", "data.size=16", "--out", tmp_path / "run")
+    message = refused(
+        capsys,
+        "distill",
+        "--teacher",
+        teacher_folder,
+        "--set",
+        "data.name=digits",
+        "--set",
+        "data.size=16",
+        "--out",
+        tmp_path / "run",
+    )
     assert "size is 16, the teacher's 8" in message
 
 

@@ -9,7 +9,7 @@ import torch
 
 from fewstep import InputError, open_model
 from fewstep.distillation import next_student, student_of
-from fewstep.families.class_conditional import ClassConditionalPipeline, scheduler_of, stock_loop
+from fewstep.families.class_conditional import ClassConditionalPipeline, scheduler_of
 from fewstep.folder import check_agreement, read_info
 from fewstep.guidance import embed_w
 
@@ -18,7 +18,9 @@ from fewstep.guidance import embed_w
 def student(recipe, teacher_folder):
     """A student of 4 steps whose input for w does something."""
     model = student_of(recipe(), open_model(teacher_folder))
-    torch.nn.init.normal_(model.denoiser.network.time_embedding.cond_proj.weight, std=0.2, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(
+        model.denoiser.network.time_embedding.cond_proj.weight, std=0.2, generator=torch.Generator().manual_seed(3)
+    )
     model.denoiser.network.requires_grad_(False).eval()
     return next_student(model, 4)
 
@@ -65,7 +67,14 @@ def test_our_pipeline_class_opens_the_folder(tmp_path, student):
     images = pipeline([3, 5], num_inference_steps=4, guidance_scale=2.0, generator=torch.Generator().manual_seed(0))
     ours = student.sample([3, 5], guidance_scale=2.0, seed=0)
     assert [i.size for i in images] == [(8, 8), (8, 8)]
-    assert max(abs(a - b) for x, y in zip(images, ours, strict=True) for a, b in zip(x.convert("L").tobytes(), y.tobytes(), strict=True)) <= 1
+    assert (
+        max(
+            abs(a - b)
+            for x, y in zip(images, ours, strict=True)
+            for a, b in zip(x.convert("L").tobytes(), y.tobytes(), strict=True)
+        )
+        <= 1
+    )
 
 
 def test_a_save_that_stock_diffusers_reads_otherwise_is_refused(tmp_path, student, monkeypatch):
@@ -183,5 +192,11 @@ def test_choices_that_the_model_was_not_trained_for(student, teacher_folder):
 
 def test_the_information_of_a_student_tells_where_it_comes_from(tmp_path, student):
     info = read_info(student.save(tmp_path / "s"))
-    assert (info.kind, info.steps, info.guidance_scale, info.sampler, info.process["name"]) == ("student", 4, (1.0, 5.0), "deterministic", "cosine")
+    assert (info.kind, info.steps, info.guidance_scale, info.sampler, info.process["name"]) == (
+        "student",
+        4,
+        (1.0, 5.0),
+        "deterministic",
+        "cosine",
+    )
     assert info.classes == tuple("0123456789")

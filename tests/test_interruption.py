@@ -5,16 +5,20 @@ import signal
 import time
 
 import pytest
-from conftest import TINY, run_command
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from conftest import TINY, run_command
 from fewstep.folder import read_info
 
 
 def words(teacher_folder, out, **changes):
     """The command line of a tiny distillation."""
-    settings = TINY | {"data.name": '"digits"', "stage_one.updates": 40, "stage_two.ladder": [4, 1], "stage_two.last_updates": 20} | changes
+    settings = (
+        TINY
+        | {"data.name": '"digits"', "stage_one.updates": 40, "stage_two.ladder": [4, 1], "stage_two.last_updates": 20}
+        | changes
+    )
     return ["distill", "--teacher", teacher_folder, "--out", out, *(w for k, v in settings.items() for w in ("--set", f"{k}={v}"))]
 
 
@@ -57,8 +61,17 @@ def test_a_run_interrupted_by_every_signal_ends_in_the_same_bits(tmp_path, teach
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, teacher_folder):
     pytest.importorskip("torch.distributed")
     settings = {"stage_one.updates": 5, "stage_two.last_updates": 3}
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0")
-    run_command(*words(teacher_folder, tmp_path / "two", **settings, **{"train.batch_size": 4}), "--device", "cpu", launcher=launcher)
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=0",
+        "--rdzv_backend=c10d",
+        "--rdzv_endpoint=localhost:0",
+    )
+    run_command(
+        *words(teacher_folder, tmp_path / "two", **settings, **{"train.batch_size": 4}), "--device", "cpu", launcher=launcher
+    )
     run_command(*words(teacher_folder, tmp_path / "one", **settings, **{"train.batch_size": 8}), "--device", "cpu")
     assert [h["batch_size"] for h in read_info(tmp_path / "two" / "steps-0001").history] == [8, 8]
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")

@@ -29,7 +29,9 @@ def test_no_file_imports_a_later_one():
     for path in SOURCE.rglob("*.py"):
         own = "families" if path.parent.name == "families" else path.stem
         for name in imported(path):
-            assert own == "__init__" or ORDER.index(name) < ORDER.index(own) or name == own == "families", f"{path.name} imports {name}"
+            assert own == "__init__" or ORDER.index(name) < ORDER.index(own) or name == own == "families", (
+                f"{path.name} imports {name}"
+            )
 
 
 def test_the_mathematics_touches_neither_files_nor_devices():

@@ -50,11 +50,19 @@ def test_files_that_are_no_recipe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("a.b=200", 200), ("a.b=[4, 2]", [4, 2]), ("a.b=0.5", 0.5), ("a.b=true", True), ("a.b=images/x", "images/x"), ('a.b="5"', "5")]
+    ("text", "value"),
+    [
+        ("a.b=200", 200),
+        ("a.b=[4, 2]", [4, 2]),
+        ("a.b=0.5", 0.5),
+        ("a.b=true", True),
+        ("a.b=images/x", "images/x"),
+        ('a.b="5"', "5"),
+    ],
 )
 def test_changes_are_toml_values_or_plain_strings(text, value):
     assert parse_change(text) == ("a.b", value)
-    with pytest.raises(InputError, match="section.key=value"):
+    with pytest.raises(InputError, match=r"section\.key=value"):
         parse_change("a.b")
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import load_file
 
+from conftest import TINY
 from fewstep.checkpoint import load_checkpoint
 from fewstep.data import open_data
 from fewstep.distillation import distill_model, new_teacher, student_of

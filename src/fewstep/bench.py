@@ -1,18 +1,16 @@
 """What fewstep costs over the network itself: sampling and training, timed against the same calls of the bare network.
 
-The bare calls are recorded, not written down: one run of our code is watched, and every call of a network that it makes is
-repeated with the very same arguments and gradient mode, in a plain loop. Ours and bare are timed in turn, and the ratio is the
-median over the pairs, so that a machine that is busy with other things slows both.
+One run of our code is watched, and each call of a network in it is repeated with the very same arguments and gradient mode, in a
+plain loop. Both are timed in turn, and the ratio is the median over the pairs: what else a machine does then slows both.
 """
 
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from fewstep.training import Stage, Trainer, _State
 
 SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
 WARM_UP = 3  # runs of each before any is timed
-Progress = Callable[[str], None]
+Progress = Callable[[str], Any]
 Row = dict[str, Any]
 
 
@@ -69,8 +67,7 @@ def bench_model(
 ) -> dict[str, Any]:
     """Latency (one image) and throughput (`batch_size` images) of sampling, against as many calls of the bare network.
 
-    A teacher is guided (guidance_scale 2), so that its bare calls have twice the batch. Without `steps` a student takes those
-    that it was trained for, any other model 4.
+    A teacher is guided, so its bare calls have twice the batch. Without `steps` a student takes its own, any other model 4.
 
     Raises:
         InputError: steps that the model was not trained for.
@@ -82,12 +79,9 @@ def bench_model(
     info, parameters = model.info, list(model.denoiser.network.parameters())
     return {
         "model": {"kind": info.kind, "family": info.family, "steps": info.steps, "size": info.size, "channels": info.channels},
-        "parameters": sum(p.numel() for p in parameters),
-        "dtype": str(parameters[0].dtype).removeprefix("torch."),
-        "rows": rows,
-        "peak_memory": max(row["peak_memory"] for row in rows),
-        "machine": machine(model.denoiser.device),
-    }
+        "parameters": sum(p.numel() for p in parameters), "dtype": str(parameters[0].dtype).removeprefix("torch."), "rows": rows,
+        "peak_memory": max(row["peak_memory"] for row in rows), "machine": machine(model.denoiser.device),
+    }  # fmt: skip
 
 
 def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: int) -> Row:
@@ -116,9 +110,7 @@ def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: 
 
 
 def bench_training(teacher: Model, batch_size: int = 64, repeats: int = 20, progress: Progress = lambda text: None) -> list[Row]:
-    """An update of stage one, and of a rung of two teacher steps, against its bare calls, backward and optimiser.
-
-    Ours is an update of the trainer itself: data, draws, target, loss, clipping, optimiser, average, counters.
+    """An update of the trainer, in stage one and in a rung of two teacher steps, against its bare calls, backward and optimiser.
 
     Raises:
         InputError: `teacher` cannot be guided, or is a student.
@@ -129,19 +121,18 @@ def bench_training(teacher: Model, batch_size: int = 64, repeats: int = 20, prog
     recipe = make_recipe({"train": {"batch_size": batch_size}, "stage_two": {"ladder": (16, 8)}})
     device = teacher.denoiser.device.type
     trainer = Trainer(Path(os.devnull), data, recipe.train, device, quiet=True)  # nothing is logged or saved
-    teacher = teacher.to(trainer.accelerator.device)
     progress("an update of stage one")
     student = student_of(recipe, teacher)
     rows = [training_row(stage_one(recipe, teacher), student, [teacher.denoiser.network], trainer, recipe, repeats)]
     progress("an update of stage two")
-    later = next_student(student, 8)
-    rows.append(training_row(stage_two(recipe, student, 8, 2), later, [student.denoiser.network], trainer, recipe, repeats))
+    rung, later = stage_two(recipe, student, 8, 2), next_student(student, 8)
+    rows.append(training_row(rung, later, [student.denoiser.network], trainer, recipe, repeats))
     return rows
 
 
 def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer: Trainer, recipe: Recipe, repeats: int) -> Row:
     """The row of one update of a stage; `frozen` are the networks that it calls besides the student's."""
-    device = trainer.accelerator.device
+    device, size = trainer.accelerator.device, recipe.train.batch_size
     network = student.denoiser.network.to(device).train(stage.dropout)
     state = _State(stage, network, recipe.train, trainer.accelerator)
     trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
@@ -164,13 +155,10 @@ def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer:
         optimizer.zero_grad()
 
     row = timed(ours, bare, repeats, device)
-    evaluations = sum(call.arguments[0].shape[0] for call in calls) / recipe.train.batch_size
+    evaluations = sum(call.arguments[0].shape[0] for call in calls) / size
     trainer.accelerator.free_memory()
-    return {"what": f"{stage.name}, an update", "goal": TRAINING_GOAL} | row | {
-        "evaluations": round(evaluations),
-        "batch_size": recipe.train.batch_size,
-        "images_per_second": recipe.train.batch_size / row["seconds"],
-    }  # fmt: skip
+    row |= {"evaluations": round(evaluations), "batch_size": size, "images_per_second": size / row["seconds"]}
+    return {"what": f"{stage.name}, an update", "goal": TRAINING_GOAL} | row
 
 
 def timed(ours: Callable[[], Any], bare: Callable[[], Any], repeats: int, device: torch.device) -> Row:
@@ -180,23 +168,16 @@ def timed(ours: Callable[[], Any], bare: Callable[[], Any], repeats: int, device
         bare()
     peak_memory(device, reset=True)
     ours()
-    row: Row = {"peak_memory": peak_memory(device)}
-    pairs = []
-    for number in range(repeats):
-        if number % 2:  # each is first in every second pair
-            b, a = seconds(bare, device), seconds(ours, device)
-        else:
-            a, b = seconds(ours, device), seconds(bare, device)
-        pairs.append((a, b))
+    row, pairs = {"peak_memory": peak_memory(device)}, []
+    for number in range(repeats):  # each is first in every second pair
+        spans = {work: seconds(work, device) for work in ((bare, ours) if number % 2 else (ours, bare))}
+        pairs.append((spans[ours], spans[bare]))
     first, second = zip(*pairs, strict=True)
     return row | {
-        "seconds": statistics.median(first),
-        "seconds_min": min(first),
-        "bare_seconds": statistics.median(second),
-        "bare_seconds_min": min(second),
-        "ratio": statistics.median(a / b for a, b in pairs),
-        "repeats": repeats,
-    }
+        "seconds": statistics.median(first), "seconds_min": min(first),
+        "bare_seconds": statistics.median(second), "bare_seconds_min": min(second),
+        "ratio": statistics.median(a / b for a, b in pairs), "repeats": repeats,
+    }  # fmt: skip
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
@@ -222,6 +203,8 @@ def peak_memory(device: torch.device, reset: bool = False) -> int:
         if reset:
             torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
@@ -231,17 +214,37 @@ def machine(device: torch.device) -> dict[str, Any]:
     import diffusers
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    if device.type == "cpu":
-        with suppress(OSError, StopIteration):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    cpus = Path("/proc/cpuinfo")
+    if device.type == "cpu" and cpus.is_file():
+        name = (
+            dict(line.split("\t", 1) for line in cpus.read_text().splitlines() if "\t" in line)
+            .get("model name", name)
+            .strip("\t :")
+        )
     return {
-        "device": device.type,
-        "name": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "python": platform.python_version(),
+        "device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "diffusers": diffusers.__version__, "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-    }
+    }  # fmt: skip
+
+
+def bench_text(measured: dict[str, Any]) -> str:
+    """What `bench_model` found, as a table for people."""
+    on, model, mib = measured["machine"], measured["model"], measured["peak_memory"] / 2**20
+    return "\n".join([
+        f"{model['kind']} of {model['size']}x{model['size']} images, {measured['parameters']:,} parameters, {measured['dtype']}",
+        f"{on['name']} ({on['device']}), {on['threads']} of {on['cores']} cores, torch {on['torch']}; peak memory {mib:,.0f} MiB",
+        *table(measured["rows"]),
+    ])  # fmt: skip
+
+
+def table(rows: list[Row]) -> list[str]:
+    """A heading, and a line a row."""
+    lines = [f"{'':30}{'batch':>6}{'fewstep':>14}{'bare network':>14}{'ratio':>7}{'goal':>6}{'images/s':>10}"]
+    for row in rows:
+        times = "".join(f"{1e3 * row[key]:>11.2f} ms" for key in ("seconds", "bare_seconds"))
+        goal = f"{row['goal']:.2f}" if row["goal"] else ""
+        lines.append(
+            f"{row['what']:30}{row['batch_size']:>6}{times}{row['ratio']:>7.3f}{goal:>6}{row['images_per_second']:>10,.0f}"
+        )
+    return lines

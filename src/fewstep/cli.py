@@ -102,7 +102,7 @@ def distill(
     """Stage one, then the ladder of stage two: each rung a model folder in OUT."""
     from fewstep.recipe import arguments, load_recipe
 
-    scales = numbers(guidance_scale, 2, "--guidance-scale") if guidance_scale else None
+    scales = pair(guidance_scale) if guidance_scale else None
     changes = arguments(recipe, teacher, data, steps, scales) | changes_of(settings, seed)
     chosen = load_recipe(recipe, changes)
     if dry_run:
@@ -176,19 +176,17 @@ def bench(
     print(json.dumps(found, indent=1) if as_json else bench_text(found))
 
 
-def numbers(text: str, count: int, name: str) -> tuple[float, ...]:
-    """Numbers separated by commas.
+def pair(text: str) -> tuple[float, float]:
+    """The two numbers of a range.
 
     Raises:
-        InputError: not `count` numbers.
+        InputError: not two numbers separated by a comma.
     """
     try:
-        found = tuple(float(part) for part in text.split(","))
+        low, high = (float(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if len(found) != count:
-        raise InputError(f"{name} {text}: {count} numbers separated by a comma are needed, as 1,5")
-    return found
+        raise InputError(f"--guidance-scale {text}: 2 numbers separated by a comma are needed, as 1,5") from None
+    return low, high
 
 
 def print_plan(recipe: Any, teaching: bool) -> None:

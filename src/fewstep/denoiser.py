@@ -48,10 +48,11 @@ class Denoiser:
         with self.autocast():
             output = self.call(self.network, z.to(dtype), self.process.network_time(t), condition, w)
         alpha, sigma = self.process.at(t, z)
-        return self._prediction.to_x(wide(output), wide(z), alpha, sigma)
+        return self.predicts.to_x(wide(output), wide(z), alpha, sigma)
 
     @property
-    def _prediction(self) -> Prediction:
+    def predicts(self) -> Prediction:
+        """What the network predicts."""
         assert isinstance(self.prediction, Prediction)  # made so by __post_init__
         return self.prediction
 

@@ -53,8 +53,7 @@ def new_teacher(recipe: Recipe, data: Any) -> Model:
     """An untrained teacher for `data`'s classes, size and channels; its weights are a function of the seed."""
     family, settings = ClassConditional(), recipe.network.model_dump()
     settings["mid_block_type"] = None if settings["mid_block_type"] == "none" else settings["mid_block_type"]
-    keys = {"cosine": ("name", "log_snr"), "rectified_flow": ("name", "shift")}[recipe.process.name]
-    process = process_of({key: value for key, value in recipe.process.model_dump().items() if key in keys})
+    process = process_of(recipe.process.model_dump())
     torch.manual_seed(recipe.train.seed)
     network = family.build(classes=len(data.classes), size=data.size, channels=data.channels, **settings)
     prediction = PREDICTIONS[recipe.teach.prediction]
@@ -76,9 +75,15 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
     network = teacher.family.student_of(teacher.denoiser.network)
     denoiser = replace(teacher.denoiser, network=network.requires_grad_(True), prediction=PREDICTIONS[prediction])
     check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
-    info = teacher.info.model_copy(
-        update={"kind": "student", "prediction": prediction, "guidance_scale": recipe.student.guidance_scale, "quality": {}}
-    )
+    steps = recipe.stage_two.ladder[0] if recipe.stage_one.times == "grid" else None
+    known = {
+        "kind": "student",
+        "prediction": prediction,
+        "guidance_scale": recipe.student.guidance_scale,
+        "steps": steps,
+        "quality": {},
+    }
+    info = teacher.info.model_copy(update=known)
     return Model(denoiser, info, teacher.family)
 
 

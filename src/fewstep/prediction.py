@@ -5,6 +5,7 @@ All four predictions are affine in each other at a fixed (z, t), so guidance may
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -19,7 +20,7 @@ Translate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (output or x, 
 class Prediction:
     """One parametrisation of a denoiser: `to_x(output, z, alpha, sigma)` and its inverse `from_x(x, z, alpha, sigma)`."""
 
-    name: str
+    name: Literal["eps", "x", "v", "flow"]
     diffusers_name: str  # the scheduler's `prediction_type`
     to_x: Translate
     from_x: Translate
@@ -44,7 +45,7 @@ FLOW = Prediction(
     to_x=lambda u, z, alpha, sigma: z - sigma * u,
     from_x=lambda x, z, alpha, sigma: (z - x) / sigma.clamp(min=FLOOR),
 )
-PREDICTIONS = {p.name: p for p in (EPS, X, V, FLOW)}
+PREDICTIONS: dict[str, Prediction] = {p.name: p for p in (EPS, X, V, FLOW)}
 
 
 def prediction_of(name: str) -> Prediction:

@@ -79,12 +79,14 @@ class DiscreteBetas:
         Raises:
             InputError: the config has no betas, is one of a flow, or names a schedule that DDIM does not know.
         """
-        from diffusers import DDIMScheduler
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         name = config.get("_class_name", "this scheduler")
         flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
         if flow or not {"beta_schedule", "trained_betas"} & set(config):
-            raise InputError(f"{name} has no betas, so its process is not one of discrete betas; for a flow name RectifiedFlow(shift)")
+            raise InputError(
+                f"{name} has no betas, so its process is not one of discrete betas; for a flow name RectifiedFlow(shift)"
+            )
         keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
         try:
             scheduler = DDIMScheduler(**{key: config[key] for key in keys if config.get(key) is not None})

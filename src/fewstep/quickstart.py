@@ -87,16 +87,17 @@ def measure(
             model: str, steps: int, sampler: str, samples: Samples, scale: float = scale, reference: Tensor = best.samples
         ) -> None:
             rows.append(judge.row(samples, labels, reference, model=model, sampler=sampler, steps=steps, guidance_scale=scale))
-            grids[model, steps, scale] = samples.samples[:DRAWN]
+            if model != "stage-one":
+                grids[model, steps, scale] = samples.samples[:DRAWN]
 
         for steps in TEACHER_STEPS[:-1]:
             add("teacher", steps, "ddim", sample_or_recall(teacher, references, noise, labels, steps, scale))
         add("teacher", TEACHER_STEPS[-1], "ddim", best)
         for name, model in models.items():
-            if model.info.kind == "student" and (model.info.steps in recipe.evaluate.steps or model.info.steps is None):
-                steps = model.info.steps or recipe.stage_two.ladder[0]
+            steps = model.info.steps or recipe.stage_two.ladder[0]
+            if name == "stage-one" or (model.info.kind == "student" and steps in recipe.evaluate.steps):
                 samples = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
-                add("student" if model.info.steps else name, steps, model.info.sampler, samples)
+                add("stage-one" if name == "stage-one" else "student", steps, model.info.sampler, samples)
     return {
         "rows": rows,
         "checks": checks(rows),

@@ -38,15 +38,16 @@ class DataSettings(Section):
 
 
 class ProcessSettings(Section):
-    name: Literal["cosine", "rectified_flow"] = "cosine"
-    log_snr: tuple[float, float] = (20.0, -20.0)
-    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """The process of a teacher that `fewstep teach` makes; another teacher's comes with its folder."""
+
+    name: Literal["cosine"] = "cosine"
+    log_snr: tuple[Annotated[float, Field(le=20)], Annotated[float, Field(ge=-20)]] = (20.0, -20.0)  # at t = 0 and at t = 1
 
 
 class NetworkSettings(Section):
     """Config keys of diffusers' UNet2DConditionModel, for a teacher that `fewstep teach` makes."""
 
-    block_out_channels: tuple[Annotated[int, Field(ge=4, le=8192)], ...] = Field((32, 64), min_length=1, max_length=8)
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, le=8192)], ...], Field(min_length=1, max_length=8)] = (32, 64)
     layers_per_block: Annotated[int, Field(ge=1, le=16)] = 1
     norm_num_groups: Annotated[int, Field(ge=1, le=256)] = 16
     attention_head_dim: Annotated[int, Field(ge=1, le=256)] = 8
@@ -79,11 +80,19 @@ class StageOneSettings(Section):
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "linear"
     weighting: Weighting = "snr_plus_one"
+    times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
 
 
 class StageTwoSettings(Section):
-    ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field((64, 16, 8, 4, 2, 1), min_length=1, max_length=32)
+    ladder: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...], Field(min_length=1, max_length=32)] = (
+        64,
+        16,
+        8,
+        4,
+        2,
+        1,
+    )
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4

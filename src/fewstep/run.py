@@ -123,13 +123,12 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
         InputError: `data` is not what `open_data` gives.
     """
     from fewstep.families.own import Own
-    from fewstep.prediction import prediction_of
 
     if not hasattr(data, "batch"):
         raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
     family = Own(denoiser.network, denoiser.call)
     info = Info(
-        kind="teacher", family=family.name, prediction=prediction_of(denoiser.prediction).name, process=process_settings(denoiser.process),
+        kind="teacher", family=family.name, prediction=denoiser.predicts.name, process=process_settings(denoiser.process),
         classes=data.classes, size=data.size, channels=data.channels, data=data.description,
     )  # fmt: skip
     return Model(denoiser, info, family)

@@ -32,12 +32,15 @@ def teaching(recipe: Recipe, process: Process) -> Stage:
 
 def stage_one(recipe: Recipe, teacher: Model) -> Stage:
     """Learn X^w of the guided teacher (section 3.1)."""
-    settings, process = recipe.stage_one, teacher.denoiser.process
+    settings, process, steps = recipe.stage_one, teacher.denoiser.process, recipe.stage_two.ladder[0]
     guided, weighting = teacher.denoiser.guided(), WEIGHTINGS[settings.weighting]
 
     def draw(generator: torch.Generator, n: int) -> Batch:
-        w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
-        return {"w": w, "t": continuous_times(uniform(generator, n, stratified=True), process)}
+        w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
+        return {
+            "w": w,
+            "t": continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps,
+        }
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         t, condition, w = batch["t"], batch["condition"], batch["w"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -74,12 +74,12 @@ class Ema:
     def update(self, network: nn.Module, update: int) -> None:
         """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
         decay = min(self.decay, (1 + update) / (10 + update))
-        torch._foreach_lerp_(self.average, list(network.parameters()), 1 - decay)
+        torch._foreach_lerp_(self.average, list(network.parameters()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Put the average into the network."""
-        torch._foreach_copy_(list(network.parameters()), self.average)
+        torch._foreach_copy_(list(network.parameters()), self.average)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class Trainer:
@@ -220,7 +220,7 @@ class Trainer:
         if state.update % self.settings.log_every:  # the processes must agree, and asking each time would wait on the device
             return False
         asked = torch.tensor(float(bool(self.signals)), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, "sum") > 0)
+        return bool(cast(Tensor, self.accelerator.reduce(asked, "sum")) > 0)
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:
@@ -281,7 +281,7 @@ class _State:
 
     def read(self, accelerator: Accelerator) -> float:
         """The mean loss since the last call, over all processes; also the counters."""
-        total, updates, bad, row, longest = accelerator.reduce(self.counts.clone(), "mean").tolist()
+        total, updates, bad, row, longest = cast(Tensor, accelerator.reduce(self.counts.clone(), "mean")).tolist()
         self.skipped += round(bad)
         self.streak = round(longest)
         self.counts = torch.tensor([0, 0, 0, row, row], device=self.counts.device)

@@ -1,10 +1,12 @@
 """Class-conditional networks in pixel space: diffusers' UNet2DConditionModel without text, the last label being the null one."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
@@ -62,12 +64,14 @@ class ClassConditional:
                 "this model takes a guidance weight already (time_cond_proj_dim is set): it is a student; name its teacher"
             )
         student = UNet2DConditionModel.from_config(network.config, time_cond_proj_dim=EMBEDDING_SIZE)
+        assert isinstance(student, UNet2DConditionModel)
         missing, unexpected = student.load_state_dict(network.state_dict(), strict=False)
-        assert missing == ["time_embedding.cond_proj.weight"] and not unexpected, (missing, unexpected)
-        nn.init.zeros_(student.time_embedding.cond_proj.weight)
+        assert missing == ["time_embedding.cond_proj.weight"], missing
+        assert not unexpected, unexpected
+        nn.init.zeros_(student.get_parameter("time_embedding.cond_proj.weight"))
         parameter = next(network.parameters())
-        # nn.Module's own `to`: diffusers' warns of every cast
-        return nn.Module.to(student.train(network.training), parameter.device, parameter.dtype)
+        nn.Module.to(student.eval(), parameter.device, parameter.dtype)  # a student is trained without dropout
+        return student
 
     def open(self, folder: Path) -> UNet2DConditionModel:
         """The network in `folder/unet`, float32, in evaluation mode."""
@@ -80,9 +84,7 @@ class ClassConditional:
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Tensor, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
-        network = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True, low_cpu_mem_usage=False).to(
-            z.device
-        )
+        network = nn.Module.to(self.open(folder), z.device)
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
         return stock_loop(network, scheduler, z, steps, condition, w)
 
@@ -92,7 +94,7 @@ def scheduler_of(process: Process, prediction: Prediction) -> DDIMScheduler:
     return DDIMScheduler(
         num_train_timesteps=process.train_timesteps,
         trained_betas=betas_of(process),
-        prediction_type=prediction.diffusers_name,
+        prediction_type=cast(Literal["epsilon", "sample", "v_prediction"], prediction.diffusers_name),
         timestep_spacing="trailing",
         set_alpha_to_one=True,
         clip_sample=False,
@@ -144,4 +146,4 @@ class ClassConditionalPipeline(DiffusionPipeline):
             )
         w = torch.full((len(class_labels),), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
         x = stock_loop(self.unet, self.scheduler, z, num_inference_steps, labels, w)
-        return VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil")
+        return list(VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil"))  # pyright: ignore[reportArgumentType]
