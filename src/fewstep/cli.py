@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 wrong input (one line), 130 interrupted (state saved). Hea
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -201,6 +202,9 @@ def print_plan(recipe: Any, teaching: bool) -> None:
 
 def main() -> None:
     """The entry point: errors become one line and an exit code."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that wait in a loop make a small network 10 times slower on a busy machine
     try:
         app(standalone_mode=False)
     except KeyboardInterrupt:

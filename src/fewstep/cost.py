@@ -4,7 +4,6 @@ FLOPs and memory are counted on PyTorch's meta device, where tensors have shapes
 this machine can be planned on it. Seconds are measured by a short probe of the network itself.
 """
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -82,8 +81,9 @@ def measure(model: Model, device: torch.device, flops: float, batch_size: int, p
         output().square().mean().backward()
 
     def probe(work: Callable[[], Any]) -> float:
-        first = seconds(work, device)  # it warms up, and stands where a second would take long
-        return (first if first > 2 else statistics.median(seconds(work, device) for _ in range(3 if first < 0.2 else 1))) / size
+        first = seconds(work, device)  # it warms up, and stands where more would take long
+        # the least: what else the machine does only adds, and two threads on busy cores are up to 30 times slower than one
+        return (first if first > 2 else min(seconds(work, device) for _ in range(4 if first < 0.5 else 1))) / size
 
     with torch.no_grad():
         forward = probe(output)

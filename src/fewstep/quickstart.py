@@ -140,8 +140,8 @@ def checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """One sentence: what the student of fewest and of most steps gives for what, at a middle guidance scale."""
-    scales = sorted({r["guidance_scale"] for r in rows})
-    scale = scales[len(scales) // 2 - (len(scales) > 1)]
+    scales = sorted({r["guidance_scale"] for r in rows}) or [1.0]
+    scale = scales[(len(scales) - 1) // 2]
     teacher = find(rows, "teacher", 256, scale)
     students = sorted((r for r in rows if r["model"] == "student" and r["guidance_scale"] == scale), key=lambda r: -r["steps"])
     if not teacher or not students:

@@ -73,8 +73,11 @@ def describe_recipe(path: Path) -> dict[str, Any]:
     from fewstep.run import teacher_of
 
     recipe = load_recipe(path)
-    teacher = teacher_of(recipe.teacher.path, None) if recipe.teacher.path else None
-    return {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json"), "cost": plan(recipe, teacher)}
+    facts = {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json")}
+    try:
+        return facts | {"cost": plan(recipe, teacher_of(recipe.teacher.path, None) if recipe.teacher.path else None)}
+    except InputError as error:  # neither a teacher nor what a new one's data is like
+        return facts | {"cost": None, "cost_unknown": str(error)}
 
 
 def describe_data(path: Path) -> dict[str, Any]:
@@ -96,7 +99,8 @@ def describe_text(facts: dict[str, Any]) -> str:
         from fewstep.plan import plan_text
         from fewstep.recipe import make_recipe, to_toml
 
-        return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{plan_text(facts['cost'])}"
+        cost = plan_text(facts["cost"]) if facts["cost"] else f"cost not known: {facts['cost_unknown']}"
+        return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{cost}"
     lines = [f"{facts['what']} {facts['path']}"]
     for key, value in facts.items():
         if key not in ("what", "path", "recipe") and value not in (None, {}, [], ()):
