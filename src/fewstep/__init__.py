@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep.data import open_data
+    from fewstep.data import Data, open_data
     from fewstep.denoiser import Denoiser
     from fewstep.errors import InputError
     from fewstep.folder import open_model
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = version("fewstep")
 __all__ = [
     "Cosine",
+    "Data",
     "Denoiser",
     "DiscreteBetas",
     "InputError",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cosine": "process", "DiscreteBetas": "process", "RectifiedFlow": "process", "Denoiser": "denoiser", "InputError": "errors",
+    "Cosine": "process", "Data": "data", "DiscreteBetas": "process", "RectifiedFlow": "process", "Denoiser": "denoiser", "InputError": "errors",
     "Model": "model", "open_model": "folder", "open_data": "data", "teach": "run", "distill": "run",
 }  # fmt: skip
 
