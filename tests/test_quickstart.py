@@ -20,7 +20,6 @@ SMALL = {
 
 
 def test_quickstart_leaves_a_run_with_a_page(tmp_path):
-    torch.set_num_threads(2)
     said = []
     metrics = quickstart(tmp_path / "run", changes=SMALL, say=said.append, device="cpu", quiet=True)
     names = {path.name for path in (tmp_path / "run").iterdir()}

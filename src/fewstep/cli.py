@@ -194,10 +194,15 @@ def print_plan(recipe: Any, teaching: bool) -> None:
     """The resolved recipe, and what it will cost."""
     from fewstep.plan import plan, plan_text
     from fewstep.recipe import to_toml
-    from fewstep.run import teacher_of
+    from fewstep.run import open_examples, teacher_of
 
     print(to_toml(recipe))
-    print(plan_text(plan(recipe, None if teaching else teacher_of(recipe.teacher.path, None))))
+    if teaching:
+        data = open_examples(recipe)
+        known = recipe.data.model_copy(update={"size": data.size, "channels": data.channels})
+        print(plan_text(plan(recipe.model_copy(update={"data": known}), None, classes=len(data.classes))))
+    else:
+        print(plan_text(plan(recipe, teacher_of(recipe.teacher.path, None))))
 
 
 def main() -> None:

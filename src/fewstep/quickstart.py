@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.data import Data, open_data
+from fewstep.data import Data
 from fewstep.distillation import distill_model
 from fewstep.evaluation import Judge
 from fewstep.features import train_classifier
@@ -19,7 +19,7 @@ from fewstep.model import Model, Samples
 from fewstep.recipe import Recipe, load_recipe, to_toml
 from fewstep.references import fixed_noise, load_references, references_file, sample_or_recall
 from fewstep.report import write_report
-from fewstep.run import open_run
+from fewstep.run import open_examples, open_run
 from fewstep.training import Trainer
 
 TEACHER_STEPS = (4, 8, 16, 64, 256)
@@ -49,7 +49,7 @@ def quickstart(
     if not (teacher_folder / "fewstep.json").is_file():
         shutil.copytree(bundled("digits-teacher"), teacher_folder, dirs_exist_ok=True)
     teacher = open_model(teacher_folder)
-    data = open_data(**recipe.data.model_dump(), seed=recipe.train.seed)
+    data = open_examples(recipe)
     assert isinstance(data, Data)
     say(
         f"teacher: {sum(p.numel() for p in teacher.denoiser.network.parameters()):,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more"

@@ -51,7 +51,7 @@ def teach(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
-    data = open_data(**settings.data.model_dump(), seed=settings.train.seed)
+    data = open_examples(settings)
     run = open_run(out, settings)
     trainer = Trainer(run, data, settings.train, device, quiet)
     try:
@@ -87,7 +87,7 @@ def distill(
         else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     )
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data)
-    examples = data if hasattr(data, "batch") else open_data(**fitting(settings, model), seed=settings.train.seed)
+    examples = data if hasattr(data, "batch") else open_examples(settings, model)
     check_match(model, examples)
     run = open_run(out, settings)
     trainer = Trainer(run, examples, settings.train, device, quiet)
@@ -97,10 +97,12 @@ def distill(
         trainer.close()
 
 
-def fitting(recipe: Recipe, teacher: Model) -> dict[str, Any]:
-    """The recipe's data settings, with the teacher's size and channels where the recipe leaves them open."""
+def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
+    """The recipe's data, of the teacher's size and channels where the recipe leaves them open."""
     settings = recipe.data.model_dump()
-    return settings | {"size": settings["size"] or teacher.info.size, "channels": settings["channels"] or teacher.info.channels}
+    if teacher is not None:
+        settings |= {"size": settings["size"] or teacher.info.size, "channels": settings["channels"] or teacher.info.channels}
+    return open_data(**settings, seed=recipe.train.seed)
 
 
 def teacher_of(teacher: Any, data: Any) -> Model:
