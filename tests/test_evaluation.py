@@ -8,7 +8,7 @@ from fewstep.errors import InputError
 from fewstep.evaluation import Judge, Statistics, frechet_distance, rms
 from fewstep.features import train_classifier
 from fewstep.folder import bundled, open_model
-from fewstep.references import fixed_noise, key_of, load_references, references_file, sample_or_recall, save_references
+from fewstep.references import fixed_noise, key_of, load_references, recall, references_file, save_references
 
 
 def gaussian(mean, variances):
@@ -56,9 +56,10 @@ def test_shipped_samples_belong_to_the_bundled_teacher():
     references = load_references(references_file(), folder)
     noise, labels = fixed_noise(teacher, 1000)
     assert {key_of(n, s) for n in (64, 256) for s in (1.0, 2.0, 3.0, 5.0)} == set(references)
-    samples = sample_or_recall(teacher, references, noise, labels, 64, 2.0, check=4)
+    samples = recall(teacher, references, noise, labels, 64, 2.0, pace=0.001)
     assert samples.samples.shape == noise.shape
     assert samples.evaluations == 128
+    assert samples.seconds == pytest.approx(128)  # 1,000 images of 128 evaluations of a millisecond
 
 
 def test_samples_of_other_weights_are_refused(tmp_path, teacher_folder):
@@ -69,4 +70,4 @@ def test_samples_of_other_weights_are_refused(tmp_path, teacher_folder):
     noise, labels = fixed_noise(open_model("digits"), 3)
     wrong = load_references(tmp_path / "r.safetensors", bundled("digits-teacher"))
     with pytest.raises(RuntimeError, match="differ from this machine's"):
-        sample_or_recall(open_model("digits"), wrong, noise, labels, 64, 1.0, check=2)
+        recall(open_model("digits"), wrong, noise, labels, 64, 1.0, pace=0.001)

@@ -14,7 +14,7 @@ SMALL = {
     "stage_two.last_updates": 2,
     "train.batch_size": 8,
     "train.log_every": 1,
-    "evaluate.samples": 20,
+    "evaluate.samples": 8,
     "evaluate.guidance_scale": [1.0, 2.0],
 }
 

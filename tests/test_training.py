@@ -220,6 +220,7 @@ def test_the_average_starts_fast_and_ends_at_its_decay():
     average.update(network, 0)
     gap = (average.average[0] - network.weight.detach()).abs().max()
     assert float(gap) == pytest.approx(0.1, abs=1e-6)  # (1 + 0) / (10 + 0) of the old
+    assert not any(a.requires_grad for a in average.average)  # else a graph would grow with every update
     average.update(network, 10**6)
     assert float((average.average[0] - network.weight.detach()).abs().max()) == pytest.approx(0.099, abs=1e-6)
 

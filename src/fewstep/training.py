@@ -71,6 +71,7 @@ class Ema:
         self.decay = decay
         self.average = [p.detach().clone() for p in network.parameters()]
 
+    @torch.no_grad()
     def update(self, network: nn.Module, update: int) -> None:
         """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
         decay = min(self.decay, (1 + update) / (10 + update))
