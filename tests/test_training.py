@@ -131,6 +131,29 @@ def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_pat
     assert all(value.isfinite().all() for value in saved.tensors.values())
 
 
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, monkeypatch):
+    recipe = load_recipe(None, TINY)
+    model = new_teacher(recipe, digits)
+    trainer = Trainer(tmp_path, digits, recipe.train, "cpu", quiet=True)
+    stage = teaching(recipe, model.denoiser.process)
+    trainer.data = _Stopping(digits, trainer, 2)
+    with pytest.raises(Interrupted):
+        trainer.train(stage, model.denoiser)
+    before = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    trainer.data, trainer.signals = digits, []
+    with pytest.raises(InputError, match="No space left on device"):
+        trainer.train(stage, new_teacher(recipe, digits).denoiser)  # the checkpoint of update 3 does not fit
+    trainer.close()
+    assert (tmp_path / "checkpoint" / "state.safetensors").read_bytes() == before
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.safetensors"]
+
+
 def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, digits, recipe, teacher_folder):
     settings = recipe()
     for name in ("whole", "cut"):

@@ -94,10 +94,9 @@ class Trainer:
             raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
-        try:
-            self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
-        except ValueError as error:
-            raise InputError(f"train.precision {settings.precision!r}: {str(error).splitlines()[0]}") from None
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
+        if settings.precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise InputError("train.precision 'fp16' needs a GPU; on the CPU set it to 'bf16' or 'no'")
         self.main = self.accelerator.is_main_process
         self.line = LiveLine(quiet=quiet or not self.main)
         self.log = RunLog(run)
@@ -176,13 +175,18 @@ class Trainer:
             if noise is None:
                 noise = torch.randn(self.global_batch, *x.shape[1:], generator=generator, device=self.accelerator.device)
             batch = {key: value[slot : slot + size] for key, value in {**drawn, "noise": noise}.items()}
-            batch["x"], batch["condition"] = (v.to(self.accelerator.device, non_blocking=True) for v in (x, condition))
+            batch["x"], batch["condition"] = (self._to_device(v) for v in (x, condition))
             with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
                 loss = stage.error(denoiser, batch).mean() / parts
                 # a loss that is not finite must make every process's gradients so, whatever its own derivative is
                 self.accelerator.backward(loss * torch.where(loss.isfinite(), 1.0, torch.nan))
             total += loss.detach().float()
         return total
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
+        device = self.accelerator.device
+        return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
     def _report(self, stage: Stage, state: "_State", speed: float, position: str, done: bool) -> None:
         loss = state.read(self.accelerator)
