@@ -15,7 +15,8 @@ from fewstep.errors import InputError
 from fewstep.folder import open_model
 from fewstep.recipe import load_recipe
 from fewstep.stages import stage_one, stage_two, teaching
-from fewstep.training import Ema, Interrupted, Trainer, learning_rate_factor
+from fewstep.state import Ema, learning_rate_factor
+from fewstep.training import Interrupted, Trainer
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from fewstep.epochs import Data
 from fewstep.model import Model
 from fewstep.recipe import Recipe, make_recipe
 from fewstep.stages import stage_one, stage_two
-from fewstep.training import Stage, Trainer, _State
+from fewstep.state import State
+from fewstep.training import Stage, Trainer
 
 SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
 WARM_UP = 3  # runs of each before any is timed
@@ -134,7 +135,7 @@ def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer:
     """The row of one update of a stage; `frozen` are the networks that it calls besides the student's."""
     device, size = trainer.accelerator.device, recipe.train.batch_size
     network = student.denoiser.network.to(device).train(stage.dropout)
-    state = _State(stage, network, recipe.train, trainer.accelerator)
+    state = State(stage, network, recipe.train, trainer.accelerator)
     trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
 
     def ours() -> None:

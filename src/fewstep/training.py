@@ -17,13 +17,14 @@ from typing import Any, Protocol, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewstep.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from fewstep.checkpoint import load_checkpoint, save_checkpoint
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.progress import LiveLine, RunLog, clock
-from fewstep.recipe import TrainSettings
+from fewstep.settings import TrainSettings
+from fewstep.state import State
 
 BAD_IN_A_ROW = 10
 
@@ -54,33 +55,6 @@ class Stage:
     draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
     error: Callable[[Denoiser, Batch], Tensor]  # (b,)
     dropout: bool = False  # a student is trained without
-
-
-def learning_rate_factor(schedule: str, update: int, updates: int, warmup: int) -> float:
-    """Factor of the learning rate at `update` (0-based): a linear warm-up, then constant, or to zero linearly or by a cosine."""
-    rise = min(1.0, (update + 1) / warmup) if warmup else 1.0
-    progress = update / max(updates, 1)
-    fall = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[schedule]
-    return rise * fall
-
-
-class Ema:
-    """Exponential moving average of a network's parameters, with a decay that grows to `decay` as the average fills."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.average = [p.detach().clone() for p in network.parameters()]
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, update: int) -> None:
-        """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
-        decay = min(self.decay, (1 + update) / (10 + update))
-        torch._foreach_lerp_(self.average, list(network.parameters()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-
-    @torch.no_grad()
-    def copy_to(self, network: nn.Module) -> None:
-        """Put the average into the network."""
-        torch._foreach_copy_(list(network.parameters()), self.average)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class Trainer:
@@ -119,7 +93,7 @@ class Trainer:
             InputError: ten updates in a row were not finite; the last good state is saved.
         """
         network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
-        state = _State(stage, network, self.settings, self.accelerator)
+        state = State(stage, network, self.settings, self.accelerator)
         checkpoint = load_checkpoint(self._checkpoint_path)
         if checkpoint is not None and checkpoint.values["stage"] == stage.name:
             state.restore(checkpoint)
@@ -139,7 +113,7 @@ class Trainer:
             "skipped": state.skipped,
         }
 
-    def _loop(self, stage: Stage, state: "_State", denoiser: Denoiser, position: str) -> None:
+    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
         since, first = time.monotonic(), state.update
         while state.update < stage.updates:
             state.step(self._gradients(stage, state, denoiser))
@@ -160,7 +134,7 @@ class Trainer:
             if state.update % self.settings.checkpoint_every == 0 and not done:
                 self._save(stage, state)
 
-    def _gradients(self, stage: Stage, state: "_State", denoiser: Denoiser) -> Tensor:
+    def _gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
         """Accumulate the gradients of one update; the mean error, on the device."""
         parts, size = self.settings.gradient_accumulation, self.settings.batch_size
         seed = (self.settings.seed << 32) + zlib.crc32(stage.name.encode()) + state.update * 0x9E3779B1
@@ -188,7 +162,7 @@ class Trainer:
         device = self.accelerator.device
         return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
-    def _report(self, stage: Stage, state: "_State", speed: float, position: str, done: bool) -> None:
+    def _report(self, stage: Stage, state: State, speed: float, position: str, done: bool) -> None:
         loss = state.read(self.accelerator)
         left = clock((stage.updates - state.update) / max(speed, 1e-9))
         images = speed * self.global_batch
@@ -209,7 +183,7 @@ class Trainer:
                 skipped=state.skipped,
             )
 
-    def _save(self, stage: Stage, state: "_State") -> None:
+    def _save(self, stage: Stage, state: State) -> None:
         state.read(self.accelerator)  # so that the counters go along
         if self.main:
             save_checkpoint(self._checkpoint_path, state.checkpoint())
@@ -219,7 +193,7 @@ class Trainer:
     def _checkpoint_path(self) -> Path:
         return self.run / "checkpoint" / "state.safetensors"
 
-    def _asked_to_stop(self, state: "_State") -> bool:
+    def _asked_to_stop(self, state: State) -> bool:
         if self.accelerator.num_processes == 1:
             return bool(self.signals)
         if state.update % self.settings.log_every:  # the processes must agree, and asking each time would wait on the device
@@ -243,71 +217,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _State:
-    """All that changes while a stage is trained."""
-
-    def __init__(self, stage: Stage, network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
-        self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
-        self.names = [name for name, _ in network.named_parameters()]
-        self.update, self.skipped, self.streak, self.rate, self.loss = 0, 0, 0, 0.0, float("nan")
-        self.ema = Ema(network, settings.ema)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
-        )
-        compiled: Any = torch.compile(network) if settings.compile else network
-        self.wrapped, prepared = accelerator.prepare(compiled, optimizer)
-        self.prepared, self.optimizer = prepared, optimizer
-        device = accelerator.device
-        # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
-        self.counts = torch.zeros(5, device=device)
-
-    def step(self, loss: Tensor) -> None:
-        """One update of weights and average; nothing changes where the gradient is not finite. Nothing waits on the device."""
-        self.rate = self.stage.learning_rate * learning_rate_factor(
-            self.stage.schedule, self.update, self.stage.updates, self.settings.warmup
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
-        assert norm is not None
-        bad = (~norm.isfinite()).float()
-        if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
-            self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
-        self.prepared.step()
-        self.prepared.zero_grad()
-        self.ema.update(self.network, self.update)
-        self.counts[:2] += torch.stack([torch.where(bad > 0, 0.0, loss), 1 - bad])
-        self.counts[3] = (self.counts[3] + 1) * bad
-        self.counts[2] += bad
-        self.counts[4] = torch.maximum(self.counts[3], self.counts[4])
-        self.update += 1
-
-    def read(self, accelerator: Accelerator) -> float:
-        """The mean loss since the last call, over all processes; also the counters."""
-        total, updates, bad, row, longest = cast(Tensor, accelerator.reduce(self.counts.clone(), "mean")).tolist()
-        self.skipped += round(bad)
-        self.streak = round(longest)
-        self.counts = torch.tensor([0, 0, 0, row, row], device=self.counts.device)
-        self.loss = total / updates if updates else float("nan")
-        return self.loss
-
-    def checkpoint(self) -> Checkpoint:
-        """A whole copy of the state."""
-        tensors = {f"network/{key}": value for key, value in self.network.state_dict().items()}
-        tensors |= {f"ema/{name}": value for name, value in zip(self.names, self.ema.average, strict=True)}
-        tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(self.optimizer, self.names).items()}
-        scaler = self.accelerator.scaler
-        values = {"stage": self.stage.name, "update": self.update, "skipped": self.skipped, "row": self.streak, "loss": self.loss}
-        return Checkpoint(tensors, values | {"scaler": scaler.state_dict() if scaler else None})
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of this stage."""
-        self.network.load_state_dict(checkpoint.part("network"))
-        averages = checkpoint.part("ema")
-        self.ema.average = [averages[name].to(p.device) for name, p in self.network.named_parameters()]
-        restore_optimizer(self.optimizer, self.names, checkpoint.part("optimizer"))
-        self.update, self.skipped, self.loss = (checkpoint.values[key] for key in ("update", "skipped", "loss"))
-        if self.accelerator.scaler and checkpoint.values["scaler"]:
-            self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])

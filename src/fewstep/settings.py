@@ -1,0 +1,155 @@
+"""Settings: every key of a recipe with its default and its bound, in frozen models."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Updates = Annotated[int, Field(ge=0, le=10_000_000)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TeacherSettings(Section):
+    path: str | None = None  # a model folder, or the name of a bundled teacher ("digits")
+
+
+class DataSettings(Section):
+    name: str | None = None  # built-in data: "digits"
+    path: str | None = None  # an image folder, .npz, or anything that `datasets` opens
+    split: str = "train"
+    size: Annotated[int, Field(ge=1, le=8192)] | None = None  # images are resized and centre-cropped to this
+    channels: Literal[1, 3] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    classes: tuple[str, ...] | None = None  # names, where the data has numbers alone
+    streaming: bool = False
+    flip: bool = False  # mirror half of the images
+
+
+class ProcessSettings(Section):
+    """The process of a teacher that `fewstep teach` makes; another teacher's comes with its folder."""
+
+    name: Literal["cosine"] = "cosine"
+    log_snr: tuple[Annotated[float, Field(le=20)], Annotated[float, Field(ge=-20)]] = (20.0, -20.0)  # at t = 0 and at t = 1
+
+
+class NetworkSettings(Section):
+    """Config keys of diffusers' UNet2DConditionModel, for a teacher that `fewstep teach` makes."""
+
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, le=8192)], ...], Field(min_length=1, max_length=8)] = (32, 64)
+    layers_per_block: Annotated[int, Field(ge=1, le=16)] = 1
+    norm_num_groups: Annotated[int, Field(ge=1, le=256)] = 16
+    attention_head_dim: Annotated[int, Field(ge=1, le=256)] = 8
+    mid_block_type: Literal["UNetMidBlock2D", "none"] = "none"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TeachSettings(Section):
+    updates: Updates = 20_000
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "cosine"
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    prediction: Literal["v", "x", "eps"] = "v"
+    weighting: Weighting = "snr_plus_one"
+
+
+class StudentSettings(Section):
+    guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
+    prediction: Literal["same", "v", "x", "eps"] = "v"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "StudentSettings":
+        if self.guidance_scale[0] > self.guidance_scale[1]:
+            raise ValueError(f"the range {list(self.guidance_scale)} is upside down; give the smaller number first")
+        return self
+
+
+class StageOneSettings(Section):
+    updates: Updates = 10_000
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "linear"
+    weighting: Weighting = "snr_plus_one"
+    times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
+    balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
+
+
+class StageTwoSettings(Section):
+    ladder: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...], Field(min_length=1, max_length=32)] = (
+        64,
+        16,
+        8,
+        4,
+        2,
+        1,
+    )
+    updates: Updates = 5_000  # a rung
+    last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
+    learning_rate: LearningRate = 5e-4
+    schedule: Schedule = "linear"
+    weighting: Weighting = "truncated_snr"
+    balance: Annotated[float, Field(ge=0, le=4)] = 0.0
+    sampler: Literal["deterministic", "stochastic"] = "deterministic"
+
+    @model_validator(mode="after")
+    def _divides(self) -> "StageTwoSettings":
+        from fewstep.stage_two import rungs
+
+        rungs(self.ladder)
+        return self
+
+
+class EncoderSettings(Section):
+    ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = ()  # empty: no encoder
+    updates: Updates = 5_000
+    learning_rate: LearningRate = 5e-4
+
+    @model_validator(mode="after")
+    def _divides(self) -> "EncoderSettings":
+        from fewstep.stage_two import rungs
+
+        if self.ladder:
+            rungs(self.ladder)
+        return self
+
+
+class TrainSettings(Section):
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 128  # a process and a micro-batch, as in accelerate
+    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    warmup: Updates = 100
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    log_every: Annotated[int, Field(ge=1)] = 25
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    compile: bool = False
+
+
+class EvaluateSettings(Section):
+    samples: Annotated[int, Field(ge=2, le=10_000_000)] = 1000  # of each configuration
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4)
+    guidance_scale: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+
+
+class Recipe(Section):
+    """The whole of a run's settings."""
+
+    teacher: TeacherSettings = TeacherSettings()
+    data: DataSettings = DataSettings()
+    process: ProcessSettings = ProcessSettings()
+    network: NetworkSettings = NetworkSettings()
+    teach: TeachSettings = TeachSettings()
+    student: StudentSettings = StudentSettings()
+    stage_one: StageOneSettings = StageOneSettings()
+    stage_two: StageTwoSettings = StageTwoSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
