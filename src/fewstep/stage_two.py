@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX
-from fewstep.process import EARLIEST, Process, ddim_step, wide
+from fewstep.process import EARLIEST, Process, ddim_step, match, wide
 
 Path = Callable[[Tensor, int, int], Tensor]  # (index i (b,), steps N, k) -> times (k + 1, b)
 
@@ -67,12 +67,12 @@ def collapsed_target(teacher: EstimateX, z: Tensor, path: Tensor, condition: Any
     z_now, x = z, z
     with torch.no_grad():
         for t, s in zip(path[:-1], path[1:], strict=True):
-            arrived = (t <= 0).reshape(-1, *[1] * (z.ndim - 1))  # a stochastic path that is already at the data
+            arrived = match(t <= 0, z)  # a stochastic path that is already at the data
             estimate = teacher(z_now, t.clamp(min=EARLIEST), condition, w)
             x = torch.where(arrived, x, estimate)
             z_now = torch.where(arrived, z_now, ddim_step(z_now, x, t.clamp(min=EARLIEST), s, process))
         landing = landing_target(z, z_now, path[0], path[-1], process)
-    return torch.where((path[-1] <= 0).reshape(-1, *[1] * (z.ndim - 1)), x, landing)
+    return torch.where(match(path[-1] <= 0, z), x, landing)
 
 
 def rungs(ladder: Sequence[int]) -> list[tuple[int, int]]:
