@@ -4,7 +4,7 @@ Reading order, which is also the order of imports:
 
     the mathematics   process, prediction, guidance, stage_one, stage_two, samplers, exact
     models            denoiser, families/, model, folder
-    training          settings, recipe, data (decoding, sources, tables, epochs), checkpoint, progress, state, training, stages,
+    training          settings, recipe, data (decoding, sources, tables, epochs), inputs, checkpoint, progress, state, training, stages,
                       distillation, run
     use               features, evaluation, references, pictures, report, bench, cost, plan, show, quickstart
     faces             cli

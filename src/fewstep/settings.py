@@ -77,6 +77,7 @@ class StageOneSettings(Section):
     schedule: Schedule = "linear"
     weighting: Weighting = "snr_plus_one"
     times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
+    guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of examples that start from the teacher's guided samples
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
 
 
@@ -94,6 +95,7 @@ class StageTwoSettings(Section):
     learning_rate: LearningRate = 5e-4
     schedule: Schedule = "linear"
     weighting: Weighting = "truncated_snr"
+    guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # as in stage one
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
 

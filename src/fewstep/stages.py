@@ -1,10 +1,13 @@
 """The trainings of the method as stages: what is drawn for an update, and what an example's error is."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fewstep.denoiser import Denoiser
-from fewstep.guidance import draw_w
+from fewstep.guidance import EstimateX, draw_w
+from fewstep.inputs import draw_pooled, guided_pool
 from fewstep.model import Model
 from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise
 from fewstep.recipe import Recipe
@@ -34,17 +37,16 @@ def stage_one(recipe: Recipe, teacher: Model) -> Stage:
     """Learn X^w of the guided teacher (section 3.1)."""
     settings, process, steps = recipe.stage_one, teacher.denoiser.process, recipe.stage_two.ladder[0]
     guided, weighting = teacher.denoiser.guided(), WEIGHTINGS[settings.weighting]
+    inputs = inputs_of(teacher, guided, recipe, steps)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
-        return {
-            "w": w,
-            "t": continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps,
-        }
+        t = continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps
+        return {"w": w, "t": t} | pooled(generator, n, settings.guided_inputs)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
-        t, condition, w = batch["t"], batch["condition"], batch["w"]
-        z = add_noise(batch["x"], batch["noise"], t, process)
+        t, (x, condition, w) = batch["t"], inputs(batch)
+        z = add_noise(x, batch["noise"], t, process)
         target = guided_target(guided, z, t, condition, w)
         return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
 
@@ -54,16 +56,17 @@ def stage_one(recipe: Recipe, teacher: Model) -> Stage:
 def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False) -> Stage:
     """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w."""
     settings, process = recipe.stage_two, teacher.denoiser.process
-    weighting = WEIGHTINGS[settings.weighting]
+    weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
-        return {"w": draw_w(uniform(generator, n), recipe.student.guidance_scale), "path": path_of(index, steps, k).T.contiguous()}
+        w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
+        return {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, settings.guided_inputs)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
-        path, condition, w = batch["path"].T, batch["condition"], batch["w"]
-        z = add_noise(batch["x"], batch["noise"], path[0], process)
+        path, (x, condition, w) = batch["path"].T, inputs(batch)
+        z = add_noise(x, batch["noise"], path[0], process)
         target = collapsed_target(teacher.denoiser, z, path, condition, w, process)
         return balance(w, settings.balance) * weighted_error(student(z, path[0], condition, w), target, path[0], process, weighting)
 
@@ -71,6 +74,27 @@ def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool 
         return Stage(f"encoder-{steps:04d}", recipe.encoder.updates, recipe.encoder.learning_rate, settings.schedule, draw, error)
     updates = settings.last_updates if steps <= 2 else settings.updates
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
+
+
+def inputs_of(teacher: Model, estimate: EstimateX, recipe: Recipe, steps: int) -> Callable[[Batch], tuple[Tensor, Tensor, Tensor]]:
+    """A function of a batch that gives its (x, condition, w), some of them from a pool that `estimate` makes when first asked."""
+    info, pools = teacher.info, []
+
+    def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        own = batch["x"], batch["condition"], batch["w"]
+        if "pooled" not in batch:
+            return own
+        if not pools:
+            shape, scales, device = tuple(batch["x"].shape[1:]), recipe.student.guidance_scale, batch["x"].device
+            pools.append(guided_pool(estimate, teacher.denoiser.process, shape, len(info.classes), scales, steps, device))
+        return pools[0].replace(batch["pooled"], *own)
+
+    return inputs
+
+
+def pooled(generator: torch.Generator, n: int, share: float) -> Batch:
+    """Which of n examples come from the pool, and which place in it they take; nothing where none do."""
+    return {"pooled": draw_pooled(uniform(generator, n), uniform(generator, n), share)} if share else {}
 
 
 def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
