@@ -15,7 +15,7 @@ from fewstep.data import Data, StreamingData, open_data
 from fewstep.decoding import decode
 from fewstep.errors import InputError
 
-SHARED = Path("/work/shared/data/fashion_mnist")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "fashion_mnist"
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 quiet = {"report": lambda line: None}
 
