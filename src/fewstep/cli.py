@@ -139,8 +139,7 @@ def sample(
     from fewstep.pictures import best_device, write_samples
 
     opened = open_model(model, best_device(device), steps)
-    labels = opened.labels(class_label or list(range(len(opened.info.classes))))
-    labels = labels.repeat(-(-(num_images or len(labels)) // len(labels)))[: num_images or len(labels)]
+    labels = opened.labels(class_label or list(range(len(opened.info.classes))), num_images)
     choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
     print(write_samples(out, opened, labels, choices, batch_size, raw, str(model)))
 

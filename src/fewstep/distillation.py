@@ -8,6 +8,7 @@ import torch
 
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
+from fewstep.families import Family
 from fewstep.families.class_conditional import ClassConditional
 from fewstep.folder import INFO, read_info
 from fewstep.model import Info, Model
@@ -57,11 +58,16 @@ def new_teacher(recipe: Recipe, data: Any) -> Model:
     torch.manual_seed(recipe.train.seed)
     network = family.build(classes=len(data.classes), size=data.size, channels=data.channels, **settings)
     prediction = PREDICTIONS[recipe.teach.prediction]
+    return teacher_around(Denoiser(network, prediction, process, len(data.classes), family.call), family, data)
+
+
+def teacher_around(denoiser: Denoiser, family: Family, data: Any) -> Model:
+    """A teacher around a denoiser, with `data`'s classes, size and channels."""
     info = Info(
-        kind="teacher", family=family.name, prediction=recipe.teach.prediction, process=process_settings(process),
+        kind="teacher", family=family.name, prediction=denoiser.predicts.name, process=process_settings(denoiser.process),
         classes=data.classes, size=data.size, channels=data.channels, data=data.description,
     )  # fmt: skip
-    return Model(Denoiser(network, prediction, process, len(data.classes), family.call), info, family)
+    return Model(denoiser, info, family)
 
 
 def student_of(recipe: Recipe, teacher: Model) -> Model:

@@ -68,10 +68,7 @@ class Model:
         Raises:
             InputError: an unknown class, or a choice that the model was not trained for.
         """
-        labels = self.labels(class_labels)
-        return self.sample_tensor(
-            labels.repeat(-(-num_images // len(labels)))[:num_images] if num_images else labels, **choices
-        ).images()
+        return self.sample_tensor(self.labels(class_labels, num_images), **choices).images()
 
     @torch.no_grad()
     def sample_tensor(
@@ -152,8 +149,8 @@ class Model:
             )
         return sampler
 
-    def labels(self, class_labels: Sequence[int | str]) -> Tensor:
-        """Labels int64 (n,) of classes given by name or by number.
+    def labels(self, class_labels: Sequence[int | str], num_images: int | None = None) -> Tensor:
+        """Labels int64 (n,) of classes given by name or by number; with `num_images` so many, going through them in turn.
 
         Raises:
             InputError: an unknown class, or none.
@@ -162,7 +159,8 @@ class Model:
             class_labels = [class_labels]
         if not len(class_labels):
             raise InputError("no class label is given; name at least one")
-        return torch.tensor([self._label(label) for label in class_labels])
+        labels = torch.tensor([self._label(label) for label in class_labels])
+        return labels.repeat(-(-num_images // len(labels)))[:num_images] if num_images else labels
 
     def _label(self, label: int | str) -> int:
         classes = self.info.classes

@@ -48,7 +48,9 @@ def quickstart(
     run = open_run(out, recipe)
     teacher_folder = run / "teacher"
     if not (teacher_folder / "fewstep.json").is_file():
-        shutil.copytree(bundled("digits-teacher"), teacher_folder, dirs_exist_ok=True)
+        aside = run / ".teacher"  # renamed when whole, so that a copy that was cut short is never taken for the teacher
+        shutil.copytree(bundled("digits-teacher"), aside, dirs_exist_ok=True)
+        aside.rename(teacher_folder)
     teacher = open_model(teacher_folder)
     data = open_examples(recipe)
     assert isinstance(data, Data)
@@ -100,12 +102,13 @@ def measure(
                 samples = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
                 add("stage-one" if name == "stage-one" else "student", steps, model.info.sampler, samples)
     return {
+        "summary": summary(rows),
         "rows": rows,
         "note": "The teacher's samples of 64 and 256 steps are shipped; their milliseconds are those of an evaluation in its 16 steps.",
         "checks": checks(rows),
         "classifier": {"test_accuracy": classifier.test_accuracy, "features": "64 features of a small digit classifier"},
         "versions": {name: version(name) for name in ("fewstep", "torch", "diffusers")},
-    } | {"summary": summary(rows)}, grids
+    }, grids
 
 
 def find(rows: list[dict[str, Any]], model: str, steps: int, scale: float) -> dict[str, Any] | None:

@@ -5,11 +5,10 @@ from typing import Any
 
 from fewstep.data import open_data
 from fewstep.denoiser import Denoiser
-from fewstep.distillation import distill_model, train_teacher
+from fewstep.distillation import distill_model, teacher_around, train_teacher
 from fewstep.errors import InputError
 from fewstep.folder import open_model
-from fewstep.model import Info, Model
-from fewstep.process import process_settings
+from fewstep.model import Model
 from fewstep.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
 from fewstep.training import Trainer
 
@@ -128,12 +127,7 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
 
     if not hasattr(data, "batch"):
         raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
-    family = Own(denoiser.network, denoiser.call)
-    info = Info(
-        kind="teacher", family=family.name, prediction=denoiser.predicts.name, process=process_settings(denoiser.process),
-        classes=data.classes, size=data.size, channels=data.channels, data=data.description,
-    )  # fmt: skip
-    return Model(denoiser, info, family)
+    return teacher_around(denoiser, Own(denoiser.network, denoiser.call), data)
 
 
 def check_match(teacher: Model, data: Any) -> None:
