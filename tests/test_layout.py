@@ -9,7 +9,8 @@ SOURCE = Path(fewstep.__file__).parent
 ORDER = [
     "errors", "process", "prediction", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "families", "model", "folder",
     "settings", "recipe", "decoding", "sources", "tables", "epochs", "data", "inputs", "checkpoint", "progress", "state", "training", "stages", "distillation", "run",
-    "features", "evaluation", "references", "pictures", "report", "bench", "cost", "plan", "show", "quickstart", "cli", "__main__",
+    "features", "evaluation", "references", "pictures", "report", "bench", "cost", "plan", "show", "quickstart",
+    "options", "train_commands", "use_commands", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ Reading order, which is also the order of imports:
     training          settings, recipe, data (decoding, sources, tables, epochs), inputs, checkpoint, progress, state, training, stages,
                       distillation, run
     use               features, evaluation, references, pictures, report, bench, cost, plan, show, quickstart
-    faces             cli
+    faces             options, train_commands, use_commands, cli
 """
 
 from importlib import import_module

@@ -1,0 +1,96 @@
+"""The commands that make models: quickstart, teach, distill."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewstep.options import Device, DryRun, Out, Seed, Set, app, changes_of, pair, say
+
+
+@app.command(epilog="Example:  fewstep quickstart --out runs/quickstart")
+def quickstart(out: Out = Path("runs/quickstart"), settings: Set = None, seed: Seed = None, device: Device = None) -> None:
+    """Distil the bundled teacher of handwritten digits on this machine, measure, and write a page about it."""
+    from fewstep.quickstart import quickstart
+    from fewstep.report import text_table
+
+    metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device)
+    print(text_table(metrics["rows"]))
+    missed = [check["claim"] for check in metrics["checks"] if not check["holds"]]
+    print("\n" + metrics["summary"])
+    print(
+        f"{len(metrics['checks']) - len(missed)} of {len(metrics['checks'])} goals reached"
+        + "".join(f"\n  missed: {claim}" for claim in missed)
+    )
+    print(f"page: {out / 'report.html'}")
+
+
+@app.command(epilog="Example:  fewstep teach digits --out runs/digits-teacher")
+def teach(
+    recipe: Annotated[str, typer.Argument(help="A TOML file or the name of a shipped recipe.")],
+    out: Out,
+    settings: Set = None,
+    seed: Seed = None,
+    device: Device = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a guided teacher, its condition dropped at random."""
+    from fewstep.recipe import load_recipe
+
+    chosen = load_recipe(recipe, changes_of(settings, seed))
+    if dry_run:
+        return print_plan(chosen, teaching=True)
+    from fewstep.run import teach
+
+    teach(chosen, out, device=device)
+    print(out / "teacher")
+    return None
+
+
+@app.command(
+    epilog="Examples:  fewstep distill digits --out runs/digits    "
+    "fewstep distill --teacher runs/mine/teacher --data images/ --steps 4 --out runs/mine-4"
+)
+def distill(
+    out: Out,
+    recipe: Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")] = None,
+    data: Annotated[str | None, typer.Option(help="Image folder, .npz, or anything that datasets opens.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Step count of the last student.")] = None,
+    guidance_scale: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Range of guidance scales that the student serves.")
+    ] = None,
+    settings: Set = None,
+    seed: Seed = None,
+    device: Device = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Stage one, then the ladder of stage two: each rung a model folder in OUT."""
+    from fewstep.recipe import arguments, load_recipe
+
+    scales = pair(guidance_scale) if guidance_scale else None
+    changes = arguments(recipe, teacher, data, steps, scales) | changes_of(settings, seed)
+    chosen = load_recipe(recipe, changes)
+    if dry_run:
+        return print_plan(chosen, teaching=False)
+    from fewstep.run import distill
+
+    distill(recipe=chosen, out=out, device=device)
+    for folder in sorted(path.parent for path in out.glob("*/fewstep.json")):
+        print(folder)
+    return None
+
+
+def print_plan(recipe: Any, teaching: bool) -> None:
+    """The resolved recipe, and what it will cost."""
+    from fewstep.plan import plan, plan_text
+    from fewstep.recipe import to_toml
+    from fewstep.run import open_examples, teacher_of
+
+    print(to_toml(recipe))
+    if teaching:
+        data = open_examples(recipe)
+        known = recipe.data.model_copy(update={"size": data.size, "channels": data.channels})
+        print(plan_text(plan(recipe.model_copy(update={"data": known}), None, classes=len(data.classes))))
+    else:
+        print(plan_text(plan(recipe, teacher_of(recipe.teacher.path, None))))

@@ -1,0 +1,69 @@
+"""The commands that use models: sample, show, bench."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.options import AsJson, Device, Seed, app, say
+
+
+@app.command(
+    epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --guidance-scale 2.5 --out pictures"
+)
+def sample(
+    model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")] = None,
+    guidance_scale: Annotated[float, typer.Option(help="1 is none, as in diffusers.")] = 1.0,
+    class_label: Annotated[list[str] | None, typer.Option(help="Class, by name or number; again for more. All without it.")] = None,
+    num_images: Annotated[int | None, typer.Option(min=1, help="How many; the labels are taken in turn.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    sampler: Annotated[str | None, typer.Option(help="deterministic or stochastic.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Also write samples.safetensors: noise and samples, float32, not clipped.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Draw images: 00000.png, ..., grid.png and samples.json."""
+    from fewstep.folder import open_model
+    from fewstep.pictures import best_device, write_samples
+
+    opened = open_model(model, best_device(device), steps)
+    labels = opened.labels(class_label or list(range(len(opened.info.classes))), num_images)
+    choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
+    print(write_samples(out, opened, labels, choices, batch_size, raw, str(model)))
+
+
+@app.command(epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/")
+def show(
+    path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, or data; or a shipped name.")],
+    as_json: AsJson = False,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Say what a model, run, recipe or data folder is, with its memory and cost."""
+    from fewstep.show import describe, describe_text
+
+    found = describe(path)
+    print(json.dumps(found, indent=1) if as_json else describe_text(found))
+
+
+@app.command(epilog="Example:  fewstep bench runs/quickstart/steps-0004")
+def bench(
+    model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for the throughput.")] = 64,
+    repeats: Annotated[int, typer.Option(min=3, help="Runs that a median is taken of.")] = 20,
+    as_json: AsJson = False,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Latency, throughput, overhead over the bare network, and peak memory."""
+    from fewstep.bench import bench_model, bench_text
+    from fewstep.folder import open_model
+    from fewstep.pictures import best_device
+
+    found = bench_model(open_model(model, best_device(device)), batch_size, repeats, progress=say)
+    print(json.dumps(found, indent=1) if as_json else bench_text(found))
