@@ -131,6 +131,7 @@ def _damage_key(folder):
 
 def _damage_foreign(folder):
     (folder / "fewstep.json").unlink()
+    (folder / "model_index.json").unlink()
 
 
 def _damage_weights(folder):

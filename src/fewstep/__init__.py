@@ -2,8 +2,8 @@
 
 Reading order, which is also the order of imports:
 
-    the mathematics   process, prediction, guidance, stage_one, stage_two, samplers, exact
-    models            denoiser, families/, model, folder
+    the mathematics   process, prediction, condition, guidance, stage_one, stage_two, samplers, exact
+    models            denoiser, info, families/, model, teachers, folder
     training          settings, recipe, data (decoding, sources, tables, epochs), inputs, checkpoint, progress, state, training, stages,
                       distillation, run
     use               features, evaluation, references, pictures, report, bench, cost, plan, show, quickstart

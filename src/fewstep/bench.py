@@ -89,14 +89,14 @@ def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: 
     """The row of `batch_size` images in `steps` steps."""
     info, device = model.info, model.denoiser.device
     low, high = info.guidance_scale or (2.0, 2.0)
-    labels = torch.arange(batch_size) % len(info.classes)
+    condition = model.example(batch_size)
     scale, noise = (low + high) / 2, torch.randn(batch_size, info.channels, info.size, info.size)
 
     def ours() -> None:
-        model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+        model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
 
     with recorded(model.denoiser.network) as calls:
-        drawn = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+        drawn = model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
 
     @torch.no_grad()
     def bare() -> None:

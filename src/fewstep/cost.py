@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.bench import seconds
+from fewstep.condition import cast, to
 from fewstep.model import Model
 
 PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
@@ -24,7 +25,8 @@ def evaluate(model: Model, batch_size: int) -> Tensor:
     info, parameter = model.info, next(model.denoiser.network.parameters())
     z = torch.zeros(batch_size, info.channels, info.size, info.size, device=parameter.device, dtype=parameter.dtype)
     t = torch.ones(batch_size, device=parameter.device)
-    return model.denoiser.call(model.denoiser.network, z, t, t.long(), t if info.kind == "student" else None)
+    condition = cast(to(model.example(batch_size), parameter.device), parameter.dtype)
+    return model.denoiser.call(model.denoiser.network, z, t, condition, t if info.takes_w else None)
 
 
 def count(model: Model, batch_size: int) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.condition import Condition, cast, expand
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX, guided
 from fewstep.prediction import Prediction, prediction_of
 from fewstep.process import Cosine, Process, wide
 
+Null = int | Condition | Callable[[], Condition] | None
 Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
 
 
@@ -23,10 +25,11 @@ def plain_call(network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: T
 
 @dataclass(frozen=True)
 class Denoiser:
-    """X(z, t, condition, w): the clean estimate, float64 (b, ...), from z (b, ...), t (b,), labels (b,) and w (b,) or None.
+    """X(z, t, condition, w): the clean estimate, float64 (b, ...), from z (b, ...), t (b,), a condition and w (b,) or None.
 
-    `network` is called through `call` in its own dtype, all else is float64. `prediction` is "v", "x", "eps" or "flow";
-    `null` is the label that stands for no condition, None where the network cannot be guided.
+    The condition is labels (b,) or a tree of tensors (b, ...). `network` is called through `call` in its own dtype, all else is
+    float64. `prediction` is "v", "x", "eps" or "flow"; `null` is the condition that stands for none: a label, a tree of batch 1,
+    or a function that gives it when first needed; None where the network cannot be guided.
 
     Raises:
         InputError: the prediction is not known.
@@ -35,7 +38,7 @@ class Denoiser:
     network: nn.Module
     prediction: Prediction | str = "v"
     process: Process = field(default_factory=Cosine)
-    null: int | None = None
+    null: Null = None
     call: Call = plain_call
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -46,7 +49,7 @@ class Denoiser:
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         with self.autocast():
-            output = self.call(self.network, z.to(dtype), self.process.network_time(t), condition, w)
+            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), w)
         alpha, sigma = self.process.at(t, z)
         return self.predicts.to_x(wide(output), wide(z), alpha, sigma)
 
@@ -61,15 +64,15 @@ class Denoiser:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def null_condition(self, condition: Tensor) -> Tensor:
-        """The null condition, shaped as `condition` (b,).
+    def null_condition(self, condition: Condition) -> Condition:
+        """The null condition, shaped as `condition` (b, ...).
 
         Raises:
             InputError: the network has no null condition.
         """
         if self.null is None:
             raise InputError("this teacher has no null condition (null = None), so it cannot be guided; name its null label")
-        return torch.full_like(condition, self.null)
+        return expand(self.null() if callable(self.null) else self.null, condition)
 
     def guided(self) -> EstimateX:
         """The guided teacher X^w: both branches in one batched evaluation."""

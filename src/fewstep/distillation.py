@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from fewstep.condition import to
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.families import Family
 from fewstep.families.class_conditional import ClassConditional
 from fewstep.folder import INFO, read_info
-from fewstep.model import Info, Model
+from fewstep.info import Info
+from fewstep.model import Model
 from fewstep.prediction import PREDICTIONS
 from fewstep.process import process_of, process_settings
 from fewstep.recipe import Recipe
@@ -35,17 +37,17 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
-    student = _train_or_open(stage_one(recipe, teacher), student_of(recipe, teacher), trainer, "1/2 ")
+    student = _train_or_open(stage_one(recipe, teacher, data), student_of(recipe, teacher), trainer, "1/2 ")
     models = {"stage-one": student}
     ladder = rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
-        stage, position = stage_two(recipe, student, steps, k), f"2/2 rung {number}/{len(ladder)} "
+        stage, position = stage_two(recipe, student, steps, k, data=data), f"2/2 rung {number}/{len(ladder)} "
         student = models[stage.name] = _train_or_open(
             stage, next_student(student, steps, recipe.stage_two.sampler), trainer, position
         )
     encoder = models["stage-one"]
     for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
-        stage = stage_two(recipe, encoder, steps, k, encoder=True)
+        stage = stage_two(recipe, encoder, steps, k, encoder=True, data=data)
         encoder = models[stage.name] = _train_or_open(stage, next_student(encoder, steps, kind="encoder"), trainer, "encoder ")
     return models
 
@@ -99,8 +101,8 @@ def check_starts_as_teacher(student: Denoiser, teacher: Model) -> None:
     info, device = teacher.info, teacher.denoiser.device
     z = torch.randn(3, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)
-    labels = torch.arange(3, device=device) % len(info.classes)
-    if not torch.equal(student(z, t, labels, w), teacher.denoiser(z, t, labels)):
+    condition = to(teacher.example(3), device)
+    if not torch.equal(student(z, t, condition, w), teacher.denoiser(z, t, condition)):
         raise InputError("the student does not start as the conditional teacher; its network's new input for w must start at zero")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from fewstep.denoiser import Denoiser
+from fewstep.condition import to
 from fewstep.errors import InputError
 from fewstep.families import family_of
 from fewstep.guidance import weight_of
-from fewstep.model import Info, Model
+from fewstep.info import Info
+from fewstep.model import Model
 from fewstep.prediction import prediction_of
-from fewstep.process import process_of
+from fewstep.teachers import denoiser_of, local_folder, open_teacher
 
 INFO = "fewstep.json"
 AGREEMENT = 1e-3  # largest difference between our samples and stock diffusers' that a save accepts; about 1e-6 is usual
@@ -26,10 +27,19 @@ def bundled(name: str) -> Path:
     return Path(__file__).parent / "bundled" / name
 
 
-def open_model(path: str | Path, device: torch.device | str = "cpu", steps: int | None = None, network: Any = None) -> Model:
+def open_model(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    steps: int | None = None,
+    network: Any = None,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> Model:
     """The model of a folder, of a run folder (its rung for `steps`, else its last), or the bundled one of that name ("digits").
 
-    `network` is the module, or the `Denoiser`, whose weights the folder of a network of one's own holds.
+    A folder of a stock diffusers pipeline, a hub id (with its `revision` and `variant`) or a single `.safetensors` checkpoint is
+    opened as a teacher. `network` is the module, or the `Denoiser`, whose weights the folder of a network of one's own holds.
 
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
@@ -37,12 +47,13 @@ def open_model(path: str | Path, device: torch.device | str = "cpu", steps: int 
     folder = Path(path)
     if not folder.exists() and bundled(f"{path}-teacher").is_dir():
         folder = bundled(f"{path}-teacher")
-    if not folder.is_dir():
-        raise InputError(f"model '{path}' is not a folder; name a model folder, a run folder, or a bundled teacher: digits")
+    folder = local_folder(folder if folder.exists() else path, revision, variant)
     if (folder / "recipe.toml").is_file() and not (folder / INFO).is_file():
         folder = rung_of(folder, steps)
+    if not (folder / INFO).is_file():
+        return open_teacher(folder, variant).to(device)
     info = read_info(folder)
-    family = family_of(info.family, network)
+    family = family_of(info.family, network, folder)
     try:
         network = family.open(folder)
     except InputError:
@@ -51,8 +62,7 @@ def open_model(path: str | Path, device: torch.device | str = "cpu", steps: int 
         raise InputError(
             f"{folder} cannot be opened as {info.family}: {str(error).strip().splitlines()[0]}; copy it again"
         ) from error
-    denoiser = Denoiser(network, prediction_of(info.prediction), process_of(info.process), len(info.classes), family.call)
-    return Model(denoiser, info, family).to(device)
+    return Model(denoiser_of(network, info, family), info, family).to(device)
 
 
 def rung_of(run: Path, steps: int | None = None) -> Path:
@@ -145,13 +155,13 @@ def check_agreement(model: Model, folder: Path) -> float:
     steps = info.steps if info.steps and info.steps < 4 and known % info.steps == 0 else 4  # stock DDIM is exact where N divides T
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, info.channels, info.size, info.size, generator=generator).to(model.denoiser.device)
-    labels = torch.tensor([0, len(info.classes) - 1], device=z.device)
+    condition = to(model.example(2), z.device)
     scales = torch.tensor(info.guidance_scale, device=z.device) if info.guidance_scale else None
-    w = None if info.kind == "teacher" or scales is None else weight_of(scales)
-    stock = model.family.stock_sample(folder, z, steps, labels, w)
+    w = weight_of(scales) if info.takes_w and scales is not None else None
+    stock = model.family.stock_sample(folder, z, steps, condition, w)
     if stock is None:
         return 0.0
-    ours = deterministic(model.denoiser, z, steps, labels, w, model.denoiser.process)
+    ours = deterministic(model.denoiser, z, steps, condition, w, model.denoiser.process)
     difference = float((ours - stock).abs().max() / ours.abs().max().clamp(min=1))
     if not difference <= AGREEMENT:
         raise RuntimeError(

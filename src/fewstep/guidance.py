@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition, join
 from fewstep.process import match
 
 EstimateX = Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]  # X(z, t, condition, w)
@@ -38,10 +39,10 @@ def guided(denoiser: EstimateX, null: Callable[[Any], Any]) -> EstimateX:
     `null(condition)` gives the null condition of the same length.
     """
 
-    def estimate(z: Tensor, t: Tensor, condition: Tensor, w: Tensor | None) -> Tensor:
+    def estimate(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
         if w is None:
             return denoiser(z, t, condition, None)
-        both = denoiser(torch.cat([z, z]), torch.cat([t, t]), torch.cat([condition, null(condition)]), None)
+        both = denoiser(torch.cat([z, z]), torch.cat([t, t]), join(condition, null(condition)), None)
         x, x_null = both.chunk(2)
         return combine(x, x_null, w.to(x.dtype))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition, choose, leaf, split, take, to
 from fewstep.guidance import EstimateX, draw_w
 from fewstep.process import Process, match
 from fewstep.samplers import deterministic
@@ -19,17 +20,17 @@ STEPS = 8  # at most, to make each
 
 @dataclass(frozen=True)
 class GuidedPool:
-    """Clean samples x (n, ...), their labels (n,) and weights (n,)."""
+    """Clean samples x (n, ...), their conditions (n, ...) and weights (n,)."""
 
     x: Tensor
-    condition: Tensor
+    condition: Condition
     w: Tensor
 
-    def replace(self, index: Tensor, x: Tensor, condition: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def replace(self, index: Tensor, x: Tensor, condition: Condition, w: Tensor) -> tuple[Tensor, Condition, Tensor]:
         """(x, condition, w) of a batch, those with an index (b,) of 0 or more taken from the pool."""
         taken, index = index >= 0, index.clamp(min=0)
         pooled = torch.where(match(taken, x), self.x[index], x)
-        return pooled, torch.where(taken, self.condition[index], condition), torch.where(taken, self.w[index].to(w), w)
+        return pooled, choose(taken, take(self.condition, index), condition), torch.where(taken, self.w[index].to(w), w)
 
 
 def draw_pooled(which: Tensor, place: Tensor, share: float) -> Tensor:
@@ -42,15 +43,20 @@ def guided_pool(
     estimate: EstimateX,
     process: Process,
     shape: tuple[int, ...],
-    classes: int,
+    conditions: int | Condition,
     guidance_scale: tuple[float, float],
     steps: int,
     device: torch.device,
 ) -> GuidedPool:
-    """A pool of samples of `shape` (c, h, w) by `estimate`, which is guided already; always the same for the same weights."""
+    """A pool of samples of `shape` (c, h, w) by `estimate`, which is guided already; always the same for the same weights.
+
+    `conditions` are those to sample for, or the number of classes, of which labels are drawn.
+    """
     generator = torch.Generator().manual_seed(0)
-    noise, condition = torch.randn(POOL, *shape, generator=generator), torch.randint(classes, (POOL,), generator=generator)
-    w = draw_w(torch.rand(POOL, generator=generator, dtype=torch.float64), guidance_scale)
-    parts = zip(*(values.to(device).split(256) for values in (noise, condition, w)), strict=True)
-    x = torch.cat([deterministic(estimate, z, min(steps, STEPS), c, v, process).float() for z, c, v in parts])
-    return GuidedPool(x, condition.to(device), w.to(device))
+    n = POOL if isinstance(conditions, int) else len(leaf(conditions))
+    noise = torch.randn(n, *shape, generator=generator)
+    condition = torch.randint(conditions, (n,), generator=generator) if isinstance(conditions, int) else conditions
+    w = draw_w(torch.rand(n, generator=generator, dtype=torch.float64), guidance_scale)
+    parts = zip(noise.split(256), split(condition, 256), w.split(256), strict=True)
+    done = [deterministic(estimate, z.to(device), min(steps, STEPS), to(c, device), v.to(device), process) for z, c, v in parts]
+    return GuidedPool(torch.cat(done).float(), to(condition, device), w.to(device))

@@ -2,56 +2,43 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fewstep import samplers
+from fewstep.condition import Condition, cycle, leaf, split, to
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError, nearest
 from fewstep.families import Family
 from fewstep.guidance import EstimateX, weight_of
+from fewstep.info import Info
 
-
-class Info(BaseModel):
-    """What `fewstep.json` says of a model folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    kind: Literal["teacher", "student", "encoder"]
-    family: str
-    prediction: Literal["v", "x", "eps", "flow"]
-    process: dict[str, Any]
-    classes: tuple[str, ...]
-    size: Annotated[int, Field(ge=1)]
-    channels: Annotated[int, Field(ge=1)]
-    steps: int | None = None  # the step count that a student was trained for; None: any
-    guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
-    sampler: Literal["deterministic", "stochastic"] = "deterministic"
-    history: tuple[dict[str, Any], ...] = ()  # the stages that led here
-    data: dict[str, Any] = {}
-    quality: dict[str, Any] = {}
+DECODED = 8  # latents at a time: a VAE takes more memory than the network
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`samples` (n, c, h, w) as the network gave them, about -1 to 1 and not clipped, with the `noise` they came from."""
+    """`samples` (n, c, h, w) as the network gave them, pixels or latents, not clipped, with the `noise` they came from."""
 
     noise: Tensor
     samples: Tensor
     steps: int
     sampler: str
     evaluations: int  # of the network, for each image
-    seconds: float  # for all images
+    seconds: float  # for all images, in the network
+    decode: Callable[[Tensor], Tensor] = lambda samples: samples
+
+    def pictures(self) -> Tensor:
+        """The samples as pictures (n, c, h, w), about -1 to 1."""
+        return torch.cat([self.decode(part) for part in self.samples.split(DECODED)])
 
     def images(self) -> list[Any]:
         """PIL images, clipped to the visible range."""
-        return to_images(self.samples)
+        return to_images(self.pictures())
 
 
 @dataclass(frozen=True)
@@ -62,55 +49,124 @@ class Model:
     info: Info
     family: Family
 
-    def sample(self, class_labels: Sequence[int | str], num_images: int | None = None, **choices: Any) -> list[Any]:
-        """PIL images, one a label, or `num_images` that go through the labels in turn; `choices` as for `sample_tensor`.
+    def sample(
+        self,
+        class_labels: Sequence[int | str] | None = None,
+        num_images: int | None = None,
+        *,
+        prompts: Sequence[str] | str | None = None,
+        negative_prompt: str | None = None,
+        image: Any = None,
+        mask: Any = None,
+        **choices: Any,
+    ) -> list[Any]:
+        """PIL images, one a label or prompt, or `num_images` that go through them in turn; `choices` as for `sample_tensor`.
 
         Raises:
-            InputError: an unknown class, or a choice that the model was not trained for.
+            InputError: an unknown class, what this model does not take, or a choice that it was not trained for.
         """
-        return self.sample_tensor(self.labels(class_labels, num_images), **choices).images()
+        condition = self.condition(class_labels, prompts, num_images, image=image, mask=mask)
+        return self.without(negative_prompt).sample_tensor(condition, **choices).images()
 
     @torch.no_grad()
     def sample_tensor(
         self,
-        labels: Tensor,
+        condition: Condition,
         *,
         steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seed: int = 0,
         noise: Tensor | None = None,
         sampler: str | None = None,
         batch_size: int = 256,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Samples:
-        """Samples for labels (n,), from `noise` (n, c, h, w) or from the seed; `progress(images done)` after each batch.
+        """Samples for labels (n,) or a tree (n, ...), from `noise` (n, c, h, w) or the seed; `progress(images done)` after each batch.
 
         Raises:
             InputError: steps, guidance scale or sampler that the model was not trained for; noise of another shape.
         """
         steps, sampler = self._check_steps(steps), self._check_sampler(sampler)
-        estimate, w, per_step = self._branches(guidance_scale)
+        estimate, w, per_step = self._branches(self.scale_or_own(guidance_scale))
         generator = torch.Generator().manual_seed(seed)
-        shape = (len(labels), self.info.channels, self.info.size, self.info.size)
+        shape = (len(leaf(condition)), self.info.channels, self.info.size, self.info.size)
         noise = torch.randn(shape, generator=generator) if noise is None else noise
         if noise.shape != shape:
-            raise InputError(f"noise has shape {tuple(noise.shape)}; {shape} is needed for these labels")
+            raise InputError(f"noise has shape {tuple(noise.shape)}; {shape} is needed for these conditions")
         done, began, device = [], time.perf_counter(), self.denoiser.device
-        for z, label in zip(noise.split(batch_size), labels.split(batch_size), strict=True):
-            arguments = (
-                estimate,
-                z.to(device),
-                steps,
-                label.to(device),
-                None if w is None else torch.full((len(z),), w, device=device),
-            )
-            if sampler == "stochastic":
-                x = samplers.stochastic(*arguments, self.denoiser.process, generator)
-            else:
-                x = samplers.deterministic(*arguments, self.denoiser.process)
+        for z, part in zip(noise.split(batch_size), split(condition, batch_size), strict=True):
+            weights = None if w is None else torch.full((len(z),), w, device=device)
+            arguments = (estimate, z.to(device), steps, to(part, device), weights, self.denoiser.process)
+            x = samplers.stochastic(*arguments, generator) if sampler == "stochastic" else samplers.deterministic(*arguments)
             done.append(x.float().cpu())
             progress(sum(len(d) for d in done))
-        return Samples(noise, torch.cat(done), steps, sampler, steps * per_step, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Samples(noise, torch.cat(done), steps, sampler, steps * per_step, seconds, self.decode)
+
+    def scale_or_own(self, guidance_scale: float | None) -> float:
+        """The scale, or without one that which is baked in, else 1."""
+        if guidance_scale is not None:
+            return guidance_scale
+        return self.info.guidance_scale[0] if self.info.baked and self.info.guidance_scale else 1.0
+
+    def condition(
+        self,
+        class_labels: Sequence[int | str] | None = None,
+        prompts: Sequence[str] | str | None = None,
+        num_images: int | None = None,
+        **extra: Any,
+    ) -> Condition:
+        """The condition (n, ...) of labels or prompts, gone through in turn for `num_images`; `extra` may be image and mask.
+
+        Raises:
+            InputError: an unknown class, or what this model does not take.
+        """
+        extra = {name: value for name, value in extra.items() if value is not None}
+        if self.info.condition == "class" and prompts is None and not extra:
+            return self.labels(() if class_labels is None else class_labels, num_images)
+        if class_labels is not None and self.info.condition == "text":
+            raise InputError("this model takes prompts, no class labels; give prompts (--prompt)")
+        words = [prompts] if isinstance(prompts, str) else list(prompts or ())
+        if not words and self.info.condition == "text":
+            raise InputError("no prompt is given; name at least one")
+        condition = self.family.encode(words, self.denoiser.device, **extra)
+        return cycle(condition, num_images) if num_images else condition
+
+    def without(self, negative_prompt: str | None) -> "Model":
+        """The same teacher, guided away from a prompt in place of the empty one.
+
+        Raises:
+            InputError: a student, which has one branch alone, or a model without text.
+        """
+        if negative_prompt is None:
+            return self
+        if self.info.kind != "teacher" or self.info.condition != "text":
+            raise InputError(
+                "a negative prompt needs the second branch that a distilled student has not; leave it out, or sample the teacher"
+            )
+        return replace(self, denoiser=replace(self.denoiser, null=self.family.null(self.info, negative_prompt)))
+
+    def example(self, n: int) -> Condition:
+        """Some condition (n, ...) of the right shape, always the same."""
+        return self.family.example(self.denoiser.network, self.info, n)
+
+    @torch.no_grad()
+    def decode(self, samples: Tensor) -> Tensor:
+        """Pictures (n, c, h, w), on the CPU, of what the network denoises."""
+        return self.family.to_images(samples.to(self.denoiser.device)).cpu() if self.info.image_size else samples
+
+    def bake(self, guidance_scale: float) -> "Model":
+        """A plain model of one scale, with exactly the samples of this student at that scale: it runs wherever the teacher's does.
+
+        Raises:
+            InputError: not a student with an input for w, or a scale outside its range.
+        """
+        if not self.info.takes_w:
+            raise InputError("only a student that takes a guidance scale can have one baked in; name such a student")
+        self._branches(guidance_scale)
+        network = self.family.bake(self.denoiser.network, guidance_scale)
+        info = self.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
+        return replace(self, denoiser=replace(self.denoiser, network=network), info=info)
 
     def _branches(self, guidance_scale: float) -> tuple[EstimateX, float | None, int]:
         """The denoiser to call, the weight to give it, and its evaluations a step."""
@@ -123,7 +179,7 @@ class Model:
             raise InputError(
                 f"guidance_scale {guidance_scale:g} is outside the range {low:g} to {high:g} that this student was trained for"
             )
-        return self.denoiser, weight_of(guidance_scale), 1
+        return self.denoiser, None if self.info.baked else weight_of(guidance_scale), 1
 
     def _check_steps(self, steps: int | None) -> int:
         if self.info.kind == "encoder":

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition, leaf
 from fewstep.errors import InputError
 from fewstep.model import Model, to_images
 from fewstep.progress import LiveLine
@@ -43,8 +44,10 @@ def grid_of(x: Tensor, columns: int | None = None, margin: int = 1) -> Any:
     return grid
 
 
-def write_samples(out: Path, model: Model, labels: Tensor, choices: dict[str, Any], batch_size: int, raw: bool, name: str) -> str:
-    """Sample labels (n,) and write the pictures into `out`; a line that says what was done.
+def write_samples(
+    out: Path, model: Model, condition: Condition, wanted: dict[str, Any], choices: dict[str, Any], batch_size: int, raw: bool
+) -> str:
+    """Sample for a condition (n, ...) and write the pictures into `out`, `wanted` in its record; a line that says what was done.
 
     Raises:
         InputError: `out` holds something else or cannot be written, or a choice does not fit the model.
@@ -52,27 +55,23 @@ def write_samples(out: Path, model: Model, labels: Tensor, choices: dict[str, An
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something already; name a folder that is new or empty")
     line = LiveLine()
-    total = len(labels)
+    total = len(leaf(condition))
     drawn = model.sample_tensor(
-        labels, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
+        condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
     )
+    pictures = drawn.pictures()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(drawn.images()):
+        for i, image in enumerate(to_images(pictures)):
             image.save(out / f"{i:05d}.png")
-        grid_of(drawn.samples[:100]).save(out / "grid.png")
+        grid_of(pictures[:100]).save(out / "grid.png")
         if raw:
             from safetensors.torch import save_file
 
             save_file({"noise": drawn.noise.float(), "samples": drawn.samples}, out / "samples.safetensors")
         settings = choices | {"steps": choices["steps"] or drawn.steps, "sampler": drawn.sampler}
-        record = {
-            "model": name,
-            **settings,
-            "class_labels": labels.tolist(),
-            "evaluations": drawn.evaluations,
-            "seconds": drawn.seconds,
-        }
+        settings["guidance_scale"] = model.scale_or_own(choices["guidance_scale"])
+        record = wanted | settings | {"evaluations": drawn.evaluations, "seconds": drawn.seconds}
         (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}; free some space or name another --out") from None

@@ -10,6 +10,7 @@ from fewstep.errors import InputError
 from fewstep.folder import open_model
 from fewstep.model import Model
 from fewstep.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
+from fewstep.settings import TeacherSettings
 from fewstep.training import Trainer
 
 
@@ -85,7 +86,7 @@ def distill(
         if isinstance(recipe, Recipe)
         else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     )
-    model = teacher_of(teacher if teacher is not None else settings.teacher.path, data)
+    model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
     examples = data if hasattr(data, "batch") else open_examples(settings, model)
     check_match(model, examples)
     run = open_run(out, settings)
@@ -104,8 +105,8 @@ def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     return open_data(**settings, seed=recipe.train.seed)
 
 
-def teacher_of(teacher: Any, data: Any) -> Model:
-    """A `Model` of whatever `distill` was given.
+def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None) -> Model:
+    """A `Model` of whatever `distill` was given; the settings say which revision and variant of a hub id.
 
     Raises:
         InputError: nothing was given, or a folder that cannot be opened.
@@ -114,7 +115,10 @@ def teacher_of(teacher: Any, data: Any) -> Model:
         raise InputError("no teacher is given; name one: --teacher FOLDER, or [teacher] path in the recipe (bundled: digits)")
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
-    return teacher if isinstance(teacher, Model) else open_model(teacher)
+    if isinstance(teacher, Model):
+        return teacher
+    settings = settings or TeacherSettings()
+    return open_model(teacher, revision=settings.revision, variant=settings.variant)
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:
@@ -136,9 +140,10 @@ def check_match(teacher: Model, data: Any) -> None:
     Raises:
         InputError: they do not.
     """
-    info = teacher.info
+    info, (x, _) = teacher.info, data.batch(0, 1)
+    classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
     for what, ours, theirs in (
-        ("size", data.size, info.size), ("channels", data.channels, info.channels), ("number of classes", len(data.classes), len(info.classes)),
+        ("size", x.shape[-1], info.size), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
     ):  # fmt: skip
         if ours != theirs:
             raise InputError(

@@ -17,7 +17,9 @@ class Section(BaseModel):
 
 
 class TeacherSettings(Section):
-    path: str | None = None  # a model folder, or the name of a bundled teacher ("digits")
+    path: str | None = None  # a model folder, a diffusers folder, a hub id, a .safetensors file, or a bundled teacher ("digits")
+    revision: str | None = None  # of a hub id
+    variant: str | None = None  # of the weights, as "fp16"
 
 
 class DataSettings(Section):

@@ -5,15 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition, choose
 from fewstep.denoiser import Denoiser
+from fewstep.errors import InputError
 from fewstep.guidance import EstimateX, draw_w
-from fewstep.inputs import draw_pooled, guided_pool
+from fewstep.inputs import POOL, draw_pooled, guided_pool
 from fewstep.model import Model
 from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise
 from fewstep.recipe import Recipe
 from fewstep.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
 from fewstep.stage_two import collapsed_target, draw_index, encoder_path, forward_path, stochastic_path
-from fewstep.training import Batch, Stage
+from fewstep.training import Batch, Examples, Stage
 
 
 def teaching(recipe: Recipe, process: Process) -> Stage:
@@ -27,17 +29,17 @@ def teaching(recipe: Recipe, process: Process) -> Stage:
 
     def error(teacher: Denoiser, batch: Batch) -> Tensor:
         z = add_noise(batch["x"], batch["noise"], batch["t"], process)
-        condition = torch.where(batch["dropped"], teacher.null_condition(batch["condition"]), batch["condition"])
+        condition = choose(batch["dropped"], teacher.null_condition(batch["condition"]), batch["condition"])
         return weighted_error(teacher(z, batch["t"], condition), batch["x"], batch["t"], process, weighting)
 
     return Stage("teacher", settings.updates, settings.learning_rate, settings.schedule, draw, error, dropout=True)
 
 
-def stage_one(recipe: Recipe, teacher: Model) -> Stage:
-    """Learn X^w of the guided teacher (section 3.1)."""
+def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None) -> Stage:
+    """Learn X^w of the guided teacher (section 3.1). `data` gives the conditions of guided inputs that are not labels."""
     settings, process, steps = recipe.stage_one, teacher.denoiser.process, recipe.stage_two.ladder[0]
     guided, weighting = teacher.denoiser.guided(), WEIGHTINGS[settings.weighting]
-    inputs = inputs_of(teacher, guided, recipe, steps)
+    inputs = inputs_of(teacher, guided, recipe, steps, data)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
@@ -53,10 +55,10 @@ def stage_one(recipe: Recipe, teacher: Model) -> Stage:
     return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
 
 
-def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False) -> Stage:
-    """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w."""
+def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False, data: Examples | None = None) -> Stage:
+    """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w; `data` as in stage one."""
     settings, process = recipe.stage_two, teacher.denoiser.process
-    weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k)
+    weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k, data)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
 
     def draw(generator: torch.Generator, n: int) -> Batch:
@@ -76,20 +78,36 @@ def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool 
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
 
 
-def inputs_of(teacher: Model, estimate: EstimateX, recipe: Recipe, steps: int) -> Callable[[Batch], tuple[Tensor, Tensor, Tensor]]:
+def inputs_of(
+    teacher: Model, estimate: EstimateX, recipe: Recipe, steps: int, data: Examples | None
+) -> Callable[[Batch], tuple[Tensor, Condition, Tensor]]:
     """A function of a batch that gives its (x, condition, w), some of them from a pool that `estimate` makes when first asked."""
-    info, pools = teacher.info, []
+    pools = []
 
-    def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(batch: Batch) -> tuple[Tensor, Condition, Tensor]:
         own = batch["x"], batch["condition"], batch["w"]
         if "pooled" not in batch:
             return own
         if not pools:
             shape, scales, device = tuple(batch["x"].shape[1:]), recipe.student.guidance_scale, batch["x"].device
-            pools.append(guided_pool(estimate, teacher.denoiser.process, shape, len(info.classes), scales, steps, device))
+            condition = pool_conditions(teacher, data)
+            pools.append(guided_pool(estimate, teacher.denoiser.process, shape, condition, scales, steps, device))
         return pools[0].replace(batch["pooled"], *own)
 
     return inputs
+
+
+def pool_conditions(teacher: Model, data: Examples | None) -> int | Condition:
+    """What the pool is sampled for: the number of classes, or the conditions of the data's first examples.
+
+    Raises:
+        InputError: the teacher takes no class, and there are no data.
+    """
+    if teacher.info.condition == "class":
+        return len(teacher.info.classes)
+    if data is None:
+        raise InputError("guided_inputs needs the data's conditions; give data, or set guided_inputs to 0")
+    return data.batch(0, POOL)[1]
 
 
 def pooled(generator: torch.Generator, n: int, share: float) -> Batch:

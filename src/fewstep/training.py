@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from fewstep.checkpoint import load_checkpoint, save_checkpoint
+from fewstep.condition import Condition, each
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.progress import LiveLine, RunLog, clock
@@ -36,12 +37,12 @@ class Interrupted(Exception):
 class Examples(Protocol):
     """Training data: an endless sequence of examples, any part of which can be asked for."""
 
-    def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        """Images float32 (count, c, h, w) in [-1, 1] and labels int64 (count,) from position `start` on."""
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on."""
         ...
 
 
-Batch = dict[str, Tensor]  # "x" (b, ...), "condition" (b,), and what the stage draws, each (b, ...)
+Batch = dict[str, Any]  # "x" (b, ...), "condition" (labels or a tree), and what the stage draws, each (b, ...)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Trainer:
             if noise is None:
                 noise = torch.randn(self.global_batch, *x.shape[1:], generator=generator, device=self.accelerator.device)
             batch = {key: value[slot : slot + size] for key, value in {**drawn, "noise": noise}.items()}
-            batch["x"], batch["condition"] = (self._to_device(v) for v in (x, condition))
+            batch["x"], batch["condition"] = self._to_device(x), each(self._to_device, condition)
             with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
                 loss = stage.error(denoiser, batch).mean() / parts
                 # a loss that is not finite must make every process's gradients so, whatever its own derivative is

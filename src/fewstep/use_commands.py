@@ -16,9 +16,11 @@ def sample(
     model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")] = None,
-    guidance_scale: Annotated[float, typer.Option(help="1 is none, as in diffusers.")] = 1.0,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 is none, as in diffusers; without it 1.")] = None,
     class_label: Annotated[list[str] | None, typer.Option(help="Class, by name or number; again for more. All without it.")] = None,
-    num_images: Annotated[int | None, typer.Option(min=1, help="How many; the labels are taken in turn.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to show, of a model that takes text; again for more.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from; teachers alone take it.")] = None,
+    num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     sampler: Annotated[str | None, typer.Option(help="deterministic or stochastic.")] = None,
     raw: Annotated[
@@ -28,13 +30,18 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw images: 00000.png, ..., grid.png and samples.json."""
+    from torch import Tensor
+
     from fewstep.folder import open_model
     from fewstep.pictures import best_device, write_samples
 
     opened = open_model(model, best_device(device), steps)
-    labels = opened.labels(class_label or list(range(len(opened.info.classes))), num_images)
+    labels = class_label or (None if opened.info.condition == "text" or prompt else list(range(len(opened.info.classes))))
+    condition = opened.condition(labels, prompt, num_images)
+    said = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
+    wanted = {"model": str(model)} | said | ({"negative_prompt": negative_prompt} if negative_prompt else {})
     choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
-    print(write_samples(out, opened, labels, choices, batch_size, raw, str(model)))
+    print(write_samples(out, opened.without(negative_prompt), condition, wanted, choices, batch_size, raw))
 
 
 @app.command(epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/")

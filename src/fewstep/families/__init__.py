@@ -1,19 +1,51 @@
-"""All that is peculiar to one kind of network, one file a family. To add one, write a file with the methods of `Family`."""
+"""All that is peculiar to one kind of network, one file a family. To add one: docs/families.md.
 
+`schedulers`, `unet` and `stock` hold what several families share; `stock.Stock` implements most of `Family` for any diffusers pipeline.
+"""
+
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from fewstep.condition import Condition
+from fewstep.denoiser import Null
 from fewstep.errors import InputError, nearest
+from fewstep.info import Info
 from fewstep.prediction import Prediction
 from fewstep.process import Process
 
+FAMILIES = {  # name (in fewstep.json, and of the file) -> class
+    "class_conditional": "ClassConditional",
+    "stable_diffusion": "StableDiffusion",
+    "stable_diffusion_inpainting": "StableDiffusionInpainting",
+    "own": "Own",
+}
+
 
 class Family(Protocol):
-    """What the library must be told about a kind of network."""
+    """What the library must be told about a kind of network. An instance belongs to one model, whose folder has the other parts."""
 
     name: str
+    pipelines: tuple[str, ...]  # the pipeline classes whose folders it opens; the first is what students are saved as
+
+    def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
+        """Whether it opens folders of this pipeline class, the network having this config."""
+        ...
+
+    def describe(self, folder: Path) -> Info:
+        """The facts of a teacher in a diffusers folder that `fewstep` did not write.
+
+        Raises:
+            InputError: the folder is no teacher: distilled already, no process that we know, parts that do not fit together.
+        """
+        ...
+
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> nn.Module:
+        """The network of a folder, in evaluation mode."""
+        ...
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
         """The network's output (b, ...): how it takes its time (b,), its condition and its guidance weight w (b,)."""
@@ -23,30 +55,72 @@ class Family(Protocol):
         """A copy with an input for w whose new weights are zero: it says exactly what `network` says."""
         ...
 
-    def open(self, folder: Path) -> nn.Module:
-        """The network of a model folder."""
+    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
+        """A plain copy without the input for w that says what the student `network` says at this scale."""
+        ...
+
+    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
+        """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask)."""
+        ...
+
+    def null(self, info: Info, prompt: str = "") -> Null:
+        """The condition that stands for none, or for a negative prompt; or a function that gives it when first needed."""
+        ...
+
+    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+        """Some condition (n, ...) of the right shape, always the same, made without any other part."""
+        ...
+
+    def to_latents(self, x: Tensor) -> Tensor:
+        """What the network denoises, of pictures x (n, c, h, w) in [-1, 1]."""
+        ...
+
+    def to_images(self, z: Tensor) -> Tensor:
+        """Pictures in [-1, 1], of what the network denoises."""
+        ...
+
+    def free(self) -> None:
+        """Let go of text encoder and VAE; they are loaded again when needed."""
         ...
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write the pipeline's parts into an empty folder, safetensors only."""
+        """Write the whole pipeline into an empty folder, safetensors only."""
         ...
 
-    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Tensor, w: Tensor | None) -> Tensor | None:
+    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor | None:
         """Samples from noise z (b, ...) by diffusers alone, from what the folder holds; None where no stock parts exist."""
         ...
 
 
-def family_of(name: str, network: Any = None) -> Family:
-    """The family with this name; a network of one's own comes with the module, or with the `Denoiser` around it.
+def family_of(name: str, network: Any = None, folder: Path | None = None, variant: str | None = None) -> Family:
+    """The family with this name, its other parts in `folder`; a network of one's own comes with the module or its `Denoiser`.
 
     Raises:
         InputError: there is none.
     """
-    from fewstep.families.class_conditional import ClassConditional
-    from fewstep.families.own import Own
+    if name not in FAMILIES:
+        raise InputError(f"family {name!r} is not known; {nearest(name, FAMILIES)}")
+    made = getattr(import_module(f"fewstep.families.{name}"), FAMILIES[name])
+    if name == "own":
+        return made(getattr(network, "network", network), getattr(network, "call", None))
+    return made(folder, variant)
 
-    own = Own(getattr(network, "network", network), getattr(network, "call", None))
-    families: dict[str, Family] = {f.name: f for f in (ClassConditional(), own)}
-    if name not in families:
-        raise InputError(f"family {name!r} is not known; {nearest(name, families)}")
-    return families[name]
+
+def family_for(folder: Path, variant: str | None = None) -> Family:
+    """The family that opens a diffusers pipeline folder.
+
+    Raises:
+        InputError: no family does.
+    """
+    from fewstep.families.stock import index_of, network_config
+
+    pipeline = index_of(folder)["_class_name"]
+    known = [family_of(name, folder=folder, variant=variant) for name in FAMILIES if name != "own"]
+    for family in known:
+        if pipeline in family.pipelines and family.opens(pipeline, network_config(folder, family)):
+            return family
+    names = ", ".join(dict.fromkeys(name for family in known for name in family.pipelines))
+    raise InputError(
+        f"{folder} is a {pipeline}, of no family that is known ({names}); "
+        "pass its network directly: fewstep.Denoiser(network, prediction=..., process=..., null=..., call=...)"
+    )

@@ -1,7 +1,7 @@
-"""Class-conditional networks in pixel space: diffusers' UNet2DConditionModel without text, the last label being the null one."""
+"""Class-conditional networks, of pixels or of a VAE's latents: UNet2DConditionModel without text, the last label being the null one."""
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -10,17 +10,36 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
-from fewstep.guidance import embed_w, weight_of
+from fewstep.families.schedulers import scheduler_of
+from fewstep.families.stock import Stock, decoded, index_of, quiet
+from fewstep.families.unet import baked_unet, check_teacher, embedded_w, student_unet
+from fewstep.guidance import weight_of
+from fewstep.info import Info
 from fewstep.prediction import Prediction
-from fewstep.process import Process, betas_of
-
-EMBEDDING_SIZE = 256  # of w: what latent-consistency models use, so that their tools read it
+from fewstep.process import Process
 
 
-class ClassConditional:
-    """UNet2DConditionModel with `num_class_embeds = classes + 1`; w enters through `time_cond_proj_dim`."""
+class ClassConditional(Stock):
+    """A condition is labels (b,); `num_class_embeds = classes + 1`; w enters through `time_cond_proj_dim`."""
 
     name = "class_conditional"
+    pipelines: tuple[str, ...] = ("ClassConditionalPipeline",)
+    condition = "class"
+
+    def pipeline_class(self) -> Any:
+        """Ours, of a stock network, a stock scheduler and a stock VAE."""
+        return ClassConditionalPipeline
+
+    def check(self, folder: Path, config: dict[str, Any]) -> None:
+        """Raises InputError for a network that is distilled, or that takes no class."""
+        check_teacher(config, folder)
+        if not config.get("num_class_embeds"):
+            raise InputError(f"{folder} takes no class (num_class_embeds is not set), so it cannot be guided; name another teacher")
+
+    def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+        """Their names, from `id2label` in model_index.json where it is, else their numbers."""
+        names = index_of(folder).get("id2label") or {}
+        return tuple(str(names.get(str(i), i)) for i in range(config["num_class_embeds"] - 1))
 
     def build(self, *, classes: int, size: int, channels: int, **settings: Any) -> UNet2DConditionModel:
         """A new teacher network; `settings` are config keys of UNet2DConditionModel.
@@ -49,38 +68,36 @@ class ClassConditional:
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Tensor, w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,), for labels (b,) and w (b,) or None."""
-        embedded = None if w is None else embed_w(w, EMBEDDING_SIZE).to(z.dtype)
-        return network(z, time, None, class_labels=condition, timestep_cond=embedded, return_dict=False)[0]
+        return network(z, time, None, class_labels=condition, timestep_cond=embedded_w(w, z), return_dict=False)[0]
 
-    def student_of(self, network: nn.Module) -> UNet2DConditionModel:
-        """The same network and weights with an input for w, its layer zero.
+    def student_of(self, network: nn.Module) -> nn.Module:
+        """The same network with an input for w that is zero."""
+        return student_unet(network)
 
-        Raises:
-            InputError: the network takes w already: it is a student.
-        """
-        assert isinstance(network, UNet2DConditionModel)
-        if network.config["time_cond_proj_dim"] is not None:
-            raise InputError(
-                "this model takes a guidance weight already (time_cond_proj_dim is set): it is a student; name its teacher"
-            )
-        student = UNet2DConditionModel.from_config(network.config, time_cond_proj_dim=EMBEDDING_SIZE)
-        assert isinstance(student, UNet2DConditionModel)
-        missing, unexpected = student.load_state_dict(network.state_dict(), strict=False)
-        assert missing == ["time_embedding.cond_proj.weight"], missing
-        assert not unexpected, unexpected
-        nn.init.zeros_(student.get_parameter("time_embedding.cond_proj.weight"))
-        parameter = next(network.parameters())
-        nn.Module.to(student.eval(), parameter.device, parameter.dtype)  # a student is trained without dropout
-        return student
+    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
+        """A plain network of one scale."""
+        return baked_unet(network, guidance_scale)
 
-    def open(self, folder: Path) -> UNet2DConditionModel:
-        """The network in `folder/unet`, float32, in evaluation mode."""
-        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", use_safetensors=True, low_cpu_mem_usage=False).eval()
+    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Tensor:
+        """Raises InputError: labels are its conditions."""
+        raise InputError("this model takes class labels, no prompts; give class_labels (--class-label)")
+
+    def null(self, info: Info, prompt: str = "") -> int:
+        """The label after the last."""
+        return len(info.classes)
+
+    def example(self, network: nn.Module, info: Info, n: int) -> Tensor:
+        """Labels (n,), the classes in turn."""
+        return torch.arange(n, device="cpu") % len(info.classes)
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write `unet/`, `scheduler/` and `model_index.json`."""
+        """Write `unet/`, `scheduler/`, `model_index.json`, and the VAE where there is one."""
         assert isinstance(network, UNet2DConditionModel)
-        ClassConditionalPipeline(network, scheduler_of(process, prediction)).save_pretrained(folder, safe_serialization=True)
+        vae = self.parts("vae").vae if self.latent else None
+        with quiet():
+            ClassConditionalPipeline(network, scheduler_of(process, prediction), vae).save_pretrained(
+                folder, safe_serialization=True
+            )
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Tensor, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
@@ -89,25 +106,10 @@ class ClassConditional:
         return stock_loop(network, scheduler, z, steps, condition, w)
 
 
-def scheduler_of(process: Process, prediction: Prediction) -> DDIMScheduler:
-    """The stock scheduler with the process's alphas at every t = n / T and the grid of our samplers, everything written out."""
-    return DDIMScheduler(
-        num_train_timesteps=process.train_timesteps,
-        trained_betas=betas_of(process),
-        prediction_type=cast(Literal["epsilon", "sample", "v_prediction"], prediction.diffusers_name),
-        timestep_spacing="trailing",
-        set_alpha_to_one=True,
-        clip_sample=False,
-        thresholding=False,
-        steps_offset=1,
-        rescale_betas_zero_snr=False,  # the betas are the process's own, terminal one included
-    )
-
-
 @torch.no_grad()
 def stock_loop(network: nn.Module, scheduler: Any, z: Tensor, steps: int, labels: Tensor, w: Tensor | None) -> Tensor:
     """Samples (b, c, h, w) from noise z by a network and a scheduler of diffusers, as its pipelines call them."""
-    embedded = None if w is None else embed_w(w, EMBEDDING_SIZE).to(z)
+    embedded = embedded_w(w, z)
     scheduler.set_timesteps(steps, device=z.device)
     for timestep in scheduler.timesteps:
         output = network(z, timestep, None, class_labels=labels, timestep_cond=embedded, return_dict=False)[0]
@@ -120,10 +122,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
+    vae: Any
+    _optional_components = ["vae"]  # noqa: RUF012 - the name and form that diffusers reads
 
-    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, vae: Any = None) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
 
     def __call__(
         self,
@@ -146,4 +150,5 @@ class ClassConditionalPipeline(DiffusionPipeline):
             )
         w = torch.full((len(class_labels),), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
         x = stock_loop(self.unet, self.scheduler, z, num_inference_steps, labels, w)
+        x = x if self.vae is None else decoded(self.vae, x)
         return list(VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil"))  # pyright: ignore[reportArgumentType]

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
+from fewstep.info import Info
 from fewstep.prediction import Prediction
 from fewstep.process import Process
 
@@ -18,6 +20,7 @@ class Own:
     """The student is a copy of the network; its input for w must start at zero, which distillation checks."""
 
     name = "own"
+    pipelines: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module | None = None, call: Callable[..., Tensor] | None = None) -> None:
         self.network, self._call = network, call
@@ -32,7 +35,42 @@ class Own:
         """A copy."""
         return copy.deepcopy(network)
 
-    def open(self, folder: Path) -> nn.Module:
+    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
+        """Raises InputError: only the network's own code knows where w enters."""
+        raise InputError("a network of one's own is not baked here, since only its own code knows where w enters")
+
+    def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
+        """False: no pipeline has it."""
+        return False
+
+    def describe(self, folder: Path) -> Info:
+        """Raises InputError: no pipeline has it."""
+        raise InputError(f"{folder} is no network of one's own; give it as a fewstep.Denoiser")
+
+    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Tensor:
+        """Raises InputError: labels are its conditions."""
+        raise InputError("this model takes class labels, no prompts; give class_labels")
+
+    def null(self, info: Info, prompt: str = "") -> int:
+        """The label after the last."""
+        return len(info.classes)
+
+    def example(self, network: nn.Module, info: Info, n: int) -> Tensor:
+        """Labels (n,), the classes in turn."""
+        return torch.arange(n, device="cpu") % len(info.classes)
+
+    def to_latents(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
+    def to_images(self, z: Tensor) -> Tensor:
+        """z itself."""
+        return z
+
+    def free(self) -> None:
+        """There is nothing to let go of."""
+
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> nn.Module:
         """A copy of the network with the folder's weights.
 
         Raises:

@@ -1,0 +1,66 @@
+"""Stable Diffusion inpainting: the network takes nine channels, the latents, the mask and the latents of what is to stay."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.condition import Condition
+from fewstep.errors import InputError
+from fewstep.families.stable_diffusion import StableDiffusion
+from fewstep.families.stock import network_config
+from fewstep.info import Info
+
+
+class StableDiffusionInpainting(StableDiffusion):
+    """A condition is {"text", "mask" (b, 1, h, w), 1 where to paint, "masked" (b, c, h, w), latents of the masked image}."""
+
+    name = "stable_diffusion_inpainting"
+    pipelines: tuple[str, ...] = ("StableDiffusionInpaintPipeline",)
+
+    def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
+        """A network that takes a mask and masked latents besides."""
+        return pipeline in self.pipelines and config.get("in_channels") == 2 * config.get("out_channels", 0) + 1
+
+    def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
+        """The output (b, c, h, w) at timesteps `time` (b,)."""
+        return super().call(network, torch.cat([z, condition["mask"], condition["masked"]], 1), time, condition, w)
+
+    @torch.no_grad()
+    def encode(self, wanted: list[str], device: torch.device, image: Any = None, mask: Any = None, **extra: Any) -> Condition:
+        """The condition of prompts, one image, and one mask (white is painted), as PIL images.
+
+        Raises:
+            InputError: no image or no mask.
+        """
+        if image is None or mask is None:
+            raise InputError("an inpainting model needs image= and mask= (white is painted)")
+        text = super().encode(wanted, device, **extra)
+        assert isinstance(text, dict)
+        assert self.folder is not None
+        pipeline = self.parts("vae")
+        _, size, side = self.shape(self.folder, network_config(self.folder, self))
+        pixels = pipeline.image_processor.preprocess(image, height=side, width=side).to(device, torch.float32)
+        painted = pipeline.mask_processor.preprocess(mask, height=side, width=side).to(device, torch.float32)
+        masked = self.to_latents(pixels * (painted < 0.5))
+        small = torch.nn.functional.interpolate(painted, size=(size, size))
+        n = len(wanted)
+        return {**text, "mask": small.expand(n, -1, -1, -1), "masked": masked.expand(n, -1, -1, -1)}
+
+    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+        """Random text, the left half to be painted, random latents to stay in the right one."""
+        generator = torch.Generator(device="cpu").manual_seed(1)
+        mask = torch.zeros(n, 1, info.size, info.size, device="cpu")
+        mask[..., : info.size // 2] = 1
+        kept = torch.randn(n, info.channels, info.size, info.size, generator=generator, device="cpu") * (1 - mask)
+        text = super().example(network, info, n)
+        assert isinstance(text, dict)
+        return {**text, "mask": mask, "masked": kept}
+
+    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
+        """Embeddings, latents that stay, and the mask as the image that scales down to ours."""
+        assert isinstance(condition, dict)
+        mask = condition["mask"].repeat_interleave(pipeline.vae_scale_factor, 2).repeat_interleave(pipeline.vae_scale_factor, 3)
+        image = torch.zeros_like(mask).expand(-1, 3, -1, -1)
+        masked = {"mask_image": mask, "masked_image_latents": condition["masked"], "image": image, "strength": 1.0}
+        return {"prompt_embeds": condition["text"], **masked}
