@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import fewstep
 import pipelines
-from conftest import TINY
+from conftest import TINY, run_command
 from fewstep.condition import each, take
+from fewstep.encoding import encoded
 
 CHANGES = {k: v for k, v in TINY.items() if not k.startswith("network")}
 CHANGES |= {"stage_one.updates": 3, "stage_two.ladder": [4, 2], "stage_two.updates": 3, "stage_two.last_updates": 3}
@@ -211,3 +212,66 @@ def test_inpainting_takes_pictures(students):
     }
     assert condition["mask"].eq(1).all()
     assert len(student.sample(prompts=PROMPTS, image=image, mask=mask, guidance_scale=2.0)) == 2
+
+
+def test_a_student_without_terminal_signal(students, tmp_path):
+    teacher = students["text-eps"][0]
+    changes = CHANGES | {"student.rescale_zero_terminal_snr": True, "stage_two.ladder": [4]}
+    student = fewstep.distill(teacher, InMemory(teacher), out=tmp_path / "run", changes=changes, device="cpu", quiet=True)
+    scheduler = json.loads((tmp_path / "run" / "stage-one" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["trained_betas"][-1] == 1  # and the save has agreed with stock diffusers
+    own, process = teacher.denoiser.process, student.denoiser.process
+    t = torch.tensor([0.1, 0.4, 0.7]).double()
+    (alpha, sigma), same = process.at(t, t), own.time_of(*process.at(t, t))
+    for ours, theirs in zip((alpha, sigma), own.at(same, same), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert own.time_of(*process.at(torch.ones(1), torch.ones(1))) == 1
+    with pytest.raises(fewstep.InputError, match=r"student\.prediction = 'v' or 'x'"):
+        fewstep.distill(
+            teacher, InMemory(teacher), out=tmp_path / "eps", changes=changes | {"student.prediction": "same"}, quiet=True
+        )
+
+
+def test_the_command_samples_prompts(students, tmp_path):
+    _, _, folder, _ = students["text-eps"]
+    words = ["sample", folder, "--prompt", "a cat", "--prompt", "dog", "--guidance-scale", "2", "--device", "cpu"]
+    run_command(*words, "--out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert (record["prompts"], record["evaluations"], record["steps"]) == (["a cat", "dog"], 2, 2)
+    assert (tmp_path / "out" / "00001.png").is_file()
+    _, said = run_command(*words, "--negative-prompt", "b", "--out", tmp_path / "other", expect=2)
+    assert "negative prompt" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["latents", "text-eps"])
+def test_pictures_with_classes_become_latents_and_prompts(students, tmp_path, name):
+    teacher = students[name][0]
+    pixels = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = fewstep.Data(pixels, torch.arange(9) % 3, ("cat", "dog", "owl"))
+    examples = encoded(data, teacher)
+    (x, labels), (z, condition) = data.batch(2, 4), examples.batch(2, 4)
+    torch.testing.assert_close(z, teacher.family.to_latents(x))
+    if name == "latents":
+        assert torch.equal(condition, labels)
+    else:
+        said = teacher.condition(prompts=[data.classes[i] for i in labels])
+        torch.testing.assert_close(condition, said)
+    student = fewstep.distill(
+        teacher, data, out=tmp_path / "run", changes=CHANGES | {"stage_two.ladder": [4]}, device="cpu", quiet=True
+    )
+    assert student.info.image_size == 16
+    if name == "text-eps":
+        with pytest.raises(fewstep.InputError, match="not enough"):
+            encoded(data, students["inpainting"][0])
+
+
+def test_a_foreign_teacher_is_shown_and_its_distillation_planned(students):
+    from fewstep.plan import plan
+    from fewstep.recipe import load_recipe
+    from fewstep.show import describe
+
+    teacher = students["inpainting"][0]
+    facts = describe(str(teacher.family.folder))
+    assert (facts["kind"], facts["family"], facts["condition"]) == ("teacher", "stable_diffusion_inpainting", "text")
+    planned = plan(load_recipe(None, CHANGES), teacher, probe=False)
+    assert planned["parameters"] == facts["parameters"] + 8 * 256

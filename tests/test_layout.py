@@ -8,7 +8,7 @@ import fewstep
 SOURCE = Path(fewstep.__file__).parent
 ORDER = [
     "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "model", "teachers", "folder",
-    "settings", "recipe", "decoding", "sources", "tables", "epochs", "data", "inputs", "checkpoint", "progress", "state", "training", "stages", "distillation", "run",
+    "settings", "recipe", "decoding", "sources", "tables", "epochs", "data", "encoding", "inputs", "checkpoint", "progress", "state", "training", "stages", "distillation", "run",
     "features", "evaluation", "references", "pictures", "report", "bench", "cost", "plan", "show", "quickstart",
     "options", "train_commands", "use_commands", "cli", "__main__",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ Reading order, which is also the order of imports:
 
     the mathematics   process, prediction, condition, guidance, stage_one, stage_two, samplers, exact
     models            denoiser, info, families/, model, teachers, folder
-    training          settings, recipe, data (decoding, sources, tables, epochs), inputs, checkpoint, progress, state, training, stages,
+    training          settings, recipe, data (decoding, sources, tables, epochs), encoding, inputs, checkpoint, progress, state, training, stages,
                       distillation, run
     use               features, evaluation, references, pictures, report, bench, cost, plan, show, quickstart
     faces             options, train_commands, use_commands, cli

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 wrong input (one line), 130 interrupted (state saved). Hea
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -18,6 +19,7 @@ def main() -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # threads that wait in a loop make a small network 10 times slower on a busy machine
+    warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
     try:
         app(standalone_mode=False)
     except KeyboardInterrupt:

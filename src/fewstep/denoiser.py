@@ -12,7 +12,7 @@ from fewstep.condition import Condition, cast, expand
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX, guided
 from fewstep.prediction import Prediction, prediction_of
-from fewstep.process import Cosine, Process, wide
+from fewstep.process import Cosine, DiscreteBetas, Process, wide
 
 Null = int | Condition | Callable[[], Condition] | None
 Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
@@ -74,6 +74,17 @@ class Denoiser:
             raise InputError("this teacher has no null condition (null = None), so it cannot be guided; name its null label")
         return expand(self.null() if callable(self.null) else self.null, condition)
 
-    def guided(self) -> EstimateX:
-        """The guided teacher X^w: both branches in one batched evaluation."""
-        return guided(self, self.null_condition)
+    def guided(self, process: Process | None = None) -> EstimateX:
+        """The guided teacher X^w, both branches in one batched evaluation; asked at the times of `process` where one is given.
+
+        Of two processes that keep the variance the z of equal signal-to-noise ratio are the same: only the time is translated.
+        """
+        estimate, own = guided(self, self.null_condition), self.process
+        if process is None or process == own:
+            return estimate
+        assert isinstance(own, DiscreteBetas)
+
+        def translated(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
+            return estimate(z, own.time_of(*process.at(t, t)), condition, w)
+
+        return translated

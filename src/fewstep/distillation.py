@@ -18,7 +18,7 @@ from fewstep.prediction import PREDICTIONS
 from fewstep.process import process_of, process_settings
 from fewstep.recipe import Recipe
 from fewstep.stage_two import rungs
-from fewstep.stages import stage_one, stage_two, teaching
+from fewstep.stages import stage_one, stage_two, student_process, teaching
 from fewstep.training import Stage, Trainer
 
 
@@ -83,10 +83,12 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
     network = teacher.family.student_of(teacher.denoiser.network)
     denoiser = replace(teacher.denoiser, network=network.requires_grad_(True), prediction=PREDICTIONS[prediction])
     check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
+    denoiser = replace(denoiser, process=student_process(recipe, teacher))
     steps = recipe.stage_two.ladder[0] if recipe.stage_one.times == "grid" else None
     known = {
         "kind": "student",
         "prediction": prediction,
+        "process": process_settings(denoiser.process),
         "guidance_scale": recipe.student.guidance_scale,
         "steps": steps,
         "quality": {},

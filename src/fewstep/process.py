@@ -122,6 +122,20 @@ class DiscreteBetas:
         angle = match(torch.lerp(angles[below], angles[below + 1], position - below), like)
         return angle.cos(), angle.sin()
 
+    def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The times t (b,) at which this process has the noise of alpha and sigma (b, ...); 1 where it never has so much."""
+        angles, angle = self._angles_on(alpha.device), torch.atan2(sigma, alpha).flatten()
+        above = torch.searchsorted(angles, angle).clamp(1, self.train_timesteps)
+        share = (angle - angles[above - 1]) / (angles[above] - angles[above - 1])
+        return (above - 1 + share.clamp(0, 1)) / self.train_timesteps
+
+    def without_terminal_signal(self) -> "DiscreteBetas":
+        """The same process with its alphas moved and stretched so that at t = 1 there is noise alone (2305.08891, algorithm 1)."""
+        alpha = self._angles[1:].cos()
+        alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        signal = torch.cat([torch.ones(1).double(), alpha**2])
+        return DiscreteBetas(tuple((1 - signal[1:] / signal[:-1]).tolist()))
+
     def network_time(self, t: Tensor) -> Tensor:
         """T t - 1, at least 0, float32 (b,)."""
         return (self.train_timesteps * wide(t) - 1).clamp(min=0).float()

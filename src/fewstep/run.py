@@ -6,6 +6,7 @@ from typing import Any
 from fewstep.data import open_data
 from fewstep.denoiser import Denoiser
 from fewstep.distillation import distill_model, teacher_around, train_teacher
+from fewstep.encoding import encoded
 from fewstep.errors import InputError
 from fewstep.folder import open_model
 from fewstep.model import Model
@@ -87,7 +88,7 @@ def distill(
         else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     )
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    examples = data if hasattr(data, "batch") else open_examples(settings, model)
+    examples = encoded(data if hasattr(data, "batch") else open_examples(settings, model), model)
     check_match(model, examples)
     run = open_run(out, settings)
     trainer = Trainer(run, examples, settings.train, device, quiet)
@@ -101,7 +102,8 @@ def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's data, of the teacher's size and channels where the recipe leaves them open."""
     settings = recipe.data.model_dump()
     if teacher is not None:
-        settings |= {"size": settings["size"] or teacher.info.size, "channels": settings["channels"] or teacher.info.channels}
+        size, channels = (teacher.info.image_size, 3) if teacher.info.image_size else (teacher.info.size, teacher.info.channels)
+        settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
     return open_data(**settings, seed=recipe.train.seed)
 
 

@@ -65,6 +65,7 @@ class TeachSettings(Section):
 class StudentSettings(Section):
     guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
     prediction: Literal["same", "v", "x", "eps"] = "v"
+    rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
 
     @model_validator(mode="after")
     def _ordered(self) -> "StudentSettings":

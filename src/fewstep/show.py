@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.folder import INFO, bundled, open_model, read_info
+from fewstep.folder import INFO, bundled, open_model
 from fewstep.recipe import load_recipe, shipped_recipes
 
 
@@ -23,7 +23,7 @@ def describe(path: str) -> dict[str, Any]:
         raise InputError(
             f"'{path}' is neither a file, a folder, nor a shipped name; shipped: {', '.join(sorted(shipped_recipes()))}"
         )
-    if here.is_dir() and (here / INFO).is_file():
+    if here.is_dir() and ((here / INFO).is_file() or (here / "model_index.json").is_file()):
         return describe_model(here)
     if here.is_dir() and (here / "recipe.toml").is_file():
         return describe_run(here)
@@ -32,7 +32,8 @@ def describe(path: str) -> dict[str, Any]:
 
 def describe_model(folder: Path) -> dict[str, Any]:
     """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average."""
-    info, model = read_info(folder), open_model(folder)
+    model = open_model(folder)
+    info = model.info
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     facts = info.model_dump(mode="json", exclude={"format", "process"}) | {"process": info.process["name"]}
     evaluations = "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step"

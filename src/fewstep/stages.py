@@ -37,9 +37,9 @@ def teaching(recipe: Recipe, process: Process) -> Stage:
 
 def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None) -> Stage:
     """Learn X^w of the guided teacher (section 3.1). `data` gives the conditions of guided inputs that are not labels."""
-    settings, process, steps = recipe.stage_one, teacher.denoiser.process, recipe.stage_two.ladder[0]
-    guided, weighting = teacher.denoiser.guided(), WEIGHTINGS[settings.weighting]
-    inputs = inputs_of(teacher, guided, recipe, steps, data)
+    settings, process, steps = recipe.stage_one, student_process(recipe, teacher), recipe.stage_two.ladder[0]
+    guided, weighting = teacher.denoiser.guided(process), WEIGHTINGS[settings.weighting]
+    inputs = inputs_of(teacher, teacher.denoiser.guided(), recipe, steps, data)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
@@ -53,6 +53,27 @@ def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None) -> S
         return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
 
     return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
+
+
+def student_process(recipe: Recipe, teacher: Model) -> Process:
+    """The process of the students: the teacher's, or that without signal at its end.
+
+    Raises:
+        InputError: the teacher's process cannot be rescaled, or the students predict eps, which then says nothing of the image.
+    """
+    process = teacher.denoiser.process
+    if not recipe.student.rescale_zero_terminal_snr:
+        return process
+    wanted = recipe.student.prediction
+    if (teacher.info.prediction if wanted == "same" else wanted) == "eps":
+        raise InputError(
+            "student.rescale_zero_terminal_snr needs student.prediction = 'v' or 'x': eps says nothing of the image at t = 1"
+        )
+    if not isinstance(process, DiscreteBetas):
+        raise InputError(
+            "student.rescale_zero_terminal_snr is for teachers of discrete betas; this one's process has its own end: set it to false"
+        )
+    return process.without_terminal_signal()
 
 
 def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False, data: Examples | None = None) -> Stage:

@@ -17,11 +17,11 @@ from fewstep.info import Info
 from fewstep.prediction import Prediction
 from fewstep.process import Process
 
-FAMILIES = {  # name (in fewstep.json, and of the file) -> class
-    "class_conditional": "ClassConditional",
-    "stable_diffusion": "StableDiffusion",
-    "stable_diffusion_inpainting": "StableDiffusionInpainting",
-    "own": "Own",
+FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a family of one's own is entered here
+    "class_conditional": "fewstep.families.class_conditional:ClassConditional",
+    "stable_diffusion": "fewstep.families.stable_diffusion:StableDiffusion",
+    "stable_diffusion_inpainting": "fewstep.families.stable_diffusion_inpainting:StableDiffusionInpainting",
+    "own": "fewstep.families.own:Own",
 }
 
 
@@ -100,7 +100,8 @@ def family_of(name: str, network: Any = None, folder: Path | None = None, varian
     """
     if name not in FAMILIES:
         raise InputError(f"family {name!r} is not known; {nearest(name, FAMILIES)}")
-    made = getattr(import_module(f"fewstep.families.{name}"), FAMILIES[name])
+    module, _, kind = FAMILIES[name].partition(":")
+    made = getattr(import_module(module), kind)
     if name == "own":
         return made(getattr(network, "network", network), getattr(network, "call", None))
     return made(folder, variant)
