@@ -1,7 +1,11 @@
 """Where teachers come from: folders of diffusers, hub ids, single files; what is no teacher is refused in one line."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -193,3 +197,25 @@ def test_a_scheduler_of_ours_is_read_back_as_the_same_process(process):
     t = torch.arange(1, 11).double() / 10
     for ours, theirs in zip(process.at(t, t), again.at(t, t), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_class_conditional_folder_of_pixels(tmp_path):
+    folder = pipelines.class_pipeline(tmp_path / "pixels", latent=False)
+    change(folder / "model_index.json", id2label={"0": "cat", "1": "dog"})
+    model = fewstep.open_model(folder)
+    assert (model.info.classes, model.info.image_size, model.info.condition) == (("cat", "dog", "2"), None, "class")
+    x = torch.zeros(2, 4, 8, 8)
+    assert model.family.to_latents(x) is x
+    assert model.sample_tensor(model.labels(["dog"]), steps=2, guidance_scale=2.0).evaluations == 4
+    change(folder / "unet" / "config.json", num_class_embeds=None)
+    with pytest.raises(InputError, match="takes no class"):
+        fewstep.open_model(folder)
+
+
+def test_the_example_adds_a_family_from_outside(tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "own_family.py"
+    assert len(example.read_text().splitlines()) <= 60
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "three.png").is_file()

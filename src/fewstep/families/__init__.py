@@ -1,6 +1,7 @@
 """All that is peculiar to one kind of network, one file a family. To add one: docs/families.md.
 
-`schedulers`, `unet` and `stock` hold what several families share; `stock.Stock` implements most of `Family` for any diffusers pipeline.
+`schedulers`, `unet`, `stock` and `labelled` hold what several families share; `stock.Stock` implements most of `Family` for any pipeline
+of diffusers.
 """
 
 from importlib import import_module

@@ -10,21 +10,20 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
+from fewstep.families.labelled import Labelled
 from fewstep.families.schedulers import scheduler_of
-from fewstep.families.stock import Stock, decoded, index_of, quiet
+from fewstep.families.stock import decoded, quiet
 from fewstep.families.unet import baked_unet, check_teacher, embedded_w, student_unet
 from fewstep.guidance import weight_of
-from fewstep.info import Info
 from fewstep.prediction import Prediction
 from fewstep.process import Process
 
 
-class ClassConditional(Stock):
+class ClassConditional(Labelled):
     """A condition is labels (b,); `num_class_embeds = classes + 1`; w enters through `time_cond_proj_dim`."""
 
     name = "class_conditional"
     pipelines: tuple[str, ...] = ("ClassConditionalPipeline",)
-    condition = "class"
 
     def pipeline_class(self) -> Any:
         """Ours, of a stock network, a stock scheduler and a stock VAE."""
@@ -33,13 +32,7 @@ class ClassConditional(Stock):
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a network that is distilled, or that takes no class."""
         check_teacher(config, folder)
-        if not config.get("num_class_embeds"):
-            raise InputError(f"{folder} takes no class (num_class_embeds is not set), so it cannot be guided; name another teacher")
-
-    def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
-        """Their names, from `id2label` in model_index.json where it is, else their numbers."""
-        names = index_of(folder).get("id2label") or {}
-        return tuple(str(names.get(str(i), i)) for i in range(config["num_class_embeds"] - 1))
+        super().check(folder, config)
 
     def build(self, *, classes: int, size: int, channels: int, **settings: Any) -> UNet2DConditionModel:
         """A new teacher network; `settings` are config keys of UNet2DConditionModel.
@@ -77,18 +70,6 @@ class ClassConditional(Stock):
     def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
         """A plain network of one scale."""
         return baked_unet(network, guidance_scale)
-
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Tensor:
-        """Raises InputError: labels are its conditions."""
-        raise InputError("this model takes class labels, no prompts; give class_labels (--class-label)")
-
-    def null(self, info: Info, prompt: str = "") -> int:
-        """The label after the last."""
-        return len(info.classes)
-
-    def example(self, network: nn.Module, info: Info, n: int) -> Tensor:
-        """Labels (n,), the classes in turn."""
-        return torch.arange(n, device="cpu") % len(info.classes)
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
         """Write `unet/`, `scheduler/`, `model_index.json`, and the VAE where there is one."""

@@ -146,6 +146,10 @@ class Stock:
                 samples.append(pipeline(**chosen, **latents, return_dict=False)[0])
         return torch.cat(samples)
 
+    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
+        """Raises InputError where the family does not say how."""
+        raise InputError(f"the family {self.name} does not say how a scale is baked in; sample the student with its guidance_scale")
+
     def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
         """What the stock pipeline takes in place of a prompt for this condition."""
         raise NotImplementedError
