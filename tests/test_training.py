@@ -254,6 +254,28 @@ def test_bf16_autocast_leaves_the_network_as_it_was(tmp_path, digits):
     assert all(value.dtype == torch.float32 for value in weights.values())
 
 
+def test_the_frozen_teacher_runs_in_the_precision_of_the_run(tmp_path, digits, recipe, teacher_folder):
+    settings, teacher, seen = recipe(train__precision="bf16"), open_model(teacher_folder), {True: set(), False: set()}
+
+    def call(network, z, time, condition, w):
+        output = teacher.family.call(network, z, time, condition, w)
+        seen[w is not None].add(output.dtype)
+        return output
+
+    trainer = Trainer(tmp_path, digits, settings.train, "cpu", quiet=True)
+    models = distill_model(settings, replace(teacher, denoiser=replace(teacher.denoiser, call=call)), digits, trainer)
+    trainer.close()
+    assert torch.bfloat16 in seen[False]  # the guided teacher of stage one
+    assert torch.bfloat16 in seen[True]  # the student, and the student before it as the teacher of a rung
+    for model in models.values():  # what is kept samples in its own precision
+        z = torch.randn(2, model.info.channels, model.info.size, model.info.size)
+        before = set(seen[True])
+        seen[True].clear()
+        model.denoiser(z, torch.ones(2), torch.zeros(2).long(), torch.zeros(2))
+        assert seen[True] == {torch.float32}
+        seen[True] |= before
+
+
 def test_fp16_without_a_gpu_is_refused(tmp_path, digits):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

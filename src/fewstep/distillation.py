@@ -37,17 +37,18 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
-    student = _train_or_open(stage_one(recipe, teacher, data), student_of(recipe, teacher), trainer, "1/2 ")
+    student = _train_or_open(stage_one(recipe, _under_autocast(teacher, trainer), data), student_of(recipe, teacher), trainer, "1/2 ")
     models = {"stage-one": student}
     ladder = rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
-        stage, position = stage_two(recipe, student, steps, k, data=data), f"2/2 rung {number}/{len(ladder)} "
+        stage = stage_two(recipe, _under_autocast(student, trainer), steps, k, data=data)
+        position = f"2/2 rung {number}/{len(ladder)} "
         student = models[stage.name] = _train_or_open(
             stage, next_student(student, steps, recipe.stage_two.sampler), trainer, position
         )
     encoder = models["stage-one"]
     for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
-        stage = stage_two(recipe, encoder, steps, k, encoder=True, data=data)
+        stage = stage_two(recipe, _under_autocast(encoder, trainer), steps, k, encoder=True, data=data)
         encoder = models[stage.name] = _train_or_open(stage, next_student(encoder, steps, kind="encoder"), trainer, "encoder ")
     return models
 
@@ -114,6 +115,11 @@ def next_student(before: Model, steps: int, sampler: str = "deterministic", kind
     network = copy.deepcopy(before.denoiser.network).requires_grad_(True)
     info = before.info.model_copy(update={"kind": kind, "steps": steps, "sampler": sampler})
     return replace(before, denoiser=replace(before.denoiser, network=network), info=info)
+
+
+def _under_autocast(teacher: Model, trainer: Trainer) -> Model:
+    """The same frozen model, its network evaluated in the run's precision as the student's is; never saved, so it is a copy."""
+    return replace(teacher, denoiser=replace(teacher.denoiser, autocast=trainer.accelerator.autocast))
 
 
 def _train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:

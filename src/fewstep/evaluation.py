@@ -3,41 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fewstep.features import Classifier
+from fewstep.measures import Statistics, frechet_distance, rms
 from fewstep.model import Samples
 
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean (d,) and covariance (d, d) of features, float64."""
-
-    mean: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Statistics":
-        """Of features (n, d), n at least 2."""
-        return cls(features.mean(0), features.T.cov())
-
-
-def frechet_distance(one: Statistics, other: Statistics) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): the squared 2-Wasserstein distance of two Gaussians (1706.08500, eq. 6).
-
-    From eigenvalues of a symmetric product, so that a singular covariance needs no care.
-    """
-    values, vectors = torch.linalg.eigh(one.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    mixed = torch.linalg.eigvalsh(root @ other.covariance @ root).clamp(min=0).sqrt().sum()
-    shift = (one.mean - other.mean).square().sum()
-    return float(shift + one.covariance.trace() + other.covariance.trace() - 2 * mixed)
-
-
-def rms(samples: Tensor, reference: Tensor) -> float:
-    """Root-mean-square distance of samples (n, c, h, w) from a reference from the same noise, in units of [-1, 1]."""
-    return float((samples.double() - reference.double()).square().mean().sqrt())
+__all__ = ["Judge", "Statistics", "frechet_distance", "rms"]
 
 
 @dataclass(frozen=True)

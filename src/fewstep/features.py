@@ -1,66 +1,81 @@
-"""Features of images in which samples are compared with data: a small classifier trained on the data set itself, in seconds."""
+"""Features in which samples are compared with data: what any of them must offer, and opening the one that the user chose."""
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-FEATURES = 64
+from fewstep.classifier import Classifier, cache_folder, train_classifier, train_or_load_classifier
+from fewstep.errors import InputError, nearest
+from fewstep.extractors import open_inception, open_onnx, open_script
 
-
-@dataclass(frozen=True)
-class Classifier:
-    """A classifier of images (n, c, h, w) in [-1, 1], and its last hidden layer as features (n, 64)."""
-
-    body: nn.Module
-    head: nn.Module
-    test_accuracy: float  # on images that it was not trained on
-
-    @torch.no_grad()
-    def features(self, images: Tensor, batch_size: int = 1024) -> Tensor:
-        """float64 (n, 64); what is outside [-1, 1] is clipped first, as a saved image would be."""
-        return torch.cat([self.body(part) for part in images.float().clamp(-1, 1).split(batch_size)]).double()
-
-    @torch.no_grad()
-    def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of features (n, 64) that are classified as labels (n,)."""
-        return float((self.head(features.float()).argmax(1) == labels).double().mean())
+__all__ = ["Classifier", "Features", "open_features", "train_classifier", "train_or_load_classifier"]
+INCEPTION = "inception="  # before the file's name, in a choice
 
 
-def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int = 0, epochs: int = 12) -> Classifier:
-    """A classifier trained on four fifths of images (n, c, h, w) in [-1, 1], its accuracy measured on the last fifth.
+class Features(Protocol):
+    """A way to turn images into vectors."""
 
-    The same data and seed give the same weights on the same machine.
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a feature vector."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Pixels that it works at; None: any."""
+        ...
+
+    @property
+    def accuracy_of(self) -> float | None:
+        """Share of held-out images that it classifies right, where that is known."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with the features, for the names of cached files."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float64 (n, d), on the CPU, of images (n, c, h, w) in [-1, 1]; what is outside is clipped first.
+
+        Raises:
+            InputError: images that are not finite or do not fit, or features that are not finite.
+        """
+        ...
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        """Logits (n, k) of features (n, d), where it has any."""
+        ...
+
+
+def open_features(
+    choice: str, data: Any = None, cache: str | Path | None = None, device: str = "cpu", quiet: bool = False
+) -> Features:
+    """The features of a choice: "classifier", "inception=FILE", a TorchScript file, or an .onnx file.
+
+    The classifier is trained on `data` and kept in `cache`, by default beside them; the others are files.
+
+    Raises:
+        InputError: an unknown choice, a file that is missing or of another format, or data that a classifier cannot be trained on.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)
-    train, test = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        body, head = network(images.shape[1], images.shape[2]), nn.Linear(FEATURES, classes)
-    parameters = [*body.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * -(-len(train) // 64))
-    for _ in range(epochs):
-        for part in train[torch.randperm(len(train), generator=generator)].split(64):
-            shift = torch.randn(images[part].shape, generator=generator) * 0.1  # a little noise, against learning by heart
-            loss = nn.functional.cross_entropy(head(body(images[part] + shift)), labels[part], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    for p in parameters:
-        p.requires_grad_(False)
-    whole = Classifier(body.eval(), head.eval(), 0.0)
-    return Classifier(body, head, whole.accuracy(whole.features(images[test]), labels[test]))
-
-
-def network(channels: int, size: int) -> nn.Sequential:
-    """Images (n, channels, size, size) to features (n, 64)."""
-    small = -(-size // 2)
-    return nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64 * small * small, FEATURES), nn.ReLU(),
-    )  # fmt: skip
+    if choice == "classifier":
+        if data is None:
+            raise InputError("the classifier's features need data to train on: name the data, or a features file")
+        return train_or_load_classifier(data, cache_folder(data) if cache is None else cache, quiet=quiet)
+    if choice.startswith(INCEPTION):
+        return open_inception(Path(choice.removeprefix(INCEPTION)).expanduser(), device)
+    path = Path(choice).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"there is no features file '{choice}'; {nearest(choice, ['classifier'])}, inception=FILE, or a TorchScript or .onnx file"
+        )
+    if path.suffix.lower() == ".onnx":
+        return open_onnx(path)
+    channels, size = (3, 32) if data is None else (data.channels, data.size)
+    return open_script(path, channels, size, device)
