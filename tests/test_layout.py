@@ -9,8 +9,10 @@ SOURCE = Path(fewstep.__file__).parent
 ORDER = [
     "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "model", "teachers", "folder",
     "settings", "recipe", "decoding", "sources", "tables", "epochs", "data", "encoding", "inputs", "checkpoint", "progress", "state", "training", "stages", "distillation", "run",
-    "features", "evaluation", "references", "pictures", "report", "bench", "cost", "plan", "show", "quickstart",
-    "options", "train_commands", "use_commands", "cli", "__main__",
+    "streaming", "measures", "extractors", "classifier", "features", "clip_score", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
+    "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "show", "quickstart",
+    "images", "editing", "inpainting", "translation", "sheets",
+    "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -59,10 +59,11 @@ def test_deterministic_asks_once_a_step_at_the_times_of_training(process, steps)
 
 
 @pytest.mark.parametrize("start", [1, 2, 5, 7])
-def test_a_later_start_takes_as_many_evaluations_as_are_left(start):
+@pytest.mark.parametrize(("sampler", "path"), [(deterministic, forward_path), (stochastic, stochastic_path)])
+def test_a_later_start_takes_as_many_evaluations_as_are_left(sampler, path, start):
     denoiser, w = Counted(Cosine()), torch.ones(5)
-    deterministic(denoiser, randn(5, 2), 7, torch.arange(5) % 3, w, Cosine(), start=start)
-    assert_asked(denoiser, forward_path, range(start, 0, -1), 7, w)
+    sampler(denoiser, randn(5, 2), 7, torch.arange(5) % 3, w, Cosine(), start=start)
+    assert_asked(denoiser, path, range(start, 0, -1), 7, w)
 
 
 @every_process
@@ -95,9 +96,10 @@ def test_no_steps_are_refused(sampler):
 
 
 @pytest.mark.parametrize("start", [0, -1, 5])
-def test_a_start_outside_the_grid_is_refused(start):
+@pytest.mark.parametrize("sampler", [deterministic, stochastic])
+def test_a_start_outside_the_grid_is_refused(sampler, start):
     with pytest.raises(InputError, match=f"start is {start}; give 1 to 4"):
-        deterministic(RING.denoiser(Cosine()), randn(2, 2), 4, torch.zeros(2).long(), None, Cosine(), start=start)
+        sampler(RING.denoiser(Cosine()), randn(2, 2), 4, torch.zeros(2).long(), None, Cosine(), start=start)
 
 
 @every_process
@@ -147,13 +149,13 @@ def test_encode_then_decode_returns_the_input_in_many_steps(process):
 
 
 @every_process
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_stochastic_sampler_with_an_exact_jump_keeps_the_marginal(process, steps):
+@pytest.mark.parametrize(("steps", "start"), [(1, 1), (2, 2), (4, 4), (4, 3), (4, 2), (4, 1)])
+def test_stochastic_sampler_with_an_exact_jump_keeps_the_marginal_from_any_start(process, steps, start):
     mean, std, n = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]).double(), 0.5, 3000
-    alpha, sigma = process.at(torch.ones(n), torch.empty(n, 5))
+    alpha, sigma = process.at(torch.full((n,), start / steps), torch.empty(n, 5))
     z = alpha * mean + torch.hypot(alpha * std, sigma) * randn(n, 5)
     jump = Mixture.gaussian(mean, std).perfect_student(process, lambda t: (t - 2 / steps).clamp(min=0), steps=16)
-    x = stochastic(jump, z, steps, torch.zeros(n).long(), None, process, torch.Generator().manual_seed(2))
+    x = stochastic(jump, z, steps, torch.zeros(n).long(), None, process, torch.Generator().manual_seed(2), start)
     torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=4 * std / math.sqrt(n))
     assert float((x - mean).std()) == pytest.approx(std, abs=4 * std / math.sqrt(2 * 5 * n))
 

@@ -6,8 +6,11 @@ Reading order, which is also the order of imports:
     models            denoiser, info, families/, model, teachers, folder
     training          settings, recipe, data (decoding, sources, tables, epochs), encoding, inputs, checkpoint, progress, state, training, stages,
                       distillation, run
-    use               features, evaluation, references, pictures, report, bench, cost, plan, show, quickstart
-    faces             options, train_commands, use_commands, cli
+    use               streaming, measures, extractors, classifier, features, clip_score, reference_statistics, evaluation,
+                      references, pictures, columns, charts, report, bench, baselines, contenders, tally, contest, verdict,
+                      comparison, cost, plan, show, quickstart,
+                      images, editing, inpainting, translation, sheets
+    faces             options, train_commands, use_commands, evaluate_command, edit_commands, cli
 """
 
 from importlib import import_module
@@ -15,6 +18,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewstep.comparison import evaluate
     from fewstep.data import Data, open_data
     from fewstep.denoiser import Denoiser
     from fewstep.errors import InputError
@@ -33,6 +37,7 @@ __all__ = [
     "Model",
     "RectifiedFlow",
     "distill",
+    "evaluate",
     "open_data",
     "open_model",
     "teach",
@@ -41,6 +46,7 @@ __all__ = [
 _HOMES = {
     "Cosine": "process", "Data": "data", "DiscreteBetas": "process", "RectifiedFlow": "process", "Denoiser": "denoiser", "InputError": "errors",
     "Model": "model", "open_model": "folder", "open_data": "data", "teach": "run", "distill": "run",
+    "evaluate": "comparison",
 }  # fmt: skip
 
 

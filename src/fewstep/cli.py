@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from fewstep import train_commands, use_commands  # noqa: F401 - importing them registers their commands
+from fewstep import edit_commands, evaluate_command, train_commands, use_commands  # noqa: F401 - importing registers their commands
 from fewstep.errors import InputError
 from fewstep.options import app, say
 

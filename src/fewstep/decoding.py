@@ -51,27 +51,33 @@ def decode(pixels: Pixels, size: int | None, channels: int | None) -> np.ndarray
 
     `size` None keeps its height and width, `channels` None its own 1 or 3. Any exception means that it cannot be read.
     """
+    return as_array(square(as_mode(upright(pixels), channels), size))
+
+
+def upright(pixels: Any) -> Any:
+    """The Pillow image of a picture (or of a Pillow image), loaded and turned as its metadata say; an animation's first frame."""
     from PIL import Image, ImageOps
 
     if pixels is None:
         raise ValueError("no picture")
     if isinstance(pixels, np.ndarray):
-        return as_array(square(as_mode(Image.fromarray(pixels), channels), size))
+        return Image.fromarray(pixels)
     if isinstance(pixels, str):
         import fsspec
 
         with fsspec.open(pixels, "rb") as file:
             pixels = bytes(file.read())  # pyright: ignore[reportAttributeAccessIssue]
-    with Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels) as image:
+    if not isinstance(pixels, Image.Image):
+        pixels = Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels)
+    with pixels as image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit and image.width * image.height > limit:  # Pillow itself only warns until twice this number
             raise ValueError(f"{image.width}x{image.height} pixels are more than the limit of {limit}")
         image.load()
         try:
-            upright = ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image)
         except Exception:  # metadata that cannot be parsed say nothing about the picture
-            upright = image
-        return as_array(square(as_mode(upright, channels), size))
+            return image
 
 
 def as_mode(image: Any, channels: int | None) -> Any:

@@ -168,6 +168,39 @@ class Model:
         info = self.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
         return replace(self, denoiser=replace(self.denoiser, network=network), info=info)
 
+    def edit(self, images: Any, class_labels: Sequence[int | str], *, strength: float, **choices: Any) -> list[Any]:
+        """PIL images of pictures (files, PIL images or one tensor) redrawn under the labels, taken in turn; see `editing.edit`."""
+        from fewstep import editing
+        from fewstep.images import read_images
+
+        x = read_images(images, self.info).pixels
+        return editing.edit(self, x, self.labels(class_labels, len(x)), strength=strength, **choices).images()
+
+    def inpaint(self, images: Any, masks: Any, class_labels: Sequence[int | str], **choices: Any) -> list[Any]:
+        """PIL images of pictures filled in where their masks (one for all, or one each) are white; see `inpainting.inpaint`."""
+        from fewstep import inpainting
+        from fewstep.images import read_images, read_masks
+
+        pictures = read_images(images, self.info)
+        labels = self.labels(class_labels, len(pictures.pixels))
+        return inpainting.inpaint(self, pictures.pixels, read_masks(masks, pictures), labels, **choices).images()
+
+    def translate(
+        self,
+        images: Any,
+        from_labels: Sequence[int | str],
+        to_labels: Sequence[int | str],
+        encoder: "Model | None" = None,
+        **choices: Any,
+    ) -> list[Any]:
+        """PIL images of pictures carried to noise by `encoder` (this model without one) and back by this; see `translation.translate`."""
+        from fewstep import translation
+        from fewstep.images import read_images
+
+        encoder, x = encoder or self, read_images(images, self.info).pixels
+        labels = encoder.labels(from_labels, len(x)), self.labels(to_labels, len(x))
+        return translation.translate(self, encoder, x, *labels, **choices).images()
+
     def _branches(self, guidance_scale: float) -> tuple[EstimateX, float | None, int]:
         """The denoiser to call, the weight to give it, and its evaluations a step."""
         if not isinstance(guidance_scale, int | float) or not -1e6 < guidance_scale < 1e6:

@@ -24,10 +24,7 @@ def deterministic(
     Raises:
         InputError: `steps` is below 1, or `start` is not within 1..`steps`.
     """
-    times, start = time_grid(steps, z.device), steps if start is None else start
-    if not 1 <= start <= steps:
-        raise InputError(f"start is {start}; give 1 to {steps}, the number of the {steps} steps that are left to take")
-    z, times = wide(z), [t.expand(len(z)) for t in times[steps - start : -1]]
+    z, times = wide(z), [t.expand(len(z)) for t in times_left(steps, start, z.device)[:-1]]
     x = denoiser(z, times[0], condition, w)
     for t, s in pairwise(times):
         z = ddim_step(z, x, t, s, process)
@@ -43,15 +40,31 @@ def stochastic(
     w: Tensor | None,
     process: Process,
     generator: torch.Generator | None = None,
+    start: int | None = None,
 ) -> Tensor:
-    """From noise z (b, ...): from t a jump of 2/N, then noise back up by 1/N; at t = 1/N one step of 1/N ends it (section 3.3)."""
-    z, device, times = wide(z), generator.device if generator else z.device, time_grid(steps, z.device)
-    for i in range(steps - 1):
+    """From noise z (b, ...): from t a jump of 2/N, then noise back up by 1/N; at t = 1/N one step of 1/N ends it (section 3.3).
+
+    `start` as for `deterministic`.
+    """
+    z, device, times = wide(z), generator.device if generator else z.device, times_left(steps, start, z.device)
+    for i in range(len(times) - 2):
         t, up, low = (time.expand(len(z)) for time in times[i : i + 3])
         jumped = ddim_step(z, denoiser(z, t, condition, w), t, low, process)
         noise = torch.randn(z.shape, generator=generator, device=device, dtype=torch.float32).to(z)
         z = renoise(jumped, noise, low, up, process)
     return denoiser(z, times[-2].expand(len(z)), condition, w)
+
+
+def times_left(steps: int, start: int | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """Times start/N, (start - 1)/N, ..., 1/N, 0, float64 (start + 1,): what is left of the grid; all of it without `start`.
+
+    Raises:
+        InputError: `steps` is below 1, or `start` is not within 1..`steps`.
+    """
+    times, start = time_grid(steps, device), steps if start is None else start
+    if not 1 <= start <= steps:
+        raise InputError(f"start is {start}; give 1 to {steps}, the number of the {steps} steps that are left to take")
+    return times[steps - start :]
 
 
 def encode(denoiser: EstimateX, x: Tensor, steps: int, condition: Any, w: Tensor | None, process: Process) -> Tensor:

@@ -141,7 +141,12 @@ class TrainSettings(Section):
 class EvaluateSettings(Section):
     samples: Annotated[int, Field(ge=2, le=10_000_000)] = 1000  # of each configuration
     steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4)
-    guidance_scale: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    guidance_scale: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 5.0)
+    baselines: tuple[str, ...] = ("ddim", "dpm++", "unipc", "heun", "euler")  # stock samplers of the teacher
+    budgets: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = (4, 8, 16, 32)  # network evaluations for each of them
+    reference_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 256  # of the teacher, to which the others' distance is measured
+    features: str = "classifier"  # or "inception=FILE", a TorchScript or an .onnx file
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0  # repeats, for an interval of the Fréchet distance
 
 
 class Recipe(Section):

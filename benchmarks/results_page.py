@@ -1,0 +1,141 @@
+"""The tables of docs/results.md, from benchmarks/results/*.json, so that no figure on the page is typed by hand.
+
+    python benchmarks/results_page.py            writes the tables anew
+    python benchmarks/results_page.py --check    exits with 1 where the page does not have them
+
+The page is written by hand but for what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. For a section of your own
+write such a pair of lines there, and add to TABLES the function that makes the text of it from benchmarks/results/NAME.json.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+RESULTS = Path(__file__).parent / "results"
+Result = dict[str, Any]
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write what a benchmark found as JSON, after the command, the date and the machine."""
+    import torch
+
+    from fewstep.bench import machine
+
+    known = {"command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | {"machine": machine(torch.device("cpu"))} | result, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {path}", file=sys.stderr)
+
+
+def markdown(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    rows = [heading, ["---"] * len(heading), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def mixtures_table(result: Result) -> str:
+    """What the students of 4 and of 1 step are worth in a baseline's evaluations, then all: rms error of all and of the median."""
+    rows, parts = result["rows"], [worth_table(result["rows"])]
+    budgets = sorted({row["budget"] for row in rows})
+    for student in result["students"]:
+        here = [row for row in rows if row["dimensions"] == student["dimensions"]]
+        lines = []
+        for scale, method in sorted(
+            {(row["guidance_scale"], row["method"]) for row in here}, key=lambda k: (k[0], METHODS.index(k[1]))
+        ):
+            cells = {r["budget"]: r for r in here if (r["method"], r["guidance_scale"]) == (method, scale)}
+            errors = [f"{cells[b]['rms']:.2g} / {cells[b]['median']:.2g}" if b in cells else "" for b in budgets]
+            lines.append([f"{scale:g}", f"**{method}**" if method == "student" else method, *errors])
+        title = f"{student['dimensions']} dimensions, spread of the data {student['spread']:.2f}, student of {student['parameters']:,} weights"
+        parts.append(f"**{title}**\n\n{markdown(['scale', 'method', *map(str, budgets)], lines)}")
+    return "\n\n".join(parts)
+
+
+METHODS = ("student", "perfect student", "ddim", "euler", "dpm++", "unipc", "heun")
+
+
+def worth_table(rows: list[Result]) -> str:
+    """A row a student of 4 or 1 steps: its errors, and the fewest evaluations with which a baseline's are no larger."""
+    lines = []
+    for row in (r for r in rows if r["method"] == "student" and r["steps"] in (4, 1)):
+        known = ("dimensions", "guidance_scale")
+        others = [r for r in rows if "student" not in r["method"] and all(r[key] == row[key] for key in known)]
+        line = [str(row["dimensions"]), f"{row['guidance_scale']:g}", str(row["evaluations"])]
+        for measure in ("rms", "median"):
+            enough = sorted((r["evaluations"], r[measure], r["method"]) for r in others if r[measure] <= row[measure])
+            line += [f"{row[measure]:.2g}", f"{enough[0][0]} ({enough[0][2]})" if enough else "more than were tried"]
+        lines.append(line)
+    needed = "a baseline needs"
+    return markdown(["dimensions", "scale", "student's evaluations", "its rms error", needed, "its median error", needed], lines)
+
+
+def headline_table(result: Result) -> str:
+    """Seconds an image of teacher and student, the ratios, and the quality of both."""
+    heading = [
+        "batch",
+        "teacher, s an image",
+        "student, s an image",
+        "ratio of wall clock",
+        "of CPU time",
+        "of evaluations",
+        "share in wall clock",
+        "in CPU time",
+    ]
+    speed = [
+        [
+            str(row["batch_size"]), f"{row['teacher_seconds']:.3f}", f"{row['student_seconds']:.6f}",
+            f"**{row['ratio']:.0f}**", f"{row['cpu_ratio']:.0f}", f"{row['ratio_of_evaluations']:.0f}", f"{row['share']:.2f}",
+            f"{row['cpu_share']:.2f}",
+        ]
+        for row in result["speed"]
+    ]  # fmt: skip
+    quality = [
+        [row["model"], str(row["steps"]), str(row["evaluations"]), f"{row['frechet']:.3f}", f"{row['inception_score']:.2f}", f"{row['class_accuracy']:.1%}"]
+        for row in result["quality"]
+    ]  # fmt: skip
+    measures = ["model", "steps", "evaluations", "Fréchet distance", "Inception Score", "class accuracy"]
+    return f"{markdown(heading, speed)}\n\n{markdown(measures, quality)}"
+
+
+TABLES: dict[str, Callable[[Result], str]] = {"mixtures": mixtures_table, "headline": headline_table}
+
+
+def rendered(page: str, results: Path = RESULTS) -> str:
+    """The page with its tables made anew; where a result is not there yet the table stays as it is.
+
+    Raises:
+        KeyError: the page names a table that TABLES does not have.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        name, path = found[1], results / f"{found[1]}.json"
+        if not path.is_file():
+            return found[0]
+        table = TABLES[name](json.loads(path.read_text(encoding="utf-8")))
+        return f"<!-- table: {name} -->\n\n{table}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    before = PAGE.read_text(encoding="utf-8")
+    after = rendered(before)
+    if check:
+        print("up to date" if before == after else f"{PAGE} is behind the results: python benchmarks/results_page.py")
+        return int(before != after)
+    PAGE.write_text(after, encoding="utf-8")
+    print(PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

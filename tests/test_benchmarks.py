@@ -1,0 +1,111 @@
+"""The benchmark scripts at tiny sizes: what they hold against each other is alike, and the page has the figures of the results."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def case():
+    import mixtures
+
+    return mixtures.Case(mixtures.mixture_of(2), guidance_scale=3.0, samples=20, solver_steps=128)
+
+
+def test_the_exact_network_says_what_the_mixture_says():
+    import mixture_models as models
+
+    mixture = models.mixture_of(5)
+    teacher, t, w = models.teacher_of(mixture), torch.tensor([0.2, 0.7, 1.0]), torch.tensor([0.0, 1.3, 4.0])
+    z, labels = torch.randn(3, 5, 1, 1), torch.arange(3)
+    expected = mixture.denoiser(models.PROCESS)(z, t, labels, w)
+    torch.testing.assert_close(teacher.denoiser.guided()(z, t, labels, w), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_perfect_student_lands_where_the_ladders_first_steps_land(case):
+    import mixtures
+
+    from fewstep.samplers import deterministic
+
+    rows = list(mixtures.perfect_rows(case, (32, 4, 2, 1)))
+    teacher = mixtures.teacher_of(case.mixture).denoiser.guided()
+    x = deterministic(teacher, case.noise, 32, case.labels, case.w, mixtures.PROCESS)
+    assert [row["evaluations"] for row in rows] == [4, 2, 1]
+    assert [row["rms"] for row in rows] == pytest.approx([case.row(x)["rms"]] * 3, rel=1e-6)
+
+
+def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
+    import mixtures
+
+    rows = list(mixtures.baseline_rows(case, (1, 16, 256)))
+    assert all(row["evaluations"] <= row["budget"] for row in rows)
+    assert {row["budget"] for row in rows} == {16, 256}  # one evaluation does not pay for a guided step
+    for name in mixtures.BASELINES:
+        few, many = (row for row in rows if row["method"] == name)
+        assert many["rms"] < min(0.02, few["rms"] / 3)
+
+
+def test_students_of_a_mixture_are_trained_measured_and_drawn(tmp_path):
+    import mixtures
+    from mixtures_picture import draw
+    from results_page import mixtures_table
+
+    mixture, recipe = mixtures.mixture_of(2), mixtures.recipe_of(2, updates=0.001)
+    students = mixtures.distilled(mixture, recipe, mixtures.student_of(mixture, 8, 2), tmp_path)
+    again = mixtures.distilled(mixture, recipe, mixtures.student_of(mixture, 8, 2), tmp_path)
+    assert list(students) == list(again) == [16, 8, 4, 2, 1]
+    rows = list(mixtures.student_rows(mixtures.Case(mixture, 2.0, 20, 64), again))
+    assert [row["evaluations"] for row in rows] == [16, 8, 4, 2, 1]
+    student = {"dimensions": 2, "spread": 1.0, "parameters": 1}
+    assert "| 2 | **student** |" in mixtures_table({"rows": rows, "students": [student]})
+    draw(mixture, students, tmp_path / "picture.png", scales=(2.0,))
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_folder):
+    import headline
+
+    from fewstep.data import open_data
+    from fewstep.distillation import next_student, student_of
+    from fewstep.folder import open_model
+    from fewstep.recipe import load_recipe
+
+    teacher = open_model(teacher_folder)
+    student = next_student(student_of(load_recipe(), teacher), 2)
+    noise, labels = headline.fixed_noise(teacher, 25)
+    row, drawn = headline.race(teacher, student, noise, labels, 10, (8, 2), 2.0)
+    assert row["evaluations"] == [16, 2] and row["ratio_of_evaluations"] == 8 and row["batches"] == 2
+    whole = student.sample_tensor(labels, guidance_scale=2.0, noise=noise)
+    torch.testing.assert_close(drawn[1].samples, whole.samples, rtol=1e-3, atol=1e-4)
+    data = open_data(name="digits")
+    rows = headline.quality_rows(drawn, labels, replace(data, pixels=data.pixels[:200], labels=data.labels[:200]))
+    assert [(r["model"], r["steps"], r["samples"]) for r in rows] == [("teacher", 8, 25), ("student", 2, 25)]
+    assert rows[0]["rms_to_teacher"] == 0 and 1 <= rows[1]["inception_score"] <= 10
+
+
+def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
+    import results_page
+
+    page = "before\n<!-- table: headline -->old<!-- end -->\nafter"
+    assert results_page.rendered(page, tmp_path) == page
+    (tmp_path / "headline.json").write_text(json.dumps({"speed": [], "quality": []}))
+    new = results_page.rendered(page, tmp_path)
+    assert "old" not in new and "Inception Score" in new and new.endswith("<!-- end -->\nafter")
+    assert results_page.rendered(new, tmp_path) == new
+
+
+def test_the_committed_page_has_the_committed_results():
+    import results_page
+
+    page = results_page.PAGE.read_text(encoding="utf-8")
+    assert results_page.rendered(page) == page, "python benchmarks/results_page.py"
