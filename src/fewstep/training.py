@@ -138,7 +138,8 @@ class Trainer:
     def _gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
         """Accumulate the gradients of one update; the mean error, on the device."""
         parts, size = self.settings.gradient_accumulation, self.settings.batch_size
-        seed = (self.settings.seed << 32) + zlib.crc32(stage.name.encode()) + state.update * 0x9E3779B1
+        # torch's generator on the CPU takes the lower 32 bits alone: all that a draw depends on must reach them
+        seed = zlib.crc32(stage.name.encode()) + state.update * 0x9E3779B1 + self.settings.seed * 0x85EBCA6B
         generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
         torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
         drawn = stage.draw(generator, self.global_batch)
