@@ -86,7 +86,7 @@ def joined(parts: list[Samples]) -> Samples:
     return replace(parts[0], noise=noise, samples=samples, seconds=sum(one.seconds for one in parts))
 
 
-def call_row(teacher: Model, student: Model, batch_size: int, repeats: int = 30) -> Row:
+def call_row(teacher: Model, student: Model, batch_size: int, repeats: int = 100) -> Row:
     """Seconds of one guided step of the teacher (both branches in one call) over one step of the student: 2 if work alone counted."""
     info = teacher.info
     z, t = torch.randn(batch_size, info.channels, info.size, info.size), torch.full((batch_size,), 0.5)

@@ -70,36 +70,29 @@ def worth_table(rows: list[Result]) -> str:
         for measure in ("rms", "median"):
             enough = sorted((r["evaluations"], r[measure], r["method"]) for r in others if r[measure] <= row[measure])
             line += [f"{row[measure]:.2g}", f"{enough[0][0]} ({enough[0][2]})" if enough else "more than were tried"]
-        lines.append(line)
-    needed = "a baseline needs"
-    return markdown(["dimensions", "scale", "student's evaluations", "its rms error", needed, "its median error", needed], lines)
+        lines.append([*line, f"{row['far']:.1%}"])
+    heading = ["dimensions", "scale", "student's evaluations", "rms error", "a baseline needs", "median error", "a baseline needs"]
+    return markdown([*heading, "above 0.1"], lines)
 
 
 def headline_table(result: Result) -> str:
-    """Seconds an image of teacher and student, the ratios, and the quality of both."""
-    heading = [
-        "batch",
-        "teacher, s an image",
-        "student, s an image",
-        "ratio of wall clock",
-        "of CPU time",
-        "of evaluations",
-        "share in wall clock",
-        "in CPU time",
-    ]
+    """Seconds an image of teacher and student with the ratios of wall clock, of CPU time and of evaluations; the quality of both."""
+    heading = ["batch", "teacher, s an image", "student, s an image", "ratio of wall clock", "of single batches", "of CPU time"]
+    heading += ["of evaluations", "share in wall clock", "in CPU time", "goal", "a guided call costs, in student's calls"]
     speed = [
         [
             str(row["batch_size"]), f"{row['teacher_seconds']:.3f}", f"{row['student_seconds']:.6f}",
-            f"**{row['ratio']:.0f}**", f"{row['cpu_ratio']:.0f}", f"{row['ratio_of_evaluations']:.0f}", f"{row['share']:.2f}",
-            f"{row['cpu_share']:.2f}",
+            f"**{row['ratio']:.0f}**", f"{min(row['ratios']):.0f} to {max(row['ratios']):.0f}", f"{row['cpu_ratio']:.0f}",
+            f"{row['ratio_of_evaluations']:.0f}", f"{row['share']:.2f}", f"{row['cpu_share']:.2f}", f"{row['goal']:g}",
+            f"{calls['guided_call_over_student_call']:.2f}",
         ]
-        for row in result["speed"]
+        for row, calls in zip(result["speed"], result["calls"], strict=True)
     ]  # fmt: skip
-    quality = [
-        [row["model"], str(row["steps"]), str(row["evaluations"]), f"{row['frechet']:.3f}", f"{row['inception_score']:.2f}", f"{row['class_accuracy']:.1%}"]
-        for row in result["quality"]
-    ]  # fmt: skip
-    measures = ["model", "steps", "evaluations", "Fréchet distance", "Inception Score", "class accuracy"]
+    quality = []
+    for row in result["quality"]:
+        known = [row["model"], str(row["steps"]), str(row["evaluations"]), str(row["samples"])]
+        quality.append([*known, f"{row['frechet']:.3f}", f"{row['inception_score']:.2f}", f"{row['class_accuracy']:.1%}"])
+    measures = ["model", "steps", "evaluations", "samples", "Fréchet distance", "Inception Score", "class accuracy"]
     return f"{markdown(heading, speed)}\n\n{markdown(measures, quality)}"
 
 

@@ -98,7 +98,7 @@ def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
 
     page = "before\n<!-- table: headline -->old<!-- end -->\nafter"
     assert results_page.rendered(page, tmp_path) == page
-    (tmp_path / "headline.json").write_text(json.dumps({"speed": [], "quality": []}))
+    (tmp_path / "headline.json").write_text(json.dumps({"speed": [], "calls": [], "quality": []}))
     new = results_page.rendered(page, tmp_path)
     assert "old" not in new and "Inception Score" in new and new.endswith("<!-- end -->\nafter")
     assert results_page.rendered(new, tmp_path) == new
