@@ -1,6 +1,6 @@
 """Run alone, without fewstep: samples from folders by diffusers' own pipelines.   python stock.py JOBS.json
 
-Each job: {"folder", "pipeline", "noise": file of tensors, "arguments", "out"}. Ends with an error if fewstep can be imported.
+Each job: {"folder", "pipeline", "noise": file of tensors, "arguments", "out", maybe "seed"}. Ends with an error if fewstep can be imported.
 """
 
 import json
@@ -39,8 +39,10 @@ def pipeline_call(job, noise):
 
     pipeline = getattr(diffusers, job["pipeline"]).from_pretrained(job["folder"], use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
-    tensors = {name: value for name, value in noise.items() if name != "noise"}
-    return pipeline(**job["arguments"], **tensors, latents=noise["noise"], output_type="latent").images
+    chosen = {"output_type": "latent"} | job["arguments"] | {"latents" if name == "noise" else name: v for name, v in noise.items()}
+    if "seed" in job:
+        chosen["generator"] = torch.Generator().manual_seed(job["seed"])
+    return pipeline(**chosen, return_dict=False)[0]
 
 
 def main():

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 import fewstep
 from fewstep.editing import batches, edit, start_of
 from fewstep.errors import InputError
-from fewstep.families.class_conditional import embed_w
+from fewstep.guidance import embed_w
 from fewstep.images import read_images
 from fewstep.process import add_noise
 from tiny import LABELS, X, counted, tiny_student, tiny_teacher

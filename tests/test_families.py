@@ -33,7 +33,7 @@ class InMemory:
 
     def __init__(self, model, n=16):
         info = model.info
-        self.x = torch.randn(n, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(5))
+        self.x = torch.randn(n, *info.shape, generator=torch.Generator().manual_seed(5))
         self.condition = model.example(n)
 
     def batch(self, start, count):

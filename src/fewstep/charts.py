@@ -9,7 +9,7 @@ from fewstep.columns import Row, order, spoken
 
 LIGHT = {"ground": "#ffffff", "ink": "#1c2127", "teacher, DDIM": "#b35300", "student, deterministic": "#0a5fc2"}
 DARK = {"ground": "#14171b", "ink": "#e4e7eb", "teacher, DDIM": "#ffab5e", "student, deterministic": "#6db3ff"}
-FAR = 10  # times the student's largest Fréchet distance: what is above runs out of the charts, for the table to tell
+FAR = 4  # times the student's largest Fréchet distance: what is above runs out of the charts, for the table to tell
 OTHERS = ("#8a63d2", "#2a9d6f", "#c2508f", "#7d8a1f", "#4a97a8", "#a8715a")  # for all other curves, on either ground
 STYLE: dict[Any, Any] = {
     "axes.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",

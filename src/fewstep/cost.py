@@ -23,7 +23,7 @@ PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
 def evaluate(model: Model, batch_size: int) -> Tensor:
     """The output of the network for a batch of its inputs."""
     info, parameter = model.info, next(model.denoiser.network.parameters())
-    z = torch.zeros(batch_size, info.channels, info.size, info.size, device=parameter.device, dtype=parameter.dtype)
+    z = torch.zeros(batch_size, *info.shape, device=parameter.device, dtype=parameter.dtype)
     t = torch.ones(batch_size, device=parameter.device)
     condition = cast(to(model.example(batch_size), parameter.device), parameter.dtype)
     return model.denoiser.call(model.denoiser.network, z, t, condition, t if info.takes_w else None)

@@ -37,7 +37,9 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
-    student = _train_or_open(stage_one(recipe, _under_autocast(teacher, trainer), data), student_of(recipe, teacher), trainer, "1/2 ")
+    student = _train_or_open(
+        stage_one(recipe, _under_autocast(teacher, trainer), data), student_of(recipe, teacher), trainer, "1/2 "
+    )
     models = {"stage-one": student}
     ladder = rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
@@ -80,7 +82,8 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
         InputError: a network of one's own whose input for w does not start at zero.
     """
     wanted = recipe.student.prediction
-    prediction = teacher.info.prediction if wanted == "same" else wanted
+    same = wanted == "same" or teacher.info.prediction == "flow"  # stock schedulers of flows take nothing else
+    prediction = teacher.info.prediction if same else wanted
     network = teacher.family.student_of(teacher.denoiser.network)
     denoiser = replace(teacher.denoiser, network=network.requires_grad_(True), prediction=PREDICTIONS[prediction])
     check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
@@ -102,7 +105,7 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
 def check_starts_as_teacher(student: Denoiser, teacher: Model) -> None:
     """Before its first update the student's network says, to the bit, what the conditional teacher's says, whatever w is."""
     info, device = teacher.info, teacher.denoiser.device
-    z = torch.randn(3, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0)).to(device)
+    z = torch.randn(3, *info.shape, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)
     condition = to(teacher.example(3), device)
     if not torch.equal(student(z, t, condition, w), teacher.denoiser(z, t, condition)):

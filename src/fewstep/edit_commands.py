@@ -13,6 +13,7 @@ from fewstep.options import Device, Seed, app, say
 Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for more.")]
 NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]
 Scales = Annotated[list[float], typer.Option(help="1 is none, as in diffusers; again for more.")]
 Seeds = Annotated[list[int], typer.Option("--seed", min=0, help="Seed of everything random; again for more.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
@@ -29,6 +30,7 @@ def edit(
     out: NewOut,
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
     class_label: Labels = None,
+    prompt: Prompts = None,
     guidance_scale: Scales = [1.0],  # noqa: B006 - typer copies it
     steps: Steps = None,
     sampler: Sampler = None,
@@ -49,11 +51,12 @@ def edit(
     count = checked[0].steps
     strengths = once(editing.start_of(number(text), count, say) / count for text in strength)
     pictures = read_images(image, opened.info, say)
-    rows, which, labels = requests(opened, pictures, class_label)
+    rows, which, words = requests(opened, pictures, class_label, prompt)
+    conditions = known(opened, words, "--prompt" if prompt else "--class-label")
 
     def ask(**choices: Any) -> Any:
         x = pictures.pixels[which]
-        return editing.edit(opened, x, labels, steps=steps, sampler=sampler, batch_size=batch_size, say=say, **choices)
+        return editing.edit(opened, x, conditions, steps=steps, sampler=sampler, batch_size=batch_size, say=say, **choices)
 
     columns = [{"strength": s, "guidance_scale": g} for s in strengths for g in once(guidance_scale)]
     print(write_sheet(out, rows, columns, once(seed), ask, ["input"], {"model": model}))
@@ -68,6 +71,7 @@ def inpaint(
     mask: Annotated[list[Path], typer.Option("--mask", help="White is filled in: one for all pictures, or one for each.")],
     out: NewOut,
     class_label: Labels = None,
+    prompt: Prompts = None,
     guidance_scale: Scales = [1.0],  # noqa: B006 - typer copies it
     feather: Annotated[float, typer.Option(min=0, help="Pixels around the mask, at the model's size, that fade over.")] = 0.0,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
@@ -91,14 +95,15 @@ def inpaint(
         editing.choose(opened, steps, scale, sampler)
     pictures = read_images(image, opened.info, say)
     masks = read_masks(mask, pictures, say)
-    rows, which, labels = requests(opened, pictures, class_label)
+    rows, which, words = requests(opened, pictures, class_label, prompt)
+    conditions = inpainting.condition_of(opened, pictures.pixels[which], masks[which], words)
     for row, shown in zip(rows, to_images(masks[which] * 2.0 - 1), strict=True):
         row.before.append(shown)
     heard = cache(say)  # each line once, however many columns there are
     fixed = {"steps": steps, "sampler": sampler, "feather": feather, "resample": resample, "batch_size": batch_size}
 
     def ask(**choices: Any) -> Any:
-        return inpainting.inpaint(opened, pictures.pixels[which], masks[which], labels, say=heard, **fixed, **choices)
+        return inpainting.inpaint(opened, pictures.pixels[which], masks[which], conditions, say=heard, **fixed, **choices)
 
     columns = [{"guidance_scale": scale} for scale in once(guidance_scale)]
     record = {"model": model, "masks": [str(m) for m in mask], "feather": feather, "resample": resample}
@@ -158,8 +163,8 @@ def _translate(
     from fewstep.translation import translate
 
     pictures = read_images(image, decoder.info, say)
-    rows, which, labels = requests(decoder, pictures, to, "--to")
-    sources = known(encoder, [from_] * len(rows), "--from")
+    rows, which, words = requests(decoder, pictures, to, to, "--to")
+    sources, labels = known(encoder, [from_] * len(rows), "--from"), known(decoder, words, "--to")
 
     def ask(seed: int, **choices: Any) -> Any:
         return translate(decoder, encoder, pictures.pixels[which], sources, labels, **fixed, **choices)
@@ -186,28 +191,34 @@ def _between(
 
 
 def requests(
-    model: Any, pictures: Any, class_labels: list[str] | None, option: str = "--class-label"
-) -> tuple[list[Any], list[int], Any]:
-    """Every picture under every class: the rows of the grid, which picture each takes, and its condition."""
+    model: Any, pictures: Any, class_labels: list[str] | None, prompts: list[str] | None = None, option: str = ""
+) -> tuple[list[Any], list[int], list[str]]:
+    """Every picture under every class or prompt: the rows of the grid, which picture each takes, and its class or prompt.
+
+    Raises:
+        InputError: none is given, or prompts for a model of classes, or the other way round.
+    """
     from fewstep.model import to_images
     from fewstep.sheets import Row
 
-    if not class_labels:
-        raise InputError(f"no class is given; name what to draw with {option}")
-    shown, asked = to_images(pictures.pixels), [(i, label) for i in range(len(pictures.names)) for label in once(class_labels)]
-    conditions = known(model, [label for _, label in asked], option)
-    rows = [Row([shown[i]], {"image": Path(pictures.names[i]).name, "class": label}) for i, label in asked]
-    return rows, [i for i, _ in asked], conditions
+    text = model.info.condition == "text"
+    option = option or ("--prompt" if text else "--class-label")
+    words, other = (prompts, class_labels) if text else (class_labels, prompts)
+    if not words or (other and other is not words):
+        raise InputError(f"no {'prompt' if text else 'class'} is given; name what to draw with {option}")
+    shown, asked = to_images(pictures.pixels), [(i, word) for i in range(len(pictures.names)) for word in once(words)]
+    rows = [Row([shown[i]], {"image": Path(pictures.names[i]).name, "prompt" if text else "class": word}) for i, word in asked]
+    return rows, [i for i, _ in asked], [word for _, word in asked]
 
 
 def known(model: Any, labels: list[str], option: str) -> Any:
-    """The condition of class names, one a row.
+    """The condition of class names or prompts, one a row.
 
     Raises:
         InputError: the model does not know one of them.
     """
     try:
-        return model.labels(labels)
+        return model.wanted(labels, len(labels))
     except InputError as error:
         raise InputError(f"{option}: {error}") from None
 

@@ -55,7 +55,7 @@ def edit(
         done.append(drawn.float().cpu())
         progress(sum(len(d) for d in done))
     seconds = time.perf_counter() - began
-    return Samples(noise, torch.cat(done), choice.steps, choice.sampler, start * choice.evaluations, seconds)
+    return Samples(noise, torch.cat(done), choice.steps, choice.sampler, start * choice.evaluations, seconds, model.decode)
 
 
 def start_of(strength: float, steps: int, say: Say = warn) -> int:

@@ -38,7 +38,8 @@ class EncodedData:
 
 def encoded(data: Any, model: Model) -> Any:
     """`data` itself where it is what the model denoises, else its pictures as the model's latents."""
-    size = model.info.image_size
-    if size is None or not hasattr(data, "classes") or data.batch(0, 1)[0].shape[-1] != size:
+    info = model.info
+    pixels_of_classes = info.image_size is None and info.condition == "class"
+    if pixels_of_classes or not hasattr(data, "classes") or data.batch(0, 1)[0].shape[-1] != info.picture[1]:
         return data
     return EncodedData(data, model)

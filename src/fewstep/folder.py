@@ -129,8 +129,8 @@ def save_model(model: Model, folder: Path) -> Path:
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
-        model.family.write(model.denoiser.network, model.denoiser.process, prediction_of(model.info.prediction), aside)
         (aside / INFO).write_text(json.dumps(model.info.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        model.family.write(model.denoiser.network, model.denoiser.process, prediction_of(model.info.prediction), aside)
         check_agreement(model, aside)
         if folder.exists():
             shutil.rmtree(folder)
@@ -154,7 +154,7 @@ def check_agreement(model: Model, folder: Path) -> float:
     info, known = model.info, model.denoiser.process.train_timesteps
     steps = info.steps if info.steps and info.steps < 4 and known % info.steps == 0 else 4  # stock DDIM is exact where N divides T
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(2, info.channels, info.size, info.size, generator=generator).to(model.denoiser.device)
+    z = torch.randn(2, *info.shape, generator=generator).to(model.denoiser.device)
     condition = to(model.example(2), z.device)
     scales = torch.tensor(info.guidance_scale, device=z.device) if info.guidance_scale else None
     w = weight_of(scales) if info.takes_w and scales is not None else None

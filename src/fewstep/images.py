@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fewstep.decoding import as_array, as_mode, square, upright
 from fewstep.errors import InputError
-from fewstep.model import Info, Model
+from fewstep.info import Info
+from fewstep.model import DECODED, Model
 
 Picture = str | Path | Any  # a file, or an image of Pillow
 Say = Callable[[str], None]  # called with a line that a person should read
@@ -35,12 +36,15 @@ def warn(line: str) -> None:
 
 def into_model(model: Model, pixels: Tensor) -> Tensor:
     """What the model works on, (n, c, h, w), of pixels (n, c, h, w) in [-1, 1]: for a model in pixel space the pixels themselves."""
-    return pixels
+    if model.info.image_size is None:
+        return pixels
+    device = model.denoiser.device
+    return torch.cat([model.family.to_latents(part.to(device)).float().cpu() for part in pixels.split(DECODED)])
 
 
 def out_of_model(model: Model, x: Tensor) -> Tensor:
     """Pixels (n, c, h, w) in [-1, 1] of what the model works on."""
-    return x
+    return torch.cat([model.decode(part) for part in x.split(DECODED)])
 
 
 def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: Say = warn) -> Pictures:
@@ -51,17 +55,18 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
     Raises:
         InputError: one cannot be read, or there is none; a tensor of another shape or with numbers that are not finite.
     """
+    channels, size = info.picture
     if isinstance(images, Tensor):
-        shape = (info.channels, info.size, info.size)
+        shape = (channels, size, size)
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise InputError(f"images are shaped {tuple(images.shape)}; this model takes (n, {', '.join(map(str, shape))})")
         if not bool(images.isfinite().all()):
             raise InputError("images have numbers that are not finite; give numbers from -1 to 1")
-        return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(info.size, info.size)] * len(images))
+        return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, size)] * len(images))
     found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
     for i, source in enumerate(_listed(images, "image")):
         image, name = _opened(source, f"image {i}", say), _name(source, f"image {i}")
-        small = _attempt(lambda image=image: square(as_mode(_central(image), info.channels), info.size), name)
+        small = _attempt(lambda image=image: square(as_mode(_central(image), channels), size), name)
         found.append((as_array(small), name, image.size))
     pixels = torch.from_numpy(np.stack([array for array, _, _ in found])).float() / 127.5 - 1
     return Pictures(pixels, [name for _, name, _ in found], [shape for _, _, shape in found])

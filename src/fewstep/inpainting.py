@@ -1,8 +1,9 @@
 """Inpainting with any model: what is known of a picture is put back at each step's noise level (after RePaint, 2201.09865)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewstep.condition import Condition, join
 from fewstep.editing import batches, choose, noise_like
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX
@@ -64,6 +66,8 @@ def inpaint(
     if not bool(masks.any()):
         return Inpainted(noise, images.float().cpu(), choice.steps, choice.sampler, 0, 0.0)
     hole = F.adaptive_max_pool2d(masks.float(), x.shape[-2:]) > 0  # the same mask where the model works in pixels
+    if getattr(model.family, "takes_mask", False):  # the network sees what is known: nothing is put back on the way
+        hole = torch.ones_like(hole)
     done, began = [], time.perf_counter()
     advance = noising(generator) if choice.sampler == "stochastic" else following
     for (known, eps, open_), label in batches((x, noise, hole), condition, batch_size, model.denoiser.device):
@@ -73,6 +77,17 @@ def inpaint(
         progress(sum(len(d) for d in done))
     pixels, seconds = blend(out_of_model(model, torch.cat(done)), images, weight), time.perf_counter() - began
     return Inpainted(noise, pixels, choice.steps, choice.sampler, passes * choice.evaluations, seconds)
+
+
+def condition_of(model: Model, images: Tensor, masks: Tensor, words: Sequence[int | str]) -> Condition:
+    """The condition (n, ...) of labels or prompts, taken in turn; with masks (n, 1, h, w) and images where the network takes them."""
+    n = len(images)
+    if not getattr(model.family, "takes_mask", False):
+        return model.wanted(words, n)
+    shown, holes = to_images(images), to_images(masks * 2.0 - 1)
+    prompts = [str(words[i % len(words)]) for i in range(n)]
+    rows = [model.condition(prompts=[p], image=i, mask=m) for p, i, m in zip(prompts, shown, holes, strict=True)]
+    return reduce(join, rows)
 
 
 @dataclass(frozen=True)

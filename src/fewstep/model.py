@@ -89,7 +89,7 @@ class Model:
         steps, sampler = self._check_steps(steps), self._check_sampler(sampler)
         estimate, w, per_step = self._branches(self.scale_or_own(guidance_scale))
         generator = torch.Generator().manual_seed(seed)
-        shape = (len(leaf(condition)), self.info.channels, self.info.size, self.info.size)
+        shape = (len(leaf(condition)), *self.info.shape)
         noise = torch.randn(shape, generator=generator) if noise is None else noise
         if noise.shape != shape:
             raise InputError(f"noise has shape {tuple(noise.shape)}; {shape} is needed for these conditions")
@@ -132,6 +132,12 @@ class Model:
         condition = self.family.encode(words, self.denoiser.device, **extra)
         return cycle(condition, num_images) if num_images else condition
 
+    def wanted(self, words: Sequence[int | str], count: int) -> Condition:
+        """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn."""
+        if self.info.condition == "class":
+            return self.condition(words, None, count)
+        return self.condition(None, [str(word) for word in words], count)
+
     def without(self, negative_prompt: str | None) -> "Model":
         """The same teacher, guided away from a prompt in place of the empty one.
 
@@ -168,28 +174,29 @@ class Model:
         info = self.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
         return replace(self, denoiser=replace(self.denoiser, network=network), info=info)
 
-    def edit(self, images: Any, class_labels: Sequence[int | str], *, strength: float, **choices: Any) -> list[Any]:
-        """PIL images of pictures (files, PIL images or one tensor) redrawn under the labels, taken in turn; see `editing.edit`."""
+    def edit(self, images: Any, wanted: Sequence[int | str], *, strength: float, **choices: Any) -> list[Any]:
+        """PIL images of pictures (files, PIL images or one tensor) redrawn under labels or prompts, taken in turn; see `editing.edit`."""
         from fewstep import editing
         from fewstep.images import read_images
 
         x = read_images(images, self.info).pixels
-        return editing.edit(self, x, self.labels(class_labels, len(x)), strength=strength, **choices).images()
+        return editing.edit(self, x, self.wanted(wanted, len(x)), strength=strength, **choices).images()
 
-    def inpaint(self, images: Any, masks: Any, class_labels: Sequence[int | str], **choices: Any) -> list[Any]:
+    def inpaint(self, images: Any, masks: Any, wanted: Sequence[int | str], **choices: Any) -> list[Any]:
         """PIL images of pictures filled in where their masks (one for all, or one each) are white; see `inpainting.inpaint`."""
         from fewstep import inpainting
         from fewstep.images import read_images, read_masks
 
         pictures = read_images(images, self.info)
-        labels = self.labels(class_labels, len(pictures.pixels))
-        return inpainting.inpaint(self, pictures.pixels, read_masks(masks, pictures), labels, **choices).images()
+        holes = read_masks(masks, pictures)
+        condition = inpainting.condition_of(self, pictures.pixels, holes, wanted)
+        return inpainting.inpaint(self, pictures.pixels, holes, condition, **choices).images()
 
     def translate(
         self,
         images: Any,
-        from_labels: Sequence[int | str],
-        to_labels: Sequence[int | str],
+        source: Sequence[int | str],
+        target: Sequence[int | str],
         encoder: "Model | None" = None,
         **choices: Any,
     ) -> list[Any]:
@@ -198,8 +205,8 @@ class Model:
         from fewstep.images import read_images
 
         encoder, x = encoder or self, read_images(images, self.info).pixels
-        labels = encoder.labels(from_labels, len(x)), self.labels(to_labels, len(x))
-        return translation.translate(self, encoder, x, *labels, **choices).images()
+        conditions = encoder.wanted(source, len(x)), self.wanted(target, len(x))
+        return translation.translate(self, encoder, x, *conditions, **choices).images()
 
     def _branches(self, guidance_scale: float) -> tuple[EstimateX, float | None, int]:
         """The denoiser to call, the weight to give it, and its evaluations a step."""
@@ -276,8 +283,10 @@ class Model:
 
 
 def to_images(x: Tensor) -> list[Any]:
-    """PIL images (mode L or RGB) of x (n, c, h, w) in [-1, 1]; what is outside is clipped."""
+    """PIL images (mode L or RGB) of x (n, c, h, w) in [-1, 1]; what is outside is clipped. Of videos (n, c, frames, h, w), lists of them."""
     from PIL import Image
 
+    if x.ndim == 5:
+        return [to_images(video.transpose(0, 1)) for video in x]
     pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(p.squeeze(2) if p.shape[2] == 1 else p) for p in pixels]

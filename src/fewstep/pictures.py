@@ -13,6 +13,8 @@ from fewstep.errors import InputError
 from fewstep.model import Model, to_images
 from fewstep.progress import LiveLine
 
+FRAME = 1000 / 16  # milliseconds, of a video
+
 
 def best_device(name: str | None = None) -> torch.device:
     """The named device, or without a name the best there is.
@@ -31,9 +33,14 @@ def best_device(name: str | None = None) -> torch.device:
 
 
 def grid_of(x: Tensor, columns: int | None = None, margin: int = 1) -> Any:
-    """One PIL image of x (n, c, h, w) in [-1, 1], row by row on white; tiny images are enlarged to at least 32 pixels."""
+    """One PIL image of x (n, c, h, w) in [-1, 1], row by row on white; tiny images are enlarged to at least 32 pixels.
+
+    Of videos (n, c, frames, h, w), each is a row.
+    """
     from PIL import Image
 
+    if x.ndim == 5:
+        columns, x = x.shape[2], x.transpose(1, 2).flatten(0, 1)
     enlarge = max(1, 32 // x.shape[-1])
     images = [image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST) for image in to_images(x)]
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -63,7 +70,8 @@ def write_samples(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(to_images(pictures)):
-            image.save(out / f"{i:05d}.png")
+            first, *rest = image if isinstance(image, list) else [image]
+            first.save(out / f"{i:05d}.png", **({"save_all": True, "append_images": rest, "duration": FRAME} if rest else {}))
         grid_of(pictures[:100]).save(out / "grid.png")
         if raw:
             from safetensors.torch import save_file

@@ -58,8 +58,9 @@ def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, rec
 def notes(metrics: dict[str, Any]) -> dict[str, Any]:
     """What the page says of the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
     own, quickstart = metrics.get("features") or {}, metrics.get("classifier") or {}
+    name = "a classifier trained on these data" if own.get("name") == "classifier" else own.get("name")
     known = {
-        "features": own.get("name") or quickstart.get("features"),
+        "features": name or quickstart.get("features"),
         "measures": any("kid" in r for r in metrics.get("rows", [])),
     }
     return known | {"right": own.get("held_out_accuracy", quickstart.get("test_accuracy"))}

@@ -144,8 +144,9 @@ def check_match(teacher: Model, data: Any) -> None:
     """
     info, (x, _) = teacher.info, data.batch(0, 1)
     classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
+    whole = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []
     for what, ours, theirs in (
-        ("size", x.shape[-1], info.size), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
+        *whole, ("size", x.shape[-1], info.size), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
     ):  # fmt: skip
         if ours != theirs:
             raise InputError(

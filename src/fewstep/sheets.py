@@ -121,7 +121,14 @@ def write_files(out: Path, pictures: list[Any], grid: Any, record: dict[str, Any
 
 def title(facts: dict[str, Any]) -> str:
     """What stands beside a row or over a column, a line a fact: "strength 0.5", "class 3", "cat.png"."""
-    words = {"guidance_scale": "scale ", "class": "class ", "strength": "strength ", "seed": "seed ", "frame": "frame "}
+    words = {
+        "guidance_scale": "scale ",
+        "class": "class ",
+        "prompt": "",
+        "strength": "strength ",
+        "seed": "seed ",
+        "frame": "frame ",
+    }
     values = {key: f"{value:g}" if isinstance(value, float) else str(value)[:LONGEST] for key, value in facts.items()}
     return "\n".join(words.get(key, "") + value for key, value in values.items())
 

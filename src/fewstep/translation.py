@@ -42,7 +42,9 @@ def translate(
     pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
     codes = pair.encode(images, from_condition, batch_size)
     drawn = pair.decode(codes, to_condition, batch_size, progress)
-    return Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began)
+    return Samples(
+        codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began, decoder.decode
+    )
 
 
 @torch.no_grad()
@@ -73,7 +75,7 @@ def interpolate(
     codes = torch.stack([turn(first, last, i / (frames - 1)) for i in range(frames)])
     drawn, decoding = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
     seconds = time.perf_counter() - began
-    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds)
+    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds, decoder.decode)
 
 
 @dataclass(frozen=True)

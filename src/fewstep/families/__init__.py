@@ -22,6 +22,18 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "class_conditional": "fewstep.families.class_conditional:ClassConditional",
     "stable_diffusion": "fewstep.families.stable_diffusion:StableDiffusion",
     "stable_diffusion_inpainting": "fewstep.families.stable_diffusion_inpainting:StableDiffusionInpainting",
+    "stable_diffusion_xl": "fewstep.families.stable_diffusion_xl:StableDiffusionXL",
+    "stable_diffusion_xl_inpainting": "fewstep.families.stable_diffusion_xl:StableDiffusionXLInpainting",
+    "deepfloyd_if": "fewstep.families.deepfloyd:DeepFloyd",
+    "deepfloyd_if_super_resolution": "fewstep.families.deepfloyd:DeepFloydSuperResolution",
+    "dit": "fewstep.families.dit:DiT",
+    "pixart": "fewstep.families.pixart:PixArt",
+    "stable_diffusion_3": "fewstep.families.stable_diffusion_3:StableDiffusion3",
+    "flux": "fewstep.families.flux:Flux",
+    "qwen_image": "fewstep.families.qwen_image:QwenImage",
+    "wan": "fewstep.families.wan:Wan",
+    "kandinsky": "fewstep.families.kandinsky:Kandinsky",
+    "kandinsky_prior": "fewstep.families.kandinsky:KandinskyPrior",
     "own": "fewstep.families.own:Own",
 }
 
@@ -85,7 +97,7 @@ class Family(Protocol):
         ...
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write the whole pipeline into an empty folder, safetensors only."""
+        """Write the whole pipeline, safetensors only, into a folder that has `fewstep.json` alone."""
         ...
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor | None:

@@ -1,6 +1,8 @@
 """Schedulers of diffusers and our processes: which process a teacher's config means, and which scheduler a student carries."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -33,6 +35,14 @@ def process_of_scheduler(config: dict[str, Any], tokens: int | None = None) -> t
             f"{name}: epsilon at a terminal SNR of zero says nothing of the image; its prediction_type must be another"
         )
     return process, prediction
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The scheduler of a pipeline folder, of whichever class of diffusers it is."""
+    import diffusers
+
+    kind = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
+    return getattr(diffusers, kind).from_pretrained(folder, subfolder="scheduler")
 
 
 def _shift(config: dict[str, Any], tokens: int | None) -> float:

@@ -83,9 +83,9 @@ class StableDiffusion(Stock):
         return {"prompt_embeds": condition["text"]}
 
 
-def warn_of_cuts(tokenizer: Any, prompts: list[str]) -> None:
-    """A warning for each prompt that is longer than the encoder takes, with what is cut off."""
-    limit = tokenizer.model_max_length
+def warn_of_cuts(tokenizer: Any, prompts: list[str], limit: int | None = None) -> None:
+    """A warning for each prompt that is longer than the encoder takes (or than `limit` tokens), with what is cut off."""
+    limit = limit or int(tokenizer.model_max_length)
     for prompt in prompts:
         words = tokenizer(prompt, truncation=False, verbose=False).input_ids
         if len(words) > limit:

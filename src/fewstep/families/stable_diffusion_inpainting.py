@@ -16,6 +16,7 @@ class StableDiffusionInpainting(StableDiffusion):
     """A condition is {"text", "mask" (b, 1, h, w), 1 where to paint, "masked" (b, c, h, w), latents of the masked image}."""
 
     name = "stable_diffusion_inpainting"
+    takes_mask = True
     pipelines: tuple[str, ...] = ("StableDiffusionInpaintPipeline",)
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:

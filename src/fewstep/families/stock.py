@@ -24,7 +24,10 @@ class Stock:
     name: str
     pipelines: tuple[str, ...]
     component = "unet"  # the network's name in the pipeline
+    autoencoder = "vae"  # the name of what makes latents, where the network denoises them
     condition: Literal["class", "text"] = "text"
+    low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
+    takes_mask = False  # whether a condition holds a mask and the picture that it leaves
     encoders: tuple[str, ...] = ("text_encoder", "tokenizer")  # the parts that `encode` needs
 
     def __init__(self, folder: Path | None = None, variant: str | None = None) -> None:
@@ -55,11 +58,12 @@ class Stock:
         """
         config = network_config(folder, self)
         self.check(folder, config)
-        process, prediction = process_of_scheduler(config_of(folder, "scheduler"))
+        process, prediction = process_of_scheduler(config_of(folder, "scheduler"), self.tokens(folder, config))
         channels, size, image_size = self.shape(folder, config)
         return Info(
             kind="teacher", family=self.name, prediction=prediction.name, process=process_settings(process), condition=self.condition,
             classes=self.classes(folder, config), size=size, channels=channels, image_size=image_size,
+            image_channels=None if image_size is None else int(config_of(folder, self.autoencoder).get("in_channels", 3)),
         )  # fmt: skip
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
@@ -69,20 +73,24 @@ class Stock:
         """The names of the classes, of a family that has them."""
         return ()
 
+    def tokens(self, folder: Path, config: dict[str, Any]) -> int | None:
+        """How many tokens the network makes of an image, where its schedulers' shift depends on that."""
+        return None
+
     def shape(self, folder: Path, config: dict[str, Any]) -> tuple[int, int, int | None]:
         """(channels, size) of what the network denoises, and the size of the picture that it stands for, None if it is the picture."""
         channels, size = int(config["out_channels"]), config["sample_size"]
         size = size if isinstance(size, int) else size[0]
-        if not has_part(folder, "vae"):
+        if not has_part(folder, self.autoencoder):
             return channels, size, None
-        return channels, size, size * 2 ** (len(config_of(folder, "vae")["block_out_channels"]) - 1)
+        return channels, size, size * 2 ** (len(config_of(folder, self.autoencoder)["block_out_channels"]) - 1)
 
     def open(self, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Any:
         """The network of a folder, in evaluation mode."""
         with quiet():
             made = self.network_class().from_pretrained(
-                folder, subfolder=self.component, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=dtype, variant=variant
-            )
+                folder, subfolder=self.component, use_safetensors=True, low_cpu_mem_usage=self.low_cpu_mem_usage, torch_dtype=dtype, variant=variant,
+            )  # fmt: skip
         return made.eval()
 
     def parts(self, *names: str) -> Any:
@@ -109,7 +117,7 @@ class Stock:
     @property
     def latent(self) -> bool:
         """Whether the network denoises latents of a VAE."""
-        return self.folder is not None and has_part(self.folder, "vae")
+        return self.folder is not None and has_part(self.folder, self.autoencoder)
 
     def to_latents(self, x: Tensor) -> Tensor:
         """Latents of pictures x (n, c, h, w) in [-1, 1], the mode of the VAE's distribution; x itself where there is no VAE."""
@@ -127,10 +135,14 @@ class Stock:
         """
         if self.folder is None:
             raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
-        mine = {self.component: network, "scheduler": scheduler_of(process, prediction)}
+        mine = absent(self.folder) | {self.component: network, "scheduler": self.scheduler(process, prediction)}
         with quiet():
             pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **mine)
             pipeline.save_pretrained(folder, safe_serialization=True)
+
+    def scheduler(self, process: Process, prediction: Prediction) -> Any:
+        """The stock scheduler with which the stock pipeline makes the grid of our samplers."""
+        return scheduler_of(process, prediction)
 
     @torch.no_grad()
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Condition, w: Tensor | None) -> Tensor:
@@ -142,9 +154,13 @@ class Stock:
             for i in range(len(z)):
                 chosen = self.stock_arguments(take(condition, slice(i, i + 1)), pipeline)
                 scale = 1.0 if w is None else float(scale_of(w[i]))
-                latents = {"latents": z[i : i + 1], "num_inference_steps": steps, "guidance_scale": scale, "output_type": "latent"}
-                samples.append(pipeline(**chosen, **latents, return_dict=False)[0])
+                settings = {"num_inference_steps": steps, "guidance_scale": scale, "output_type": "latent", "return_dict": False}
+                samples.append(pipeline(**chosen, **settings, **self.stock_latents(z[i : i + 1], pipeline))[0])
         return torch.cat(samples)
+
+    def stock_latents(self, z: Tensor, pipeline: Any) -> dict[str, Any]:
+        """How the stock pipeline takes noise z (1, ...)."""
+        return {"latents": z}
 
     def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
         """Raises InputError where the family does not say how."""
@@ -158,6 +174,11 @@ class Stock:
 def index_of(folder: Path) -> dict[str, Any]:
     """The content of a pipeline folder's model_index.json."""
     return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+
+
+def absent(folder: Path) -> dict[str, Any]:
+    """The components that a pipeline folder is without, as None, which some stock pipelines want to be told."""
+    return {name: None for name, value in index_of(folder).items() if isinstance(value, list) and value[0] is None}
 
 
 def has_part(folder: Path, name: str) -> bool:

@@ -1,0 +1,127 @@
+"""Flux: w enters as the stock `guidance_embeds` does, so that a student runs where FLUX.1-dev does; text through CLIP and T5."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from fewstep.condition import Condition
+from fewstep.errors import InputError
+from fewstep.families.added_embedding import check_fit
+from fewstep.families.packed import TEXT_TOKENS, Packed, pack, random_text, unpack
+from fewstep.families.stable_diffusion import warn_of_cuts
+from fewstep.families.stock import config_of, quiet
+from fewstep.guidance import scale_of
+from fewstep.info import Info
+
+ENTRANCE = "time_text_embed.guidance_embedder."
+BIAS = "time_text_embed.timestep_embedder.linear_2.bias"  # w is added to the same sum
+
+
+class Flux(Packed):
+    """A condition is {"text" (b, tokens, features), "pooled" (b, features)}. The network takes the guidance scale itself, not w."""
+
+    name = "flux"
+    pipelines: tuple[str, ...] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
+    encoders: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+
+    def network_class(self) -> Any:
+        """The stock transformer."""
+        return FluxTransformer2DModel
+
+    def check(self, folder: Path, config: dict[str, Any]) -> None:
+        """Raises InputError for a distilled network, or a text encoder or VAE of another model."""
+        if config.get("guidance_embeds"):
+            raise InputError(
+                f"{folder} is guidance-distilled already (guidance_embeds is set, as in FLUX.1-dev): it has no unguided branch to learn from; "
+                "name a Flux that is guided by true_cfg_scale"
+            )
+        one, two, vae = (config_of(folder, part) for part in ("text_encoder", "text_encoder_2", "vae"))
+        check_fit(folder, "the first text encoder's features", one.get("hidden_size"), config["pooled_projection_dim"])
+        check_fit(folder, "the second text encoder's features", two.get("d_model"), config["joint_attention_dim"])
+        check_fit(folder, "the VAE's channels in patches of 2x2", 4 * vae["latent_channels"], config["in_channels"])
+
+    def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
+        """The output (b, c, h, w) at timesteps `time` (b,); times and scales are cast as the stock pipeline and network do."""
+        text, (h, w_tokens) = condition["text"], (side // 2 for side in z.shape[2:])
+        rows, columns = torch.meshgrid(torch.arange(h, device=z.device), torch.arange(w_tokens, device=z.device), indexing="ij")
+        output = network(
+            hidden_states=pack(z),
+            encoder_hidden_states=text,
+            pooled_projections=condition["pooled"],
+            timestep=time.to(z.dtype) / 1000,
+            guidance=None if w is None else scale_of(w).float(),
+            img_ids=torch.stack([torch.zeros_like(rows), rows, columns], 2).flatten(0, 1).to(z.dtype),
+            txt_ids=torch.zeros(text.shape[1], 3, device=z.device, dtype=z.dtype),
+            return_dict=False,
+        )[0]
+        return unpack(output, z)
+
+    def student_of(self, network: nn.Module) -> nn.Module:
+        """The same network with a guidance embedder whose last layer is zero, the first as that of the time.
+
+        Raises:
+            InputError: the network has one already: it is a student.
+        """
+        assert isinstance(network, FluxTransformer2DModel)
+        if network.config["guidance_embeds"]:
+            raise InputError(
+                "this model takes a guidance scale already (guidance_embeds is set): it is a student; name its teacher"
+            )
+        weights = dict(network.state_dict())
+        for name in [name for name in weights if name.startswith("time_text_embed.timestep_embedder.")]:
+            last, copied = ".linear_2." in name, weights[name]
+            weights[ENTRANCE + ".".join(name.split(".")[2:])] = torch.zeros_like(copied) if last else copied
+        return made_of(network, weights, guidance_embeds=True)
+
+    @torch.no_grad()
+    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
+        """A plain network of one scale: its embedding is added to the time's, so it goes into that one's bias, exactly."""
+        assert isinstance(network, FluxTransformer2DModel)
+        embed, weights = network.time_text_embed, dict(network.state_dict())
+        bias = weights[BIAS]
+        scale = torch.tensor([float(guidance_scale)], device=bias.device).to(bias.dtype) * 1000
+        added = embed.get_submodule("guidance_embedder")(embed.time_proj(scale).to(bias.dtype))[0]
+        weights[BIAS] = (bias.double() + added.double()).to(bias.dtype)
+        kept = {name: value for name, value in weights.items() if not name.startswith(ENTRANCE)}
+        return made_of(network, kept, guidance_embeds=False)
+
+    @torch.no_grad()
+    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
+        """The condition of prompts; one that is too long is cut, with a warning that says where.
+
+        Raises:
+            InputError: something is given that this family does not take.
+        """
+        if extra:
+            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
+        pipeline = self.parts(*self.encoders)
+        warn_of_cuts(pipeline.tokenizer_2, wanted, TEXT_TOKENS)
+        pipeline.text_encoder.to(device)
+        pipeline.text_encoder_2.to(device)
+        with quiet():  # it would tell of the cuts again
+            text, pooled, _ = pipeline.encode_prompt(wanted, None, device, max_sequence_length=TEXT_TOKENS)
+        return {"text": text, "pooled": pooled}
+
+    def example(self, network: Any, info: Info, n: int) -> Condition:
+        """Random text."""
+        config = network.config
+        text = random_text(n, TEXT_TOKENS, config["joint_attention_dim"])
+        return {"text": text, "pooled": random_text(n, config["pooled_projection_dim"], seed=1)}
+
+    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
+        """Embeddings."""
+        assert isinstance(condition, dict)
+        return {"prompt_embeds": condition["text"], "pooled_prompt_embeds": condition["pooled"]}
+
+
+def made_of(network: FluxTransformer2DModel, weights: dict[str, Tensor], **config: Any) -> FluxTransformer2DModel:
+    """A copy of the network with other weights and another config, in evaluation mode."""
+    with quiet():  # of a config with the size of latents
+        made = FluxTransformer2DModel.from_config(network.config, **config)
+    assert isinstance(made, FluxTransformer2DModel)
+    made.load_state_dict(weights)
+    nn.Module.to(made.eval(), network.device, network.dtype)
+    return made

@@ -1,0 +1,64 @@
+"""What is made of an evaluation's sums and rows: measures with known answers, ratios, and the sentence on top."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fewstep import contest, verdict
+from fewstep.measures import Statistics
+from fewstep.tally import Tally
+
+
+class Pixels:
+    """Features that cost nothing: a few pixels."""
+
+    name, dimension, size, accuracy_of, fingerprint = "pixels", 5, None, None, "0" * 64
+
+    def __call__(self, images):
+        return images.double().flatten(1)[:, 20:25]
+
+    def logits(self, features):
+        return None
+
+
+def test_measures_against_known_answers():
+    tally, images = Tally.empty(5, 10), torch.randn(40, 1, 5, 5, generator=torch.Generator().manual_seed(0)) / 3
+    labels = torch.arange(40) % 10
+    tally.add(Pixels(), images, labels, 0, 8.0, images + 0.25)
+    rows = Pixels()(images)
+    data = SimpleNamespace(statistics=Statistics.of(rows + 2.0), features=rows, sharpness=None, saturation=1.0)
+    found = tally.measures(data, repeats=5)
+    assert found["frechet"] == pytest.approx(5 * 4)
+    assert found["frechet_low"] < found["frechet"] < found["frechet_high"]
+    assert found["rms_to_teacher"] == pytest.approx(0.25)
+    assert found["seconds_per_image"] == 0.2
+    assert (found["precision"], found["recall"]) == (1.0, 1.0)
+    assert found["sharpness"] is None
+
+
+def row(model, sampler, evaluations, frechet, steps=None):
+    return {
+        "model": model,
+        "sampler": sampler,
+        "steps": steps or evaluations,
+        "evaluations": evaluations,
+        "guidance_scale": 2.0,
+        "frechet": frechet,
+    }
+
+
+def test_the_summary_says_what_a_student_is_worth():
+    rows = [row("teacher", "ddim", 512, 1.0, 256), row("student", "deterministic", 4, 1.027)]
+    worse = [row("teacher", "dpm++", n, 1.03 + 1 / n) for n in (4, 8, 16)]
+    assert "the student are within 3 % of the Fréchet distance of the teacher's 512." in verdict.summary(rows, 256)
+    assert "4 evaluations of the student are better than 16 of DPM-Solver++, within 3 %" in verdict.summary(rows + worse, 256)
+    good = [*worse, row("teacher", "dpm++", 32, 1.02), row("teacher", "heun", 31, 1.1)]
+    assert "4 evaluations of the student = 32 of DPM-Solver++, within 3 %" in verdict.summary(rows + good, 256)
+    assert "are no better than 4 of DDIM" in verdict.summary([*rows, row("teacher", "ddim", 4, 0.9)], 256)
+    assert verdict.summary([], 256) == "No student was measured."
+
+
+def test_ratios_are_to_the_teachers_own_sampler_not_to_a_baseline_of_as_many_steps():
+    rows = [row("teacher", "ddim", 12, 2.0, 6), row("teacher", "dpm++", 12, 1.0, 6), row("student", "deterministic", 1, 3.0)]
+    assert [r["ratio"] for r in contest.with_ratios(rows, 6)] == [1.0, 0.5, 1.5]
