@@ -163,6 +163,18 @@ def test_psnr_of_a_known_distance():
     assert measures.psnr(x + 5, x + 1) == math.inf  # both are white once saved
 
 
+def test_edges_are_alike_in_a_picture_its_negative_and_a_paler_one_alone():
+    x = torch.randn(5, 3, 7, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for alike in (x, -x, 0.3 * x + 0.2):
+        torch.testing.assert_close(measures.edge_correlation(alike.clamp(-1, 1), x), torch.ones(5).double())
+    other = torch.randn(200, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert abs(measures.edge_correlation(other, other.roll(1, 0)).mean()) < 0.05
+    bar = torch.zeros(1, 1, 8, 8)
+    bar[..., 2] = 1.0
+    assert measures.edge_correlation(bar, bar.roll(1, 3)) < 0.5 < measures.edge_correlation(bar, 0.5 * bar)
+    assert measures.edge_correlation(torch.zeros(2, 1, 8, 8), bar.expand(2, -1, -1, -1)).tolist() == [0, 0]
+
+
 def test_bootstrap_interval_of_a_mean_is_the_known_one_and_repeats():
     x = normal(400, 1, mean=3.0, std=2.0)
     low, high = measures.bootstrap(lambda f: float(f.mean()), x, repeats=400)

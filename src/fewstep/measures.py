@@ -11,8 +11,8 @@ from fewstep.errors import InputError
 from fewstep.streaming import Entropies, Moments, Reservoir, Statistics
 
 __all__ = [
-    "Entropies", "Moments", "Reservoir", "Statistics", "bootstrap", "check_enough", "diversity", "frechet_distance", "inception_score",
-    "kid", "precision_recall", "psnr", "rms", "saturation", "sharpness",
+    "Entropies", "Moments", "Reservoir", "Statistics", "bootstrap", "check_enough", "diversity", "edge_correlation", "frechet_distance",
+    "inception_score", "kid", "precision_recall", "psnr", "rms", "saturation", "sharpness",
 ]  # fmt: skip
 
 
@@ -151,6 +151,24 @@ def psnr(samples: Tensor, reference: Tensor) -> float:
     """Peak signal-to-noise ratio in decibels, of the mean square over all images (n, c, h, w) in [-1, 1]; infinite for equal ones."""
     distance = rms(samples.clamp(-1, 1), reference.clamp(-1, 1))
     return 20 * math.log10(2 / distance) if distance else math.inf
+
+
+def edge_correlation(images: Tensor, reference: Tensor) -> Tensor:
+    """How much of the structure is the same: float64 (n,), 1 where edges lie alike, 0 where unlike or where there are none.
+
+    The correlation over pixels of how steep the grey values of images (n, c, h, w) and of their references are.
+    """
+    steep = [_steepness(x) for x in (images, reference)]
+    one, other = (x - x.mean(1, keepdim=True) for x in steep)
+    length = one.norm(dim=1) * other.norm(dim=1)
+    return torch.where(length > 1e-9, (one * other).sum(1) / length.clamp(min=1e-9), 0.0)
+
+
+def _steepness(images: Tensor) -> Tensor:
+    """Length of the gradient of the grey values, clipped to [-1, 1], at every pixel: float64 (n, h * w)."""
+    grey = functional.pad(images.double().clamp(-1, 1).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    down, right = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1], grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    return torch.hypot(down, right).flatten(1)
 
 
 def bootstrap(
