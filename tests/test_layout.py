@@ -7,12 +7,13 @@ import fewstep
 
 SOURCE = Path(fewstep.__file__).parent
 ORDER = [
-    "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "model", "teachers", "folder",
-    "settings", "recipe", "decoding", "sources", "tables", "epochs", "data", "encoding", "inputs", "checkpoint", "progress", "state", "training", "stages", "distillation", "run",
+    "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "model", "lora", "teachers", "stock_code", "card", "folder", "hub",
+    "settings", "recipe", "fingerprints", "decoding", "sources", "tables", "captions", "epochs", "data", "encoding", "prompts", "inputs", "checkpoint", "progress", "state", "training", "cache", "caching", "examples", "stages", "distillation", "run",
     "streaming", "measures", "extractors", "classifier", "features", "clip_score", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
-    "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "show", "quickstart",
-    "images", "editing", "inpainting", "translation", "sheets",
-    "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "cli", "__main__",
+    "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "sizing", "show", "quickstart",
+    "images", "editing", "inpainting", "translation", "sheets", "onnx_file", "export",
+    "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "export_command", "playground_models", "playground", "playground_record", "playground_controls", "playground_tabs", "playground_command",
+    "cli", "__main__",
 ]  # fmt: skip
 
 

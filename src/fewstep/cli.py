@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from fewstep import edit_commands, evaluate_command, train_commands, use_commands  # noqa: F401 - importing registers their commands
+from fewstep import edit_commands, evaluate_command, export_command, playground_command, train_commands, use_commands  # noqa: F401 - importing registers their commands
 from fewstep.errors import InputError
 from fewstep.options import app, say
 

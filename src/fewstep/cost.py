@@ -5,19 +5,75 @@ this machine can be planned on it. Seconds are measured by a short probe of the 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.bench import seconds
 from fewstep.condition import cast, to
+from fewstep.errors import InputError
+from fewstep.families import family_for
+from fewstep.families.stock import network_config, quiet
+from fewstep.lora import has_adapters
 from fewstep.model import Model
+from fewstep.teachers import denoiser_of
+from fewstep.training import checkpoint_blocks
 
 PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
+WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+
+
+def meta_network(folder: Path) -> nn.Module:
+    """The network of a stock pipeline folder as its config says, of shapes alone (meta device): nothing is read but JSON.
+
+    Raises:
+        InputError: a folder of no known family, or a config that makes no network.
+    """
+    family = family_for(folder)
+    config = network_config(folder, family)
+    network_class = getattr(family, "network_class", None)
+    if network_class is None:
+        raise InputError(f"{folder}: the family {family.name} does not say the class of its network; plan it with its weights")
+    try:
+        with quiet(), torch.device("meta"):
+            network = network_class().from_config(config)
+    except Exception as error:  # whatever diffusers raises of values that do not fit together
+        raise InputError(f"{folder}: its config makes no network: {str(error).strip().splitlines()[0]}; copy it again") from error
+    return network.to("meta").eval()  # some make constants where they like
+
+
+def meta_model(folder: Path) -> Model:
+    """The teacher of a stock pipeline folder, its network of shapes alone.
+
+    Raises:
+        InputError: as `meta_network` does, or the folder is no teacher.
+    """
+    family = family_for(folder)
+    info = family.describe(folder)
+    return Model(denoiser_of(meta_network(folder), info, family), info, family)
+
+
+def weightless(folder: Path) -> bool:
+    """Whether a stock pipeline folder holds configs alone.
+
+    Raises:
+        InputError: a folder of no known family.
+    """
+    if not (folder / "model_index.json").is_file():
+        return False
+    component = folder / getattr(family_for(folder), "component", "unet")
+    return not any(file.suffix in WEIGHTS for file in component.glob("*"))
+
+
+def on_meta(model: Model) -> bool:
+    """Whether a model has shapes alone."""
+    return model.denoiser.device.type == "meta"
 
 
 def evaluate(model: Model, batch_size: int) -> Tensor:
@@ -29,28 +85,69 @@ def evaluate(model: Model, batch_size: int) -> Tensor:
     return model.denoiser.call(model.denoiser.network, z, t, condition, t if info.takes_w else None)
 
 
-def count(model: Model, batch_size: int) -> dict[str, Any]:
-    """Parameters, bytes, FLOPs of an evaluation, and the bytes that a pass over `batch_size` keeps for its gradient."""
-    network = model.denoiser.network.requires_grad_(True)
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        evaluate(model, 1)
-    with FlopCounterMode(display=False) as trained:
-        evaluate(model, 1).sum().backward()
-    weights = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, Any] = {}
+def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[str, Any]:
+    """Parameters, bytes, FLOPs of an evaluation, and the bytes that a pass over `batch_size` keeps for its gradient.
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
-        evaluate(model, batch_size)
+    With `checkpointing` the blocks of the network are computed again for it, for which `training.checkpoint_blocks` is called.
+    """
+    network = model.denoiser.network
+    if not has_adapters(network):
+        network.requires_grad_(True)
+    with FlopCounterMode(display=False) as counter:
+        output = evaluate(model, 1)
+        forward = counter.get_total_flops()
+        output.sum().backward()
+    trained = counter.get_total_flops() + (forward if checkpointing else 0)
+    own = [p for p in network.parameters() if p.requires_grad]
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_parameters": sum(p.numel() for p in own),
         "bytes": size_of(network),
-        "flops": {"forward": forward.get_total_flops(), "trained": trained.get_total_flops()},
-        "activations": sum(storage.nbytes() for key, storage in kept.items() if key not in weights),
+        "trained_bytes": sum(p.numel() * p.element_size() for p in own),
+        "flops": {"forward": forward, "trained": trained},
+        "activations": kept_bytes(model, batch_size, checkpointing),
     }
+
+
+def kept_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> int:
+    """The bytes that a pass over `batch_size` keeps for its gradient; with checkpointing, what enters each block, and one block's own."""
+    network: Any = model.denoiser.network
+    kept, largest = Kept(network), 0
+
+    def block(module: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        nonlocal largest
+        for value in tree_leaves((given, named)):
+            if isinstance(value, Tensor):
+                kept.keep(value)
+        inside = Kept(network)
+        with saved_tensors_hooks(inside.keep, lambda tensor: tensor):
+            output = module(*given, **named)
+        largest = max(largest, inside.bytes())
+        return output
+
+    if checkpointing:
+        checkpoint_blocks(network)
+        network.enable_gradient_checkpointing(block)
+    with saved_tensors_hooks(kept.keep, lambda tensor: tensor), _FusedAttention():
+        evaluate(model, batch_size)
+    return kept.bytes() + largest
+
+
+class Kept:
+    """The tensors, other than weights, that autograd keeps, each storage once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights = {p.untyped_storage()._cdata for p in network.parameters()}
+        self.storages: dict[int, Any] = {}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Note a tensor, and give it back."""
+        self.storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    def bytes(self) -> int:
+        """Of all that was noted."""
+        return sum(storage.nbytes() for key, storage in self.storages.items() if key not in self.weights)
 
 
 class _FusedAttention(TorchFunctionMode):
@@ -72,7 +169,9 @@ def measure(model: Model, device: torch.device, flops: float, batch_size: int, p
     """Seconds an example of an evaluation ("forward"), and of one with its gradient ("trained"), in a batch of PROBE_FLOPS."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     size = max(1, min(batch_size, int(PROBE_FLOPS / max(flops, 1))))
-    network = model.denoiser.network.to(device).requires_grad_(True)
+    network = model.denoiser.network.to(device)
+    if not has_adapters(network):
+        network.requires_grad_(True)
 
     def output() -> Tensor:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fewstep import sources
+from fewstep.captions import captioned
 from fewstep.decoding import gather
 from fewstep.epochs import Data, StreamingData, check_classes, describe
 from fewstep.errors import InputError, nearest
@@ -35,6 +36,8 @@ def open_data(
     split: str = "train",
     image_column: str | None = None,
     label_column: str | None = None,
+    caption_column: str | None = None,
+    captions: bool = False,
     classes: Sequence[str] | None = None,
     streaming: bool = False,
     flip: bool = False,
@@ -47,26 +50,63 @@ def open_data(
     Pictures are cropped to their central square and resized to `size` pixels; None keeps the size that all of them share.
     `channels` is 1, 3 or None for the source's own. `flip` mirrors half of the pictures, drawn anew each epoch. Unless
     `streaming`, all are decoded now, into `memory_limit` bytes at most. `classes` names labels that are plain numbers. Pictures
-    that cannot be read are left out, and `report` is called with a line that counts and names them.
+    that cannot be read are left out, and `report` is called with a line that counts and names them. With `captions`, or a
+    `caption_column`, captions are looked for first: each distinct one is then a class.
 
     Raises:
         InputError: an argument is out of bounds, or the data are missing, unreadable, unlabelled, too large or of one class.
     """
     check_arguments(name, path, size, channels, seed)
+    found = open_source(
+        name, path, split, streaming, image_column, label_column, caption_column, captions, classes, memory_limit, report
+    )
+    if not streaming:
+        return load(found, size, channels, flip, seed, memory_limit, report)
+    if found.kind == "captions":
+        raise InputError("data.streaming = true: captions are streamed into a cache alone: leave data.on_the_fly = false")
+    if found.pixels is not None:
+        raise InputError(f"data.streaming = true: {found.path} is held in memory whole: set data.streaming = false")
+    if size is None:
+        raise InputError("data.streaming = true needs a size: set data.size to the size to train at")
+    return StreamingData(found, size, channels, flip, seed, report)
+
+
+def open_source(
+    name: str | None,
+    path: str | None,
+    split: str,
+    streaming: bool,
+    image_column: str | None,
+    label_column: str | None,
+    caption_column: str | None,
+    captions: bool,
+    classes: Sequence[str] | None,
+    memory_limit: int = MEMORY_LIMIT,
+    report: Callable[[str], None] = to_stderr,
+) -> Source:
+    """The pictures of `open_data`, not yet decoded: with captions where they are wanted and there, else with classes.
+
+    Raises:
+        InputError: as for `open_data`; or `caption_column` is given, and there are no captions.
+    """
     given = tuple(classes) if classes else None
     if name is not None:
         if split != "train":
             raise InputError(f"data.name = '{name}' has no split '{split}': leave data.split at 'train'")
-        source = NAMED[name]()
-    else:
-        source = open_path(str(path), split, streaming, image_column, label_column, given, memory_limit, report)
-    if not streaming:
-        return load(source, size, channels, flip, seed, memory_limit, report)
-    if source.pixels is not None:
-        raise InputError(f"data.streaming = true: {source.path} is held in memory whole: set data.streaming = false")
-    if size is None:
-        raise InputError("data.streaming = true needs a size: set data.size to the size to train at")
-    return StreamingData(source, size, channels, flip, seed, report)
+        return NAMED[name]()
+    if caption_column is not None or (captions and label_column is None):
+        limits = {"caption_column": caption_column, "memory_limit": memory_limit}
+        found = captioned(str(path), split=split, streaming=streaming, image_column=image_column, **limits)
+        if found is not None:
+            return found
+    try:
+        return open_path(str(path), split, streaming, image_column, label_column, given, memory_limit, report)
+    except InputError as error:
+        if not captions or not Path(str(path)).expanduser().exists():
+            raise
+        raise InputError(
+            f"{path} has no captions (a .txt beside each picture, or data.caption_column), and as classes: {error}"
+        ) from None
 
 
 def open_path(
@@ -122,7 +162,8 @@ def load(
     ):
         pixels, labels, skipped = gather(source.examples(None, 0), size, channels, memory_limit, source.total)
     index, classes = sources.resolve(labels, source.classes, source.path)
-    check_classes(len(np.unique(index)), source.path, tuple(classes[k] for k in np.unique(index)))
+    if source.kind != "captions":
+        check_classes(len(np.unique(index)), source.path, tuple(classes[k] for k in np.unique(index)))
     if skipped:
         shown = "; ".join(skipped[:5]) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
         report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
@@ -130,7 +171,15 @@ def load(
         report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
     print_of = hashlib.sha256(repr((pixels.shape, classes)).encode() + index.tobytes())
     print_of.update(pixels.data)
-    words = describe(source, len(labels), classes, pixels.shape[3], pixels.shape[1], len(skipped), print_of.hexdigest())
+    words = describe(
+        source,
+        len(labels),
+        () if source.kind == "captions" else classes,
+        pixels.shape[3],
+        pixels.shape[1],
+        len(skipped),
+        print_of.hexdigest(),
+    )
     return Data(torch.from_numpy(pixels), torch.from_numpy(index), classes, tuple(skipped), words, flip, seed)
 
 

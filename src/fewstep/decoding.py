@@ -25,6 +25,7 @@ class Example:
     pixels: Pixels
     label: Any
     name: str = ""
+    fault: str = ""  # why it is no example, whatever its picture is
 
     @property
     def title(self) -> str:
@@ -120,6 +121,8 @@ def as_array(image: Any) -> np.ndarray:
 
 def attempt(example: Example, size: int | None, channels: int | None) -> np.ndarray | Unreadable:
     """The decoded picture, or why there is none."""
+    if example.fault:
+        return Unreadable(example.fault)
     try:
         return decode(example.pixels, size, channels)
     except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...

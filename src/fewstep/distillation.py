@@ -13,6 +13,7 @@ from fewstep.families import Family
 from fewstep.families.class_conditional import ClassConditional
 from fewstep.folder import INFO, read_info
 from fewstep.info import Info
+from fewstep.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.model import Model
 from fewstep.prediction import PREDICTIONS
 from fewstep.process import process_of, process_settings
@@ -84,8 +85,12 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
     wanted = recipe.student.prediction
     same = wanted == "same" or teacher.info.prediction == "flow"  # stock schedulers of flows take nothing else
     prediction = teacher.info.prediction if same else wanted
-    network = teacher.family.student_of(teacher.denoiser.network)
-    denoiser = replace(teacher.denoiser, network=network.requires_grad_(True), prediction=PREDICTIONS[prediction])
+    if recipe.student.lora is None:
+        network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
+    else:
+        base = name_of(recipe.teacher.path or getattr(teacher.family, "folder", None))
+        network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
+    denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
     check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
     denoiser = replace(denoiser, process=student_process(recipe, teacher))
     steps = recipe.stage_two.ladder[0] if recipe.stage_one.times == "grid" else None
@@ -108,14 +113,22 @@ def check_starts_as_teacher(student: Denoiser, teacher: Model) -> None:
     z = torch.randn(3, *info.shape, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)
     condition = to(teacher.example(3), device)
-    if not torch.equal(student(z, t, condition, w), teacher.denoiser(z, t, condition)):
+    weights = list(teacher.denoiser.network.parameters())
+    asked = [p.requires_grad for p in weights]
+    for p in weights:  # PyTorch folds a product by whether its weight asks for a gradient, which changes the last bits
+        p.requires_grad_(True)
+    same = torch.equal(student(z, t, condition, w), teacher.denoiser(z, t, condition))
+    for p, asks in zip(weights, asked, strict=True):
+        p.requires_grad_(asks)
+    if not same:
         raise InputError("the student does not start as the conditional teacher; its network's new input for w must start at zero")
 
 
 def next_student(before: Model, steps: int, sampler: str = "deterministic", kind: str = "student") -> Model:
     """A copy of the last rung's student, to be trained for fewer steps."""
     before.denoiser.network.requires_grad_(False)
-    network = copy.deepcopy(before.denoiser.network).requires_grad_(True)
+    own = before.denoiser.network
+    network = next_lora_student(own) if has_adapters(own) else copy.deepcopy(own).requires_grad_(True)
     info = before.info.model_copy(update={"kind": kind, "steps": steps, "sampler": sampler})
     return replace(before, denoiser=replace(before.denoiser, network=network), info=info)
 
@@ -134,4 +147,7 @@ def _train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str =
         if trainer.main:
             model.save(folder)
         trainer.accelerator.wait_for_everyone()
+    if has_adapters(model.denoiser.network):  # what is in memory stays, around the teacher's own weights
+        load_adapters(model.denoiser.network, folder)
+        return replace(model, info=read_info(folder))
     return replace(model, denoiser=replace(model.denoiser, network=model.family.open(folder).to(device)), info=read_info(folder))

@@ -60,9 +60,7 @@ class Data:
             InputError: `start` is negative or `count` not positive.
         """
         positions = span(start, count)
-        epochs, offsets = np.divmod(positions, len(self))
-        rows = np.concatenate([order(len(self), self.seed, int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
-        index = torch.from_numpy(rows)
+        index = torch.from_numpy(rows_at(positions, len(self), self.seed))
         return as_input(self.pixels[index], positions, self.seed if self.flip else None), self.labels[index]
 
 
@@ -198,6 +196,12 @@ def span(start: int, count: int) -> np.ndarray:
     if start < 0 or count < 1:
         raise InputError(f"no batch of {count} at position {start}: the position is at least 0 and the count at least 1")
     return np.arange(start, start + count, dtype=np.int64)
+
+
+def rows_at(positions: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """The rows, of `length` in all, at positions int64 (count,) of endless epochs, each a permutation drawn from (seed, epoch)."""
+    epochs, offsets = np.divmod(positions, length)
+    return np.concatenate([order(length, seed, int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
 
 
 def as_input(images: Tensor, positions: np.ndarray, flip_seed: int | None) -> Tensor:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from fewstep.card import write_card
 from fewstep.condition import to
 from fewstep.errors import InputError
 from fewstep.families import family_of
 from fewstep.guidance import weight_of
 from fewstep.info import Info
+from fewstep.lora import merged, save_adapters
 from fewstep.model import Model
 from fewstep.prediction import prediction_of
 from fewstep.teachers import denoiser_of, local_folder, open_teacher
@@ -130,7 +132,9 @@ def save_model(model: Model, folder: Path) -> Path:
     try:
         aside.mkdir(parents=True)
         (aside / INFO).write_text(json.dumps(model.info.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        model.family.write(model.denoiser.network, model.denoiser.process, prediction_of(model.info.prediction), aside)
+        model.family.write(merged(model.denoiser.network), model.denoiser.process, prediction_of(model.info.prediction), aside)
+        save_adapters(model, aside)
+        write_card(model, aside, folder.name)
         check_agreement(model, aside)
         if folder.exists():
             shutil.rmtree(folder)

@@ -276,6 +276,12 @@ class Model:
 
         return save_model(self, Path(folder))
 
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model folder, saved and checked as `save` does it; the repository's address. Raises InputError where it cannot."""
+        from fewstep.hub import push
+
+        return push(self, repo_id, private=private, token=token)
+
     def to(self, device: torch.device | str) -> "Model":
         """The same model, its network moved to `device`."""
         self.denoiser.network.to(device)

@@ -2,22 +2,30 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
-from fewstep.cost import count, measure, size_of
+from fewstep.cost import count, measure, meta_model, on_meta, size_of, weightless
 from fewstep.distillation import new_teacher
 from fewstep.errors import InputError
+from fewstep.folder import INFO, bundled
+from fewstep.lora import lora_student
 from fewstep.model import Model
 from fewstep.recipe import Recipe
+from fewstep.run import teacher_of
+from fewstep.settings import LoraSettings
 from fewstep.stage_two import rungs
+from fewstep.teachers import HUB_ID
+from fewstep.training import checkpoint_blocks
 
 LARGEST_PROBED = 2e12  # FLOPs of an evaluation above which no probe is run
 ASSUMED_SPEED = {"cpu": 1e11, "cuda": 5e13, "mps": 2e12}  # FLOP/s where none is run: a modest machine of the kind
 BUILT_IN = {"digits": (10, 8, 1)}  # classes, size and channels of data that every installation has
+CONFIGS = ["model_index.json", "*/config.json", "*/scheduler_config.json"]  # all of a hub repository that a plan reads
 
 
 def plan(
@@ -31,16 +39,22 @@ def plan(
 ) -> dict[str, Any]:
     """What `distill` will do with `teacher`, or without one what `teach` will do: plain values for JSON and `plan_text`.
 
-    Without a teacher `classes` is needed, unless the data is built in. `speed` is the FLOP/s to assume where no probe is run.
+    Without a teacher `classes` is needed, unless the data is built in or the recipe says them. No probe is run of a teacher of shapes
+    alone, nor for a device that is not here: `speed` is the FLOP/s to assume then.
 
     Raises:
         InputError: the recipe does not say how large the network is.
     """
-    train, shapes = recipe.train, untrained(recipe, classes) if teacher is None else shapes_of(teacher)
-    cost = count(shapes, train.batch_size)
-    kind = torch.device(device or torch.accelerator.current_accelerator() or "cpu").type
-    if probe and cost["flops"]["forward"] <= LARGEST_PROBED:
-        real = untrained(recipe, classes, "cpu") if teacher is None else with_w(teacher)
+    train, lora = recipe.train, recipe.student.lora
+    shapes = untrained(recipe, classes) if teacher is None else shapes_of(teacher, lora)
+    cost = count(shapes, train.batch_size, train.gradient_checkpointing)
+    here = torch.device(torch.accelerator.current_accelerator() or "cpu").type
+    kind = torch.device(device).type if device else here
+    known = kind in (here, "cpu") and (teacher is None or not on_meta(teacher))
+    if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
+        real = untrained(recipe, classes, "cpu") if teacher is None else with_w(teacher, lora)
+        if train.gradient_checkpointing:
+            checkpoint_blocks(real.denoiser.network)
         rates: dict[str, Any] = measure(real, torch.device(kind), cost["flops"]["trained"], train.batch_size, train.precision)
     else:
         speed = speed or ASSUMED_SPEED.get(kind, 1e11)
@@ -49,16 +63,54 @@ def plan(
     stages = []
     for name, updates, calls in stages_of(recipe, teacher is not None):
         examples = updates * batch * processes
-        frozen = 0 if teacher is None else size_of(teacher.denoiser.network) if name == "stage-one" else cost["bytes"]
+        frozen = 0 if teacher is None else frozen_bytes(teacher, cost, name == "stage-one", lora is not None)
         stages.append({
             "name": name, "updates": updates, "batch_size": batch * processes,
             "evaluations": {"forward": calls * examples, "trained": examples, "total": (calls + 1) * examples},
             "seconds": updates * batch * (calls * rates["forward"] + rates["trained"]), "memory": memory(cost, frozen),
         })  # fmt: skip
     return {
-        "parameters": cost["parameters"], "flops": cost["flops"], "rates": rates, "device": kind, "processes": processes,
+        "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind, "processes": processes,
         "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
+
+
+def planned_teacher(recipe: Recipe) -> Model:
+    """The teacher that `distill` would open; where its weights are not here, of shapes alone, and nothing but configs is downloaded.
+
+    Without a teacher in the recipe, the one that `teach` would make by it.
+
+    Raises:
+        InputError: neither a teacher nor what a new one's data is like, or a folder or hub id that cannot be read.
+    """
+    path = recipe.teacher.path
+    if path is None:
+        return untrained(recipe, None) if recipe.data.size or recipe.data.name else teacher_of(None, None)
+    if Path(path).is_dir():
+        folder = Path(path)
+    elif bundled(f"{path}-teacher").is_dir() or Path(path).exists() or not HUB_ID.fullmatch(path):
+        return teacher_of(path, None, recipe.teacher)
+    else:
+        folder = configs_of(path, recipe.teacher.revision)
+    plain = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
+    return meta_model(folder) if plain and weightless(folder) else teacher_of(folder, None, recipe.teacher)
+
+
+def configs_of(hub_id: str, revision: str | None) -> Path:
+    """The folder of a hub repository's configs, downloaded, and of whatever else of it is here already.
+
+    Raises:
+        InputError: no such repository, or no connection.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=CONFIGS))
+    except Exception as error:  # the hub's own kinds of error are many: no repository, no connection, gated, offline
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"the configs of '{hub_id}' cannot be had: {reason}; name a folder that holds them: --teacher FOLDER"
+        ) from error
 
 
 def plan_text(planned: dict[str, Any]) -> str:
@@ -70,8 +122,10 @@ def plan_text(planned: dict[str, Any]) -> str:
         else f"for {short(rates['speed'])}FLOP/s, not measured"
     )
     parts = max((stage["memory"] for stage in stages), key=lambda memory: memory["total"])
+    trained = planned["trained_parameters"]
+    part = "" if trained == planned["parameters"] else f", {short(trained)} of them trained"
     lines = [
-        f"network   {short(planned['parameters'])} parameters; {short(flops['forward'])}FLOP an evaluation, "
+        f"network   {short(planned['parameters'])} parameters{part}; {short(flops['forward'])}FLOP an evaluation, "
         f"{short(flops['trained'])}FLOP with its gradient",
         f"memory    about {short(planned['memory'], 1024)}B: "
         + ", ".join(f"{key} {short(value, 1024)}B" for key, value in parts.items() if value and key != "total"),
@@ -120,9 +174,9 @@ def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Mode
         InputError: the recipe does not say the size and channels of its images, or no number of classes is given.
     """
     known = BUILT_IN.get(recipe.data.name or "", (None, None, None))
-    names = recipe.data.classes
+    names, labels = recipe.data.classes, recipe.network.num_class_embeds
     given = {
-        "classes": classes or (len(names) if names else None),
+        "classes": classes or (len(names) if names else labels and labels - 1),
         "data.size": recipe.data.size,
         "data.channels": recipe.data.channels,
     }
@@ -136,26 +190,40 @@ def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Mode
     return model
 
 
-def shapes_of(teacher: Model) -> Model:
+def shapes_of(teacher: Model, lora: LoraSettings | None = None) -> Model:
     """The teacher's student with a network of shapes alone; the teacher's weights are neither copied nor touched."""
     network = teacher.denoiser.network
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in network.parameters()}
     memo |= {id(b): b.to("meta") for b in network.buffers()}
     with torch.device("meta"):
-        return with_w(replace(teacher, denoiser=replace(teacher.denoiser, network=copy.deepcopy(network, memo))))
+        made = with_w(replace(teacher, denoiser=replace(teacher.denoiser, network=copy.deepcopy(network, memo))), lora)
+    made.denoiser.network.to("meta")  # where adapters may have been made elsewhere
+    return made
 
 
-def with_w(teacher: Model) -> Model:
-    """The teacher's student, untrained."""
+def with_w(teacher: Model, lora: LoraSettings | None = None) -> Model:
+    """The teacher's student, untrained, with adapters where they are wanted."""
     with torch.random.fork_rng(devices=[]):
-        network = teacher.family.student_of(teacher.denoiser.network).eval()
+        if lora is None:
+            network = teacher.family.student_of(teacher.denoiser.network).eval()
+        else:
+            network = lora_student(teacher.denoiser.network, teacher.family, lora, 0)
     return replace(
         teacher, info=teacher.info.model_copy(update={"kind": "student"}), denoiser=replace(teacher.denoiser, network=network)
     )
 
 
+def frozen_bytes(teacher: Model, cost: dict[str, Any], first: bool, lora: bool) -> int:
+    """Bytes of a stage's teacher that are not its student's too: with adapters, only what the last stage trained."""
+    if lora:
+        return 0 if first else cost["trained_bytes"]
+    return size_of(teacher.denoiser.network) if first else cost["bytes"]
+
+
 def memory(cost: dict[str, Any], teacher: int) -> dict[str, int]:
     """Bytes on each device, by what holds them; activations as in float32, of which mixed precision keeps less."""
-    parts = {key: times * cost["bytes"] for key, times in (("weights", 1), ("gradients", 1), ("moments", 2), ("average", 1))}
+    parts = {"weights": cost["bytes"]} | {
+        key: times * cost["trained_bytes"] for key, times in (("gradients", 1), ("moments", 2), ("average", 1))
+    }
     parts |= {"teacher": teacher, "activations": cost["activations"]}
     return parts | {"total": sum(parts.values())}

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,7 +33,8 @@ def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
 def _section(location: tuple[Any, ...]) -> type[BaseModel]:
     section: Any = Recipe
     for part in location:
-        section = section.model_fields[part].annotation
+        kind = section.model_fields[part].annotation
+        section = next((known for known in get_args(kind) if isinstance(known, type) and issubclass(known, BaseModel)), kind)
     return section
 
 
@@ -60,15 +61,21 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     section, _, name = key.partition(".")
     if not name or section not in Recipe.model_fields:
         raise InputError(f"--set {key}: a key is section.name; {nearest(section, Recipe.model_fields)}")
-    values.setdefault(section, {})[name] = value
+    place = values.setdefault(section, {})
+    *tables, name = name.split(".")
+    for table in tables:  # "student.lora.rank"
+        inner = dict(place[table]) if isinstance(place.get(table), dict) else {}
+        place[table] = inner
+        place = inner
+    place[name] = value
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe are relative to the working folder, else to the recipe's own."""
-    for section in ("teacher", "data"):
-        path = values.get(section, {}).get("path") if isinstance(values.get(section), dict) else None
+    for section, key in (("teacher", "path"), ("data", "path"), ("data", "prompts"), ("data", "cache")):
+        path = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
         if isinstance(path, str) and not Path(path).exists() and (folder / path).exists():
-            values[section]["path"] = str(folder / path)
+            values[section][key] = str(folder / path)
 
 
 def shipped_recipes() -> dict[str, Path]:

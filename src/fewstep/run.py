@@ -3,16 +3,37 @@
 from pathlib import Path
 from typing import Any
 
-from fewstep.data import open_data
+from fewstep.cache import CachedData
 from fewstep.denoiser import Denoiser
 from fewstep.distillation import distill_model, teacher_around, train_teacher
-from fewstep.encoding import encoded
 from fewstep.errors import InputError
+from fewstep.examples import ToCache, free, open_examples, prepared, to_cache
 from fewstep.folder import open_model
+from fewstep.lora import has_adapters
 from fewstep.model import Model
 from fewstep.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
 from fewstep.settings import TeacherSettings
 from fewstep.training import Trainer
+
+
+def write_cache(
+    recipe: str | Path | Recipe | None,
+    out: str | Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    device: str | None = None,
+    quiet: bool = False,
+) -> CachedData:
+    """Write what the recipe's teacher is distilled on, encoded, into the folder `out`. The same call resumes and mends.
+
+    Raises:
+        InputError: recipe, teacher or data cannot be used, the folder holds something else, or the disk is full.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    if settings.data.cache is not None:
+        raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
+    model = teacher_of(settings.teacher.path, None, settings.teacher)
+    return to_cache(settings, model).written(Path(out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -88,23 +109,21 @@ def distill(
         else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     )
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    examples = encoded(data if hasattr(data, "batch") else open_examples(settings, model), model)
-    check_match(model, examples)
+    examples = prepared(data, settings, model)
+    if not isinstance(examples, ToCache):
+        check_match(model, examples)
     run = open_run(out, settings)
+    if isinstance(examples, ToCache):
+        examples = examples.written(run / "cache", settings, device, quiet)
+        check_match(model, examples)
+    if isinstance(examples, CachedData):
+        free(model)
     trainer = Trainer(run, examples, settings.train, device, quiet)
     try:
-        return list(distill_model(settings, model, examples, trainer).values())[len(settings.stage_two.ladder) - 1]
+        name, student = list(distill_model(settings, model, examples, trainer).items())[len(settings.stage_two.ladder) - 1]
+        return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
     finally:
         trainer.close()
-
-
-def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
-    """The recipe's data, of the teacher's size and channels where the recipe leaves them open."""
-    settings = recipe.data.model_dump()
-    if teacher is not None:
-        size, channels = (teacher.info.image_size, 3) if teacher.info.image_size else (teacher.info.size, teacher.info.channels)
-        settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
-    return open_data(**settings, seed=recipe.train.seed)
 
 
 def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None) -> Model:

@@ -30,9 +30,17 @@ class DataSettings(Section):
     channels: Literal[1, 3] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    caption_column: str | None = None  # of text; without it a column with a usual name (text, caption, ...) is looked for
     classes: tuple[str, ...] | None = None  # names, where the data has numbers alone
     streaming: bool = False
     flip: bool = False  # mirror half of the images
+    prompts: str | None = None  # a text file, one prompt a line: no images; the teacher's own guided samples stand in for them
+    samples_per_prompt: Annotated[int, Field(ge=1, le=10_000)] = 1
+    sampling_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 32  # DDIM steps of each such sample
+    cache: str | None = None  # a folder that `fewstep cache` wrote; without it RUN/cache is written first
+    on_the_fly: bool = False  # encode (or sample) in every update instead of caching
+    encode_batch: Annotated[int, Field(ge=1, le=4096)] = 8  # pictures or prompts at a time, while encoding
+    shard_size: Annotated[int, Field(ge=1, le=1 << 20)] = 256  # examples in each file of a cache
 
 
 class ProcessSettings(Section):
@@ -51,6 +59,18 @@ class NetworkSettings(Section):
     attention_head_dim: Annotated[int, Field(ge=1, le=256)] = 8
     mid_block_type: Literal["UNetMidBlock2D", "none"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...] | None = (
+        None  # Attn: with self-attention; None: none has it
+    )
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    num_class_embeds: Annotated[int, Field(ge=2, le=1 << 20)] | None = None  # classes + 1; None: as the data has
+
+    @model_validator(mode="after")
+    def _one_a_level(self) -> "NetworkSettings":
+        levels, kinds = len(self.block_out_channels), self.down_block_types
+        if kinds is not None and len(kinds) != levels:
+            raise ValueError(f"{len(kinds)} down_block_types for {levels} block_out_channels; give one for each")
+        return self
 
 
 class TeachSettings(Section):
@@ -62,10 +82,19 @@ class TeachSettings(Section):
     weighting: Weighting = "snr_plus_one"
 
 
+class LoraSettings(Section):
+    """A student of adapters on the teacher's frozen weights; see docs/lora.md."""
+
+    rank: Annotated[int, Field(ge=1, le=8192)] = 64
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 64.0  # the adapters count alpha / rank
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # ends of layers' names; None: what suits the network
+
+
 class StudentSettings(Section):
     guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
     prediction: Literal["same", "v", "x", "eps"] = "v"
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
+    lora: LoraSettings | None = None  # None: the whole network is trained
 
     @model_validator(mode="after")
     def _ordered(self) -> "StudentSettings":
@@ -81,7 +110,14 @@ class StageOneSettings(Section):
     weighting: Weighting = "snr_plus_one"
     times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of examples that start from the teacher's guided samples
+    weights_per_example: Annotated[int, Field(ge=1, le=64)] = 1  # guidance weights that share one evaluation of the teacher
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> "StageOneSettings":
+        if self.weights_per_example > 1 and self.guided_inputs:
+            raise ValueError("guided_inputs come with a weight of their own; set weights_per_example to 1, or guided_inputs to 0")
+        return self
 
 
 class StageTwoSettings(Section):
@@ -136,6 +172,7 @@ class TrainSettings(Section):
     log_every: Annotated[int, Field(ge=1)] = 25
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     compile: bool = False
+    gradient_checkpointing: bool = False  # a third more computation, and a small part of the memory for activations
 
 
 class EvaluateSettings(Section):
@@ -163,3 +200,10 @@ class Recipe(Section):
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _weights_fit_the_batch(self) -> "Recipe":
+        weights, size = self.stage_one.weights_per_example, self.train.batch_size
+        if size % weights:
+            raise ValueError(f"stage_one.weights_per_example {weights} does not divide train.batch_size {size}; change one of them")
+        return self

@@ -8,8 +8,8 @@ from fewstep.folder import INFO, bundled, open_model
 from fewstep.recipe import load_recipe, shipped_recipes
 
 
-def describe(path: str) -> dict[str, Any]:
-    """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is.
+def describe(path: str, **training: Any) -> dict[str, Any]:
+    """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is. `training` as for `describe_model`.
 
     Raises:
         InputError: it is none of these.
@@ -17,34 +17,44 @@ def describe(path: str) -> dict[str, Any]:
     here = Path(path)
     if not here.exists():
         if bundled(f"{path}-teacher").is_dir():
-            return describe_model(bundled(f"{path}-teacher"))
+            return describe_model(bundled(f"{path}-teacher"), **training)
         if path in shipped_recipes():
             return describe_recipe(shipped_recipes()[path])
         raise InputError(
             f"'{path}' is neither a file, a folder, nor a shipped name; shipped: {', '.join(sorted(shipped_recipes()))}"
         )
     if here.is_dir() and ((here / INFO).is_file() or (here / "model_index.json").is_file()):
-        return describe_model(here)
+        return describe_model(here, **training)
     if here.is_dir() and (here / "recipe.toml").is_file():
         return describe_run(here)
     return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
 
 
-def describe_model(folder: Path) -> dict[str, Any]:
-    """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average."""
-    model = open_model(folder)
+def describe_model(folder: Path, **training: Any) -> dict[str, Any]:
+    """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average.
+
+    Of a folder that holds configs alone, and where something of `training` is given (`sizing.size_up`), also what its distillation takes.
+    """
+    from fewstep.cost import meta_model, weightless
+    from fewstep.sizing import size_up
+
+    bare = not (folder / INFO).is_file() and weightless(folder)
+    model = meta_model(folder) if bare else open_model(folder)
     info = model.info
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     facts = info.model_dump(mode="json", exclude={"format", "process"}) | {"process": info.process["name"]}
     evaluations = "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step"
     memory = {"weights": 4 * parameters, "training": 4 * 5 * parameters}  # weights, gradients, two moments, the average
+    asked = {key: value for key, value in training.items() if value is not None}
     return {
         "what": "model",
         "path": str(folder),
+        **({"weights": "not here: of the configs alone"} if bare else {}),
         **facts,
         "parameters": parameters,
         "memory_bytes": memory,
         "evaluations": evaluations,
+        **(size_up(model, **asked) if bare or asked else {}),
     }
 
 
@@ -70,13 +80,12 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 def describe_recipe(path: Path) -> dict[str, Any]:
     """Facts about a recipe: its settings and the cost of distilling by it."""
-    from fewstep.plan import plan
-    from fewstep.run import teacher_of
+    from fewstep.plan import plan, planned_teacher
 
     recipe = load_recipe(path)
     facts = {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json")}
     try:
-        return facts | {"cost": plan(recipe, teacher_of(recipe.teacher.path, None) if recipe.teacher.path else None)}
+        return facts | {"cost": plan(recipe, planned_teacher(recipe) if recipe.teacher.path else None)}
     except InputError as error:  # neither a teacher nor what a new one's data is like
         return facts | {"cost": None, "cost_unknown": str(error)}
 
@@ -112,11 +121,22 @@ def describe_text(facts: dict[str, Any]) -> str:
 def readable(key: str, value: Any) -> str:
     """A value as a person reads it."""
     if key == "memory_bytes":
-        return ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in value.items())
+        return ", ".join(f"{name} {mass(size)}" for name, size in value.items())
+    if key == "activations_of_one_image":
+        return mass(value)
+    if key == "seconds":
+        from fewstep.plan import about
+
+        return f"({about(value)})"
     if key == "history":
         return "; ".join(f"{h['stage']}: {h['updates']:,} updates of {h['batch_size']}, loss {h['loss']:.4g}" for h in value)
     if isinstance(value, dict):
-        return ", ".join(f"{name} {readable('', inner)}" for name, inner in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {readable(name, inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def mass(size: float) -> str:
+    """Bytes as "3.1 MB" or "12.5 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -95,6 +95,27 @@ def digits() -> Source:
     return in_memory("digits", "digits", pixels, labels.tolist(), tuple("0123456789"))
 
 
+def arrays_of(path: Path, wanted: set[str], limit: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the wanted arrays that an .npz has, and the names of all that it has.
+
+    Raises:
+        InputError: the file is damaged, pickled or too large.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged path open
+            found = list(file.files)
+            for key in wanted & set(found):
+                check_memory(file.zip.getinfo(f"{key}.npy").file_size, limit)
+                arrays[key] = file[key]
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, lzma, struct, EOFError, ValueError for pickles, AttributeError for a bare .npy
+        kind = "not a zip archive" if not zipfile.is_zipfile(path) else " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as an .npz ({kind}): write it anew with numpy.savez, without objects") from error
+    return arrays, found
+
+
 def npz(path: Path, classes: tuple[str, ...] | None, limit: int) -> Source:
     """The arrays of an .npz: `images` (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w); `labels` (n,) integers; perhaps `classes`.
 
@@ -103,18 +124,7 @@ def npz(path: Path, classes: tuple[str, ...] | None, limit: int) -> Source:
     Raises:
         InputError: the file is damaged, pickled or too large, or an array is missing or of the wrong shape, type or range.
     """
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged path open
-            found = list(file.files)
-            for key in {"images", "labels", "classes"} & set(found):
-                check_memory(file.zip.getinfo(f"{key}.npy").file_size, limit)
-                arrays[key] = file[key]
-    except InputError:
-        raise
-    except Exception as error:  # zipfile, lzma, struct, EOFError, ValueError for pickles, AttributeError for a bare .npy
-        kind = "not a zip archive" if not zipfile.is_zipfile(path) else " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as an .npz ({kind}): write it anew with numpy.savez, without objects") from error
+    arrays, found = arrays_of(path, {"images", "labels", "classes"}, limit)
     for key in ("images", "labels"):
         if key not in arrays:
             raise InputError(f"{path} has no array '{key}' (it has: {', '.join(found) or 'none'}): add it with numpy.savez")
@@ -175,6 +185,24 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def of_split(folder: Path, pictures: list[Path], split: str, depth: int) -> tuple[Path, list[Path]]:
+    """The folder and the pictures of a split, where all pictures lie in such folders, `depth` names deep at least; else all of them.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    names = {alias for aliases in SPLITS.values() for alias in aliases}
+    if all(len(file.parts) >= depth and file.parts[0] in names for file in pictures):
+        here = sorted({file.parts[0] for file in pictures})
+        chosen = next((name for name in SPLITS.get(split, (split,)) if name in here), None)
+        if chosen is None:
+            raise InputError(f"{folder} has no split '{split}': set data.split to one of {', '.join(here)}")
+        return folder / chosen, [file.relative_to(chosen) for file in pictures if file.parts[0] == chosen]
+    if split != "train":
+        raise InputError(f"{folder} has no splits, so no '{split}': give the folder of that split as data.path")
+    return folder, pictures
+
+
 def class_folders(folder: Path, files: list[Path], split: str, report: Callable[[str], None]) -> Source:
     """Pictures in one sub-folder a class, at any depth, or in such a folder for each split; labels follow the sorted names.
 
@@ -184,16 +212,7 @@ def class_folders(folder: Path, files: list[Path], split: str, report: Callable[
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     if not pictures:
         raise InputError(f"{folder} holds no pictures ({len(files)} other files): put the pictures of each class in a sub-folder")
-    names = {alias for aliases in SPLITS.values() for alias in aliases}
-    if all(len(file.parts) > 2 and file.parts[0] in names for file in pictures):
-        here = sorted({file.parts[0] for file in pictures})
-        chosen = next((name for name in SPLITS.get(split, (split,)) if name in here), None)
-        if chosen is None:
-            raise InputError(f"{folder} has no split '{split}': set data.split to one of {', '.join(here)}")
-        pictures = [file.relative_to(chosen) for file in pictures if file.parts[0] == chosen]
-        folder = folder / chosen
-    elif split != "train":
-        raise InputError(f"{folder} has no splits, so no '{split}': give the folder of that split as data.path")
+    folder, pictures = of_split(folder, pictures, split, depth=3)
     if outside := [file for file in pictures if len(file.parts) == 1]:
         if len(outside) == len(pictures):
             raise InputError(

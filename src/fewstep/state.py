@@ -43,23 +43,28 @@ def learning_rate_factor(schedule: str, update: int, updates: int, warmup: int) 
     return rise * fall
 
 
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes: all, or of a LoRA student its adapters and its layer for w."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
 class Ema:
-    """Exponential moving average of a network's parameters, with a decay that grows to `decay` as the average fills."""
+    """Exponential moving average of a network's trained parameters, with a decay that grows to `decay` as the average fills."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.average = [p.detach().clone() for p in network.parameters()]
+        self.average = [p.detach().clone() for p in trained(network).values()]
 
     @torch.no_grad()
     def update(self, network: nn.Module, update: int) -> None:
         """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
         decay = min(self.decay, (1 + update) / (10 + update))
-        torch._foreach_lerp_(self.average, list(network.parameters()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(self.average, list(trained(network).values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Put the average into the network."""
-        torch._foreach_copy_(list(network.parameters()), self.average)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_copy_(list(trained(network).values()), self.average)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class State:
@@ -67,11 +72,11 @@ class State:
 
     def __init__(self, stage: "Schedule", network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
-        self.names = [name for name, _ in network.named_parameters()]
+        self.names = list(trained(network))
         self.update, self.skipped, self.streak, self.rate, self.loss = 0, 0, 0, 0.0, float("nan")
         self.ema = Ema(network, settings.ema)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+            trained(network).values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
         )
         compiled: Any = torch.compile(network) if settings.compile else network
         self.wrapped, prepared = accelerator.prepare(compiled, optimizer)
@@ -111,8 +116,9 @@ class State:
         return self.loss
 
     def checkpoint(self) -> Checkpoint:
-        """A whole copy of the state."""
-        tensors = {f"network/{key}": value for key, value in self.network.state_dict().items()}
+        """A whole copy of the state, without weights that are not trained."""
+        frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
+        tensors = {f"network/{key}": value for key, value in self.network.state_dict().items() if key not in frozen}
         tensors |= {f"ema/{name}": value for name, value in zip(self.names, self.ema.average, strict=True)}
         tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(self.optimizer, self.names).items()}
         scaler = self.accelerator.scaler
@@ -121,9 +127,10 @@ class State:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this stage."""
-        self.network.load_state_dict(checkpoint.part("network"))
+        frozen = {name: p for name, p in self.network.named_parameters() if not p.requires_grad}
+        self.network.load_state_dict(frozen | checkpoint.part("network"))
         averages = checkpoint.part("ema")
-        self.ema.average = [averages[name].to(p.device) for name, p in self.network.named_parameters()]
+        self.ema.average = [averages[name].to(p.device) for name, p in trained(self.network).items()]
         restore_optimizer(self.optimizer, self.names, checkpoint.part("optimizer"))
         self.update, self.skipped, self.loss = (checkpoint.values[key] for key in ("update", "skipped", "loss"))
         if self.accelerator.scaler and checkpoint.values["scaler"]:

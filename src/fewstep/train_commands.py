@@ -7,6 +7,15 @@ import typer
 
 from fewstep.options import Device, DryRun, Out, Seed, Set, app, changes_of, pair, say
 
+Teacher = Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")]
+DataPath = Annotated[str | None, typer.Option("--data", help="Image folder, .npz, or anything that datasets opens.")]
+PromptFile = Annotated[str | None, typer.Option("--prompts", help="Text file, one prompt a line: train without images.")]
+
+
+def prompts_of(prompts: str | None) -> dict[str, Any]:
+    """The recipe's change that --prompts asks for."""
+    return {} if prompts is None else {"data.prompts": prompts}
+
 
 @app.command(epilog="Example:  fewstep quickstart --out runs/quickstart")
 def quickstart(out: Out = Path("runs/quickstart"), settings: Set = None, seed: Seed = None, device: Device = None) -> None:
@@ -39,12 +48,34 @@ def teach(
 
     chosen = load_recipe(recipe, changes_of(settings, seed))
     if dry_run:
-        return print_plan(chosen, teaching=True)
+        return print_plan(chosen, teaching=True, device=device)
     from fewstep.run import teach
 
     teach(chosen, out, device=device)
     print(out / "teacher")
     return None
+
+
+@app.command(
+    epilog="Example:  fewstep cache mine.toml --out caches/mine    (then: fewstep distill mine.toml --set data.cache=caches/mine)"
+)
+def cache(
+    out: Out,
+    recipe: Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")] = None,
+    teacher: Teacher = None,
+    data: DataPath = None,
+    prompts: PromptFile = None,
+    settings: Set = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Encode what a teacher is distilled on, once: latents and text embeddings, in shards that distill reads."""
+    from fewstep.recipe import arguments, load_recipe
+    from fewstep.run import write_cache
+
+    changes = arguments(recipe, teacher, data, None, None) | prompts_of(prompts) | changes_of(settings, seed)
+    written = write_cache(load_recipe(recipe, changes), out, device=device)
+    print(f"{out}: {len(written)} examples in {len(written.shards)} shards")
 
 
 @app.command(
@@ -54,8 +85,9 @@ def teach(
 def distill(
     out: Out,
     recipe: Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")] = None,
-    data: Annotated[str | None, typer.Option(help="Image folder, .npz, or anything that datasets opens.")] = None,
+    teacher: Teacher = None,
+    data: DataPath = None,
+    prompts: PromptFile = None,
     steps: Annotated[int | None, typer.Option(help="Step count of the last student.")] = None,
     guidance_scale: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Range of guidance scales that the student serves.")
@@ -69,10 +101,10 @@ def distill(
     from fewstep.recipe import arguments, load_recipe
 
     scales = pair(guidance_scale) if guidance_scale else None
-    changes = arguments(recipe, teacher, data, steps, scales) | changes_of(settings, seed)
+    changes = arguments(recipe, teacher, data, steps, scales) | prompts_of(prompts) | changes_of(settings, seed)
     chosen = load_recipe(recipe, changes)
     if dry_run:
-        return print_plan(chosen, teaching=False)
+        return print_plan(chosen, teaching=False, device=device)
     from fewstep.run import distill
 
     distill(recipe=chosen, out=out, device=device)
@@ -81,16 +113,18 @@ def distill(
     return None
 
 
-def print_plan(recipe: Any, teaching: bool) -> None:
-    """The resolved recipe, and what it will cost."""
-    from fewstep.plan import plan, plan_text
+def print_plan(recipe: Any, teaching: bool, device: str | None = None) -> None:
+    """The resolved recipe, and what it will cost; `device` may be of a kind that is not here."""
+    from fewstep.plan import plan, plan_text, planned_teacher
     from fewstep.recipe import to_toml
-    from fewstep.run import open_examples, teacher_of
+    from fewstep.run import open_examples
 
     print(to_toml(recipe))
-    if teaching:
+    if not teaching:
+        print(plan_text(plan(recipe, planned_teacher(recipe), device=device)))
+    elif recipe.data.path or recipe.data.name:
         data = open_examples(recipe)
         known = recipe.data.model_copy(update={"size": data.size, "channels": data.channels})
-        print(plan_text(plan(recipe.model_copy(update={"data": known}), None, classes=len(data.classes))))
+        print(plan_text(plan(recipe.model_copy(update={"data": known}), None, classes=len(data.classes), device=device)))
     else:
-        print(plan_text(plan(recipe, teacher_of(recipe.teacher.path, None))))
+        print(plan_text(plan(recipe, None, device=device)))

@@ -58,15 +58,30 @@ class Stage:
     dropout: bool = False  # a student is trained without
 
 
+def check_device(device: str | None) -> None:
+    """Raises InputError where there is no such device here."""
+    here = getattr(torch.accelerator.current_accelerator(), "type", "cpu")
+    if device not in (None, "cpu") and torch.device(device).type != here:
+        raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+
+
+def checkpoint_blocks(network: Any) -> None:
+    """Let the network's blocks be computed again for the gradient, in place of keeping what they computed.
+
+    Raises:
+        InputError: it is no network of diffusers, or one that cannot.
+    """
+    if not getattr(network, "_supports_gradient_checkpointing", False):
+        raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
+    network.enable_gradient_checkpointing()
+
+
 class Trainer:
     """Runs stages in a run folder: checkpoints, resumption, progress, interruption."""
 
     def __init__(self, run: Path, data: Examples, settings: TrainSettings, device: str | None = None, quiet: bool = False) -> None:
         self.run, self.data, self.settings = run, data, settings
-        if device not in (None, "cpu") and torch.device(device).type != getattr(
-            torch.accelerator.current_accelerator(), "type", "cpu"
-        ):
-            raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+        check_device(device)
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
@@ -94,6 +109,8 @@ class Trainer:
             InputError: ten updates in a row were not finite; the last good state is saved.
         """
         network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
+        if self.settings.gradient_checkpointing:
+            checkpoint_blocks(network)
         state = State(stage, network, self.settings, self.accelerator)
         checkpoint = load_checkpoint(self._checkpoint_path)
         if checkpoint is not None and checkpoint.values["stage"] == stage.name:

@@ -44,9 +44,18 @@ def sample(
     print(write_samples(out, opened.without(negative_prompt), condition, wanted, choices, batch_size, raw))
 
 
-@app.command(epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/")
+@app.command(
+    epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/    "
+    "fewstep show configs-of-a-pipeline/ --images-per-second 40"
+)
 def show(
     path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, or data; or a shipped name.")],
+    images_per_second: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Of a teacher: images that one device trains its network on; tells the time of distilling."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images an update, for that. [default: 128]")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Devices of sharded training. [default: 8]")] = None,
     as_json: AsJson = False,
     seed: Seed = None,
     device: Device = None,
@@ -54,7 +63,7 @@ def show(
     """Say what a model, run, recipe or data folder is, with its memory and cost."""
     from fewstep.show import describe, describe_text
 
-    found = describe(path)
+    found = describe(path, images_per_second=images_per_second, batch_size=batch_size, devices=devices)
     print(json.dumps(found, indent=1) if as_json else describe_text(found))
 
 

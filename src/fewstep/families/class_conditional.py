@@ -34,13 +34,28 @@ class ClassConditional(Labelled):
         check_teacher(config, folder)
         super().check(folder, config)
 
-    def build(self, *, classes: int, size: int, channels: int, **settings: Any) -> UNet2DConditionModel:
-        """A new teacher network; `settings` are config keys of UNet2DConditionModel.
+    def build(
+        self,
+        *,
+        classes: int,
+        size: int,
+        channels: int,
+        num_class_embeds: int | None = None,
+        down_block_types: tuple[str, ...] | None = None,
+        **settings: Any,
+    ) -> UNet2DConditionModel:
+        """A new teacher network; `settings` are config keys of UNet2DConditionModel, whose way up mirrors its way down.
 
         Raises:
-            InputError: the size is not divisible by the network's total downscaling, or diffusers refuses the config.
+            InputError: the size is not divisible by the network's total downscaling, the classes are not as many as `num_class_embeds`
+                says, or diffusers refuses the config.
         """
         blocks = len(settings["block_out_channels"])
+        if num_class_embeds not in (None, classes + 1):
+            raise InputError(
+                f"network.num_class_embeds is {num_class_embeds}, and the data has {classes} classes; set it to {classes + 1}, or leave it out"
+            )
+        down = down_block_types or ("DownBlock2D",) * blocks
         if size % 2 ** (blocks - 1):
             raise InputError(
                 f"data.size {size} is not divisible by {2 ** (blocks - 1)}, as {blocks} levels of network.block_out_channels need"
@@ -50,8 +65,8 @@ class ClassConditional(Labelled):
                 sample_size=size,
                 in_channels=channels,
                 out_channels=channels,
-                down_block_types=("DownBlock2D",) * blocks,
-                up_block_types=("UpBlock2D",) * blocks,
+                down_block_types=down,
+                up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(down)),
                 num_class_embeds=classes + 1,
                 cross_attention_dim=8,  # nothing attends to text here; the config wants a number
                 **settings,

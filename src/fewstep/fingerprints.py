@@ -1,0 +1,34 @@
+"""Fingerprints of files and folders: what a cache was made of, known again without reading terabytes."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+WHOLE = 16 * 2**20  # bytes up to which a file is read whole
+BLOCKS, BLOCK = 64, 64 * 2**10  # of a larger one, so many blocks of so many bytes
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's size and content; of a large file, of 64 blocks spread over it from its first byte to its last."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size} ".encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+        else:
+            for k in range(BLOCKS):
+                file.seek((size - BLOCK) * k // (BLOCKS - 1))
+                digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def of_files(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 of the names and fingerprints of files, given relative to the folder, in any order; where it lies does not matter."""
+    lines = sorted(f"{file.as_posix()} {of_file(folder / file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def whole(path: Path) -> str:
+    """SHA-256 of all of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
