@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.condition import Condition, split, to
 from fewstep.errors import InputError, nearest
 from fewstep.guidance import weight_of
 from fewstep.model import Model, Samples
@@ -96,7 +97,7 @@ def times_of(scheduler: Any, process: Process, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def solve(name: str, estimate: Any, z: Tensor, steps: int, condition: Tensor, w: Tensor | None, process: Process) -> Tensor:
+def solve(name: str, estimate: Any, z: Tensor, steps: int, condition: Condition, w: Tensor | None, process: Process) -> Tensor:
     """Samples (b, ...) from noise z (b, ...) by a stock scheduler and a clean estimate X(z, t, condition, w), float64.
 
     Raises:
@@ -134,9 +135,9 @@ def prepared(name: str, process: Process, steps: int, like: Tensor) -> tuple[Any
 
 
 def sample_baseline(
-    model: Model, name: str, labels: Tensor, *, steps: int, guidance_scale: float, noise: Tensor, batch_size: int = 256
+    model: Model, name: str, condition: Condition, *, steps: int, guidance_scale: float, noise: Tensor, batch_size: int = 256
 ) -> Samples:
-    """The teacher's samples for labels (n,) from noise (n, c, h, w), drawn with a baseline's scheduler.
+    """The teacher's samples for a condition (n, ...) from noise (n, c, h, w), drawn with a baseline's scheduler.
 
     Raises:
         InputError: an unknown baseline, steps that it does not take, or a model that is no teacher.
@@ -146,9 +147,9 @@ def sample_baseline(
     denoiser, done, began = model.denoiser, [], time.perf_counter()
     guided = guidance_scale != 1
     estimate = denoiser.guided() if guided else denoiser
-    for z, label in zip(noise.split(batch_size), labels.split(batch_size), strict=True):
+    for z, part in zip(noise.split(batch_size), split(condition, batch_size), strict=True):
         w = torch.full((len(z),), weight_of(guidance_scale), device=denoiser.device) if guided else None
-        x = solve(name, estimate, z.to(denoiser.device), steps, label.to(denoiser.device), w, denoiser.process)
+        x = solve(name, estimate, z.to(denoiser.device), steps, to(part, denoiser.device), w, denoiser.process)
         done.append(x.float().cpu())
     evaluations = evaluations_of(name, steps, guidance_scale)
-    return Samples(noise, torch.cat(done), steps, name, evaluations, time.perf_counter() - began)
+    return Samples(noise, torch.cat(done), steps, name, evaluations, time.perf_counter() - began, model.decode)
