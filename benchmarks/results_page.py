@@ -96,7 +96,24 @@ def headline_table(result: Result) -> str:
     return f"{markdown(heading, speed)}\n\n{markdown(measures, quality)}"
 
 
-TABLES: dict[str, Callable[[Result], str]] = {"mixtures": mixtures_table, "headline": headline_table}
+def variants_table(result: Result) -> str:
+    """For each number of steps a row a variant: evaluations, and at each guidance scale Fréchet distance / rms to the teacher's many steps."""
+    rows, lines = result["rows"], []
+    scales = sorted({row["guidance_scale"] for row in rows})
+    order = list(dict.fromkeys(row["variant"] for row in rows))
+    for steps, name in sorted({(r["steps"], r["variant"]) for r in rows}, key=lambda k: (k[0], order.index(k[1]))):
+        cells = {r["guidance_scale"]: r for r in rows if (r["steps"], r["variant"]) == (steps, name)}
+        evaluations = max(r["evaluations"] for r in cells.values())
+        found = [f"{cells[s]['frechet']:.3f} / {cells[s]['rms_to_teacher']:.3f}" if s in cells else "" for s in scales]
+        lines.append([str(steps), f"**{name}**" if name == "ours" else name, str(evaluations), *found])
+    return markdown(["steps", "variant", "evaluations", *(f"scale {s:g}" for s in scales)], lines)
+
+
+TABLES: dict[str, Callable[[Result], str]] = {
+    "mixtures": mixtures_table,
+    "headline": headline_table,
+    "method-variants": variants_table,
+}
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:

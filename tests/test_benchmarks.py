@@ -93,6 +93,31 @@ def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_fold
     assert rows[0]["rms_to_teacher"] == 0 and 1 <= rows[1]["inception_score"] <= 10
 
 
+def test_variants_of_the_method_are_distilled_once_and_count_their_evaluations(tmp_path):
+    import method_variants
+    from results_page import variants_table
+
+    tiny = {
+        "stage_one.updates": 1,
+        "stage_two.updates": 1,
+        "stage_two.last_updates": 1,
+        "stage_two.ladder": [4, 2, 1],
+        "train.batch_size": 4,
+    }
+    names = ["ours", "stochastic", "apart"]
+    result = method_variants.run_all(tmp_path, names, samples=20, changes=tiny, device="cpu", best_steps=4)
+    assert (tmp_path / "stochastic" / "stage-one" / "unet").is_dir()  # that of `ours`
+    rows = {(r["variant"], r["steps"], r["guidance_scale"]): r for r in result["rows"]}
+    assert rows["ours", 2, 5.0]["evaluations"] == rows["stochastic", 2, 5.0]["evaluations"] == 2
+    assert rows["apart", 2, 5.0]["evaluations"] == rows["teacher", 2, 5.0]["evaluations"] == 4
+    assert rows["teacher", 4, 1.3]["rms_to_teacher"] == 0 < rows["stage one alone", 4, 1.3]["rms_to_teacher"]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/fewstep.json")}
+    assert len(before) == 8
+    method_variants.run_all(tmp_path, ["ours"], samples=20, changes=tiny, device="cpu", best_steps=4)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "| 1 | **ours** | 1 |" in variants_table(result)
+
+
 def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
     import results_page
 
