@@ -236,25 +236,6 @@ def test_stage_one_asks_the_guided_teacher_once_with_both_branches(digits, recip
     assert sizes == [(6, True, [*batch["condition"].tolist(), 10, 10, 10])]
 
 
-def test_several_weights_share_one_evaluation_of_the_teacher(digits, recipe, teacher_folder):
-    settings, teacher, sizes = recipe(stage_one__weights_per_example=3, train__batch_size=6), open_model(teacher_folder), []
-
-    def call(network, z, time, condition, w):
-        sizes.append(len(z))
-        return teacher.family.call(network, z, time, condition, w)
-
-    stage = stage_one(settings, replace(teacher, denoiser=replace(teacher.denoiser, call=call)))
-    batch = stage.draw(torch.Generator().manual_seed(0), 6)
-    batch["x"], batch["condition"] = digits.batch(0, 6)
-    batch["noise"] = torch.randn(batch["x"].shape)
-    student = student_of(settings, teacher).denoiser
-    errors = stage.error(student, batch)
-    assert sizes == [4]  # two examples, both branches
-    repeated = {key: values if key == "w" else values[:2].repeat(3, *[1] * (values.ndim - 1)) for key, values in batch.items()}
-    single = stage_one(recipe(train__batch_size=6), teacher)
-    torch.testing.assert_close(errors, single.error(student, repeated), rtol=1e-4, atol=1e-6)
-
-
 def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
     stage = stage_one(recipe(student__guidance_scale=[1.5, 4.0]), open_model(teacher_folder))
     w = stage.draw(torch.Generator().manual_seed(0), 4000)["w"]

@@ -36,8 +36,7 @@ def combine(x: Tensor, x_null: Tensor, w: Tensor) -> Tensor:
 def guided(denoiser: EstimateX, null: Callable[[Any], Any]) -> EstimateX:
     """The guided teacher X^w(z, t, c, w): both branches in one batched evaluation of twice the batch.
 
-    `null(condition)` gives the null condition of the same length. With w (m b,) for z (b, ...), m times as many as the examples, the
-    result is (m b, ...), the examples gone through m times, for the same one evaluation.
+    `null(condition)` gives the null condition of the same length.
     """
 
     def estimate(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
@@ -45,8 +44,6 @@ def guided(denoiser: EstimateX, null: Callable[[Any], Any]) -> EstimateX:
             return denoiser(z, t, condition, None)
         both = denoiser(torch.cat([z, z]), torch.cat([t, t]), join(condition, null(condition)), None)
         x, x_null = both.chunk(2)
-        if len(w) > len(x):
-            x, x_null = (x.repeat(len(w) // len(x), *[1] * (x.ndim - 1)) for x in (x, x_null))
         return combine(x, x_null, w.to(x.dtype))
 
     return estimate

@@ -110,14 +110,7 @@ class StageOneSettings(Section):
     weighting: Weighting = "snr_plus_one"
     times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of examples that start from the teacher's guided samples
-    weights_per_example: Annotated[int, Field(ge=1, le=64)] = 1  # guidance weights that share one evaluation of the teacher
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> "StageOneSettings":
-        if self.weights_per_example > 1 and self.guided_inputs:
-            raise ValueError("guided_inputs come with a weight of their own; set weights_per_example to 1, or guided_inputs to 0")
-        return self
 
 
 class StageTwoSettings(Section):
@@ -200,10 +193,3 @@ class Recipe(Section):
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-
-    @model_validator(mode="after")
-    def _weights_fit_the_batch(self) -> "Recipe":
-        weights, size = self.stage_one.weights_per_example, self.train.batch_size
-        if size % weights:
-            raise ValueError(f"stage_one.weights_per_example {weights} does not divide train.batch_size {size}; change one of them")
-        return self

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fewstep.condition import Condition, choose, take
+from fewstep.condition import Condition, choose
 from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX, draw_w
@@ -49,13 +49,7 @@ def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None) -> S
     def error(student: Denoiser, batch: Batch) -> Tensor:
         t, (x, condition, w) = batch["t"], inputs(batch)
         z = add_noise(x, batch["noise"], t, process)
-        if settings.weights_per_example > 1:  # the teacher's two branches serve several weights
-            few = len(w) // settings.weights_per_example
-            target = guided_target(guided, z[:few], t[:few], take(condition, slice(few)), w)
-            again = torch.arange(len(w), device=w.device) % few
-            z, t, condition = z[again], t[again], take(condition, again)
-        else:
-            target = guided_target(guided, z, t, condition, w)
+        target = guided_target(guided, z, t, condition, w)
         return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
 
     return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
