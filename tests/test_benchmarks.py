@@ -118,6 +118,37 @@ def test_variants_of_the_method_are_distilled_once_and_count_their_evaluations(t
     assert "| 1 | **ours** | 1 |" in variants_table(result)
 
 
+def test_the_cifar10_benchmarks_inputs(tmp_path, monkeypatch):
+    import cifar10_inputs
+    import numpy as np
+    from PIL import Image
+
+    from fewstep.extractors import open_script
+
+    torch.manual_seed(0)
+    network = cifar10_inputs.ResNet(3).eval()
+    known = {
+        f"module.{k.replace('output.', 'linear.')}": v for k, v in network.state_dict().items() if k not in ("mean", "deviation")
+    }
+    torch.save({"state_dict": known, "best_prec1": 0.0}, tmp_path / "weights.th")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), np.arange(6, dtype=np.uint8)
+    mosaic = images.reshape(2, 3, 32, 32, 3).swapaxes(1, 2).reshape(64, 96, 3)  # two rows of three
+    Image.fromarray(mosaic).save(tmp_path / "mosaic.webp", lossless=True)
+    blob = np.frombuffer((tmp_path / "mosaic.webp").read_bytes(), np.uint8)
+    np.savez(tmp_path / "train_0.npz", data=blob, offsets=np.array([0, len(blob)]), tile=np.array([32, 32, 3]), labels=labels)
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--data", str(tmp_path), "--weights", str(tmp_path / "weights.th"), "--out", str(tmp_path / "out")]
+    )
+    cifar10_inputs.main()
+    written = np.load(tmp_path / "out" / "cifar10.npz")
+    assert np.array_equal(written["images"], images) and np.array_equal(written["labels"], labels)
+    features, x = open_script(tmp_path / "out" / "resnet56.pt", 3, 32), torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(features(x).float(), network(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(features.logits(features(x)).float(), network.output(network(x)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
     import results_page
 
