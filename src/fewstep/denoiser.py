@@ -74,12 +74,14 @@ class Denoiser:
             raise InputError("this teacher has no null condition (null = None), so it cannot be guided; name its null label")
         return expand(self.null() if callable(self.null) else self.null, condition)
 
-    def guided(self, process: Process | None = None) -> EstimateX:
+    def guided(self, process: Process | None = None, null: Callable[[Any], Condition] | None = None) -> EstimateX:
         """The guided teacher X^w, both branches in one batched evaluation; asked at the times of `process` where one is given.
+
+        `null(condition)` takes the place of the teacher's own null condition.
 
         Of two processes that keep the variance the z of equal signal-to-noise ratio are the same: only the time is translated.
         """
-        estimate, own = guided(self, self.null_condition), self.process
+        estimate, own = guided(self, null or self.null_condition), self.process
         if process is None or process == own:
             return estimate
         assert isinstance(own, DiscreteBetas)

@@ -15,6 +15,8 @@ from fewstep.folder import INFO, read_info
 from fewstep.info import Info
 from fewstep.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.model import Model
+from fewstep.negative_embedding import NegativeCall, attach, open_network
+from fewstep.negatives import Negatives
 from fewstep.prediction import PREDICTIONS
 from fewstep.process import process_of, process_settings
 from fewstep.recipe import Recipe
@@ -29,7 +31,9 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer) -> Model:
     return _train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
 
 
-def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -> dict[str, Model]:
+def distill_model(
+    recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, negatives: Negatives | None = None
+) -> dict[str, Model]:
     """Stage one, the ladder of stage two, and the encoder's ladder where the recipe has one: the models by folder name.
 
     Raises:
@@ -39,19 +43,22 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer) -
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
     student = _train_or_open(
-        stage_one(recipe, _under_autocast(teacher, trainer), data), student_of(recipe, teacher), trainer, "1/2 "
+        stage_one(recipe, _under_autocast(teacher, trainer), data, negatives),
+        student_of(recipe, teacher, negatives),
+        trainer,
+        "1/2 ",
     )
     models = {"stage-one": student}
     ladder = rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
-        stage = stage_two(recipe, _under_autocast(student, trainer), steps, k, data=data)
+        stage = stage_two(recipe, _under_autocast(student, trainer), steps, k, data=data, negatives=negatives)
         position = f"2/2 rung {number}/{len(ladder)} "
         student = models[stage.name] = _train_or_open(
             stage, next_student(student, steps, recipe.stage_two.sampler), trainer, position
         )
     encoder = models["stage-one"]
     for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
-        stage = stage_two(recipe, _under_autocast(encoder, trainer), steps, k, encoder=True, data=data)
+        stage = stage_two(recipe, _under_autocast(encoder, trainer), steps, k, True, data, negatives)
         encoder = models[stage.name] = _train_or_open(stage, next_student(encoder, steps, kind="encoder"), trainer, "encoder ")
     return models
 
@@ -76,8 +83,8 @@ def teacher_around(denoiser: Denoiser, family: Family, data: Any) -> Model:
     return Model(denoiser, info, family)
 
 
-def student_of(recipe: Recipe, teacher: Model) -> Model:
-    """The teacher's conditional network with an input for w that changes nothing yet (checked).
+def student_of(recipe: Recipe, teacher: Model, negatives: Negatives | None = None) -> Model:
+    """The teacher's conditional network with an input for w, and one for negative prompts, that change nothing yet (checked).
 
     Raises:
         InputError: a network of one's own whose input for w does not start at zero.
@@ -91,7 +98,10 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
         base = name_of(recipe.teacher.path or getattr(teacher.family, "folder", None))
         network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
     denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
-    check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher)
+    if negatives is not None:
+        attach(network, teacher.family, negatives.told.shape[1])
+        denoiser = replace(denoiser, call=NegativeCall(denoiser.call))
+    check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher, negatives)
     denoiser = replace(denoiser, process=student_process(recipe, teacher))
     steps = recipe.stage_two.ladder[0] if recipe.stage_one.times == "grid" else None
     known = {
@@ -100,6 +110,7 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
         "process": process_settings(denoiser.process),
         "guidance_scale": recipe.student.guidance_scale,
         "steps": steps,
+        "negative_prompts": negatives is not None,
         "quality": {},
     }
     info = teacher.info.model_copy(update=known)
@@ -107,17 +118,18 @@ def student_of(recipe: Recipe, teacher: Model) -> Model:
 
 
 @torch.no_grad()
-def check_starts_as_teacher(student: Denoiser, teacher: Model) -> None:
-    """Before its first update the student's network says, to the bit, what the conditional teacher's says, whatever w is."""
+def check_starts_as_teacher(student: Denoiser, teacher: Model, negatives: Negatives | None = None) -> None:
+    """Before its first update the student's network says, to the bit, what the conditional teacher's says, whatever else it is told."""
     info, device = teacher.info, teacher.denoiser.device
     z = torch.randn(3, *info.shape, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)
     condition = to(teacher.example(3), device)
+    avoiding = negatives.tell(condition, torch.arange(3) % len(negatives.told)) if negatives is not None else condition
     weights = list(teacher.denoiser.network.parameters())
     asked = [p.requires_grad for p in weights]
     for p in weights:  # PyTorch folds a product by whether its weight asks for a gradient, which changes the last bits
         p.requires_grad_(True)
-    same = torch.equal(student(z, t, condition, w), teacher.denoiser(z, t, condition))
+    same = torch.equal(student(z, t, avoiding, w), teacher.denoiser(z, t, condition))
     for p, asks in zip(weights, asked, strict=True):
         p.requires_grad_(asks)
     if not same:
@@ -150,4 +162,6 @@ def _train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str =
     if has_adapters(model.denoiser.network):  # what is in memory stays, around the teacher's own weights
         load_adapters(model.denoiser.network, folder)
         return replace(model, info=read_info(folder))
-    return replace(model, denoiser=replace(model.denoiser, network=model.family.open(folder).to(device)), info=read_info(folder))
+    return replace(
+        model, denoiser=replace(model.denoiser, network=open_network(model.family, folder).to(device)), info=read_info(folder)
+    )

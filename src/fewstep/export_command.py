@@ -28,6 +28,9 @@ def export(
     format: Annotated[
         str, typer.Option("--format", help="diffusers, onnx (the network alone), or lora (of a LoRA student).")
     ] = "diffusers",
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="Bake this negative prompt in, of a student trained with student.negative_prompts.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
@@ -47,7 +50,11 @@ def export(
     with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
         opened = open_model(model, best_device(device or "cpu"), steps)
         chosen = {"guidance_scale": guidance_scale or (), "format": format, "name": push_to_hub}
-        folder = write(opened, out or Path(aside) / "model", **chosen)
+        if negative_prompt is not None and not opened.info.negative_prompts:
+            raise InputError(
+                "a negative prompt can be baked into a student alone that was distilled with student.negative_prompts = true; leave it out"
+            )
+        folder = write(opened.without(negative_prompt), out or Path(aside) / "model", **chosen)
         if out:
             print(out)
         if push_to_hub:

@@ -17,6 +17,7 @@ from fewstep.guidance import weight_of
 from fewstep.info import Info
 from fewstep.lora import merged, save_adapters
 from fewstep.model import Model
+from fewstep.negative_embedding import open_network, settled, stripped, write_layer
 from fewstep.prediction import prediction_of
 from fewstep.teachers import denoiser_of, local_folder, open_teacher
 
@@ -57,7 +58,7 @@ def open_model(
     info = read_info(folder)
     family = family_of(info.family, network, folder)
     try:
-        network = family.open(folder)
+        network = open_network(family, folder)
     except InputError:
         raise
     except Exception as error:  # whatever diffusers and safetensors raise of files that are missing, cut short or of another kind
@@ -128,11 +129,14 @@ def save_model(model: Model, folder: Path) -> Path:
     from safetensors import SafetensorError
 
     check_free(folder)
+    model = settled(model)
+    network = merged(model.denoiser.network)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
         (aside / INFO).write_text(json.dumps(model.info.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        model.family.write(merged(model.denoiser.network), model.denoiser.process, prediction_of(model.info.prediction), aside)
+        model.family.write(stripped(network), model.denoiser.process, prediction_of(model.info.prediction), aside)
+        write_layer(network, aside)
         save_adapters(model, aside)
         write_card(model, aside, folder.name)
         check_agreement(model, aside)

@@ -27,6 +27,7 @@ class Info(BaseModel):
     steps: int | None = None  # the step count that a student was trained for; None: any
     guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
     baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
+    negative_prompts: bool = False  # whether a student takes one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
     history: tuple[dict[str, Any], ...] = ()  # the stages that led here
     data: dict[str, Any] = {}

@@ -31,7 +31,11 @@ UNET = (  # what LoRAs for few steps adapt, and the time embedding, through whic
     "time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2",
 )  # fmt: skip
 ENDS = ("conv_in", "conv_out")  # of a UNet without attention besides
-INPUTS = ("time_embedding.cond_proj.weight", "w_embedding.weight")  # the layers for w
+INPUTS = (
+    "time_embedding.cond_proj.weight",
+    "w_embedding.weight",
+    "negative_embedding.weight",
+)  # layers for w and for negative prompts
 
 
 def lora_student(teacher: nn.Module, family: Family, settings: "LoraSettings", seed: int, base: str | None = None) -> nn.Module:

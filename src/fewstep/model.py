@@ -139,18 +139,14 @@ class Model:
         return self.condition(None, [str(word) for word in words], count)
 
     def without(self, negative_prompt: str | None) -> "Model":
-        """The same teacher, guided away from a prompt in place of the empty one.
+        """The same teacher, or student that learnt to take one, guided away from a prompt in place of the empty one.
 
         Raises:
-            InputError: a student, which has one branch alone, or a model without text.
+            InputError: another student, which has one branch alone, or a model without text.
         """
-        if negative_prompt is None:
-            return self
-        if self.info.kind != "teacher" or self.info.condition != "text":
-            raise InputError(
-                "a negative prompt needs the second branch that a distilled student has not; leave it out, or sample the teacher"
-            )
-        return replace(self, denoiser=replace(self.denoiser, null=self.family.null(self.info, negative_prompt)))
+        from fewstep.negative_embedding import keeping_from
+
+        return self if negative_prompt is None else keeping_from(self, negative_prompt)
 
     def example(self, n: int) -> Condition:
         """Some condition (n, ...) of the right shape, always the same."""
@@ -169,10 +165,13 @@ class Model:
         """
         if not self.info.takes_w:
             raise InputError("only a student that takes a guidance scale can have one baked in; name such a student")
+        from fewstep.negative_embedding import settled
+
         self._branches(guidance_scale)
-        network = self.family.bake(self.denoiser.network, guidance_scale)
-        info = self.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
-        return replace(self, denoiser=replace(self.denoiser, network=network), info=info)
+        plain = settled(self, plain=True)
+        network = self.family.bake(plain.denoiser.network, guidance_scale)
+        info = plain.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
+        return replace(plain, denoiser=replace(plain.denoiser, network=network), info=info)
 
     def edit(self, images: Any, wanted: Sequence[int | str], *, strength: float, **choices: Any) -> list[Any]:
         """PIL images of pictures (files, PIL images or one tensor) redrawn under labels or prompts, taken in turn; see `editing.edit`."""

@@ -20,6 +20,7 @@ from fewstep.condition import Condition, to
 from fewstep.errors import InputError
 from fewstep.guidance import weight_of
 from fewstep.model import Model
+from fewstep.negative_embedding import settled
 from fewstep.process import time_grid
 
 OPSET = 18
@@ -56,6 +57,7 @@ def write_onnx(model: Model, out: Path) -> None:
         RuntimeError: ONNX Runtime says something else than PyTorch by more than `TOLERANCE` (nothing of it is to be used).
     """
     check_installed()
+    model = settled(model, plain=True)
     model.denoiser.network.requires_grad_(False).eval()
     with without_remarks():
         try:

@@ -16,8 +16,8 @@ from fewstep.model import Model
 from fewstep.samplers import deterministic
 
 
-def read_prompts(path: str | Path) -> tuple[str, ...]:
-    """The prompts of a text file, one a line; blank lines are none.
+def read_prompts(path: str | Path, key: str = "data.prompts") -> tuple[str, ...]:
+    """The prompts of a text file, one a line; blank lines are none. `key` of the recipe names the file.
 
     Raises:
         InputError: there is no such file, it is not UTF-8, or it holds no prompt.
@@ -28,7 +28,7 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     except OSError as error:
-        raise InputError(f"prompts '{path}' cannot be read ({error.strerror}): set data.prompts to a text file") from None
+        raise InputError(f"prompts '{path}' cannot be read ({error.strerror}): set {key} to a text file") from None
     prompts = tuple(line for line in lines if line)
     if not prompts:
         raise InputError(f"{file} holds no prompt ({len(lines)} lines, all blank): write one prompt a line")

@@ -72,7 +72,13 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe are relative to the working folder, else to the recipe's own."""
-    for section, key in (("teacher", "path"), ("data", "path"), ("data", "prompts"), ("data", "cache")):
+    for section, key in (
+        ("teacher", "path"),
+        ("data", "path"),
+        ("data", "prompts"),
+        ("data", "negative_prompts"),
+        ("data", "cache"),
+    ):
         path = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
         if isinstance(path, str) and not Path(path).exists() and (folder / path).exists():
             values[section][key] = str(folder / path)

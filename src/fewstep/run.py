@@ -11,6 +11,7 @@ from fewstep.examples import ToCache, free, open_examples, prepared, to_cache
 from fewstep.folder import open_model
 from fewstep.lora import has_adapters
 from fewstep.model import Model
+from fewstep.negatives import Negatives
 from fewstep.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
 from fewstep.settings import TeacherSettings
 from fewstep.training import Trainer
@@ -116,11 +117,14 @@ def distill(
     if isinstance(examples, ToCache):
         examples = examples.written(run / "cache", settings, device, quiet)
         check_match(model, examples)
+    negatives = Negatives.of(settings, model)
     if isinstance(examples, CachedData):
         free(model)
     trainer = Trainer(run, examples, settings.train, device, quiet)
     try:
-        name, student = list(distill_model(settings, model, examples, trainer).items())[len(settings.stage_two.ladder) - 1]
+        name, student = list(distill_model(settings, model, examples, trainer, negatives).items())[
+            len(settings.stage_two.ladder) - 1
+        ]
         return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
     finally:
         trainer.close()

@@ -37,6 +37,7 @@ class DataSettings(Section):
     prompts: str | None = None  # a text file, one prompt a line: no images; the teacher's own guided samples stand in for them
     samples_per_prompt: Annotated[int, Field(ge=1, le=10_000)] = 1
     sampling_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 32  # DDIM steps of each such sample
+    negative_prompts: str | None = None  # a text file, one a line, for student.negative_prompts
     cache: str | None = None  # a folder that `fewstep cache` wrote; without it RUN/cache is written first
     on_the_fly: bool = False  # encode (or sample) in every update instead of caching
     encode_batch: Annotated[int, Field(ge=1, le=4096)] = 8  # pictures or prompts at a time, while encoding
@@ -95,6 +96,8 @@ class StudentSettings(Section):
     prediction: Literal["same", "v", "x", "eps"] = "v"
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
     lora: LoraSettings | None = None  # None: the whole network is trained
+    negative_prompts: bool = False  # the student learns to take a negative prompt, from those of data.negative_prompts
+    negative_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the examples that have one
 
     @model_validator(mode="after")
     def _ordered(self) -> "StudentSettings":
@@ -193,3 +196,13 @@ class Recipe(Section):
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _negative_prompts_have_a_list(self) -> "Recipe":
+        if self.student.negative_prompts and self.data.negative_prompts is None:
+            raise ValueError(
+                "student.negative_prompts = true needs a list: set data.negative_prompts to a text file, one prompt a line"
+            )
+        if self.data.negative_prompts is not None and not self.student.negative_prompts:
+            raise ValueError("data.negative_prompts is a list for student.negative_prompts = true; set that, or leave the list out")
+        return self

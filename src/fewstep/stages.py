@@ -11,6 +11,7 @@ from fewstep.errors import InputError
 from fewstep.guidance import EstimateX, draw_w
 from fewstep.inputs import POOL, draw_pooled, guided_pool
 from fewstep.model import Model
+from fewstep.negatives import Negatives
 from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise
 from fewstep.recipe import Recipe
 from fewstep.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
@@ -35,21 +36,27 @@ def teaching(recipe: Recipe, process: Process) -> Stage:
     return Stage("teacher", settings.updates, settings.learning_rate, settings.schedule, draw, error, dropout=True)
 
 
-def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None) -> Stage:
-    """Learn X^w of the guided teacher (section 3.1). `data` gives the conditions of guided inputs that are not labels."""
+def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None, negatives: Negatives | None = None) -> Stage:
+    """Learn X^w of the guided teacher (section 3.1), guided away from `negatives` where there are some.
+
+    `data` gives the conditions of guided inputs that are not labels.
+    """
     settings, process, steps = recipe.stage_one, student_process(recipe, teacher), recipe.stage_two.ladder[0]
-    guided, weighting = teacher.denoiser.guided(process), WEIGHTINGS[settings.weighting]
+    weighting = WEIGHTINGS[settings.weighting]
     inputs = inputs_of(teacher, teacher.denoiser.guided(), recipe, steps, data)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
         t = continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps
-        return {"w": w, "t": t} | pooled(generator, n, settings.guided_inputs)
+        return {"w": w, "t": t} | pooled(generator, n, settings.guided_inputs) | avoided(generator, n, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         t, (x, condition, w) = batch["t"], inputs(batch)
         z = add_noise(x, batch["noise"], t, process)
-        target = guided_target(guided, z, t, condition, w)
+        index = batch.get("avoided")
+        null = negatives.null(index) if negatives is not None and index is not None else None
+        target = guided_target(teacher.denoiser.guided(process, null), z, t, condition, w)
+        condition = told(condition, index, negatives)
         return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
 
     return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
@@ -76,8 +83,19 @@ def student_process(recipe: Recipe, teacher: Model) -> Process:
     return process.without_terminal_signal()
 
 
-def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool = False, data: Examples | None = None) -> Stage:
-    """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w; `data` as in stage one."""
+def stage_two(
+    recipe: Recipe,
+    teacher: Model,
+    steps: int,
+    k: int,
+    encoder: bool = False,
+    data: Examples | None = None,
+    negatives: Negatives | None = None,
+) -> Stage:
+    """Learn to do in one step what `teacher`, a student itself, does in k (section 3.2), at the same w and the same negative prompt.
+
+    `data` as in stage one.
+    """
     settings, process = recipe.stage_two, teacher.denoiser.process
     weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k, data)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
@@ -85,11 +103,12 @@ def stage_two(recipe: Recipe, teacher: Model, steps: int, k: int, encoder: bool 
     def draw(generator: torch.Generator, n: int) -> Batch:
         index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
         w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
-        return {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, settings.guided_inputs)
+        drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, settings.guided_inputs)
+        return drawn | avoided(generator, n, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         path, (x, condition, w) = batch["path"].T, inputs(batch)
-        z = add_noise(x, batch["noise"], path[0], process)
+        z, condition = add_noise(x, batch["noise"], path[0], process), told(condition, batch.get("avoided"), negatives)
         target = collapsed_target(teacher.denoiser, z, path, condition, w, process)
         return balance(w, settings.balance) * weighted_error(student(z, path[0], condition, w), target, path[0], process, weighting)
 
@@ -134,6 +153,16 @@ def pool_conditions(teacher: Model, data: Examples | None) -> int | Condition:
 def pooled(generator: torch.Generator, n: int, share: float) -> Batch:
     """Which of n examples come from the pool, and which place in it they take; nothing where none do."""
     return {"pooled": draw_pooled(uniform(generator, n), uniform(generator, n), share)} if share else {}
+
+
+def avoided(generator: torch.Generator, n: int, negatives: Negatives | None) -> Batch:
+    """Which of the negative prompts n examples are to keep away from; nothing where there are none."""
+    return {} if negatives is None else {"avoided": negatives.draw(uniform(generator, n), uniform(generator, n))}
+
+
+def told(condition: Condition, index: Tensor | None, negatives: Negatives | None) -> Condition:
+    """The condition as the student is told it."""
+    return condition if negatives is None or index is None else negatives.tell(condition, index)
 
 
 def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from fewstep.errors import InputError
 from fewstep.families import Family, family_for
 from fewstep.info import Info
 from fewstep.model import Model
+from fewstep.negative_embedding import NegativeCall
 from fewstep.prediction import prediction_of
 from fewstep.process import process_of
 
@@ -124,7 +125,8 @@ def open_teacher(folder: Path, variant: str | None = None) -> Model:
 
 def denoiser_of(network: torch.nn.Module, info: Info, family: Family) -> Denoiser:
     """The network as what `info` says that it is."""
-    return Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), family.call)
+    call = NegativeCall(family.call) if info.negative_prompts else family.call
+    return Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call)
 
 
 def check_safe(folder: Path) -> None:

@@ -19,7 +19,10 @@ def sample(
     guidance_scale: Annotated[float | None, typer.Option(help="1 is none, as in diffusers; without it 1.")] = None,
     class_label: Annotated[list[str] | None, typer.Option(help="Class, by name or number; again for more. All without it.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="What to show, of a model that takes text; again for more.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from; teachers alone take it.")] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(help="What to keep away from; teachers take it, and students trained with student.negative_prompts."),
+    ] = None,
     num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     sampler: Annotated[str | None, typer.Option(help="deterministic or stochastic.")] = None,

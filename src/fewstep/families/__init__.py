@@ -1,6 +1,6 @@
 """All that is peculiar to one kind of network, one file a family. To add one: docs/families.md.
 
-`schedulers`, `unet`, `stock` and `labelled` hold what several families share; `stock.Stock` implements most of `Family` for any pipeline
+`schedulers`, `unet`, `stock`, `added_layer` and `labelled` hold what several families share; `stock.Stock` implements most of `Family` for any pipeline
 of diffusers.
 """
 

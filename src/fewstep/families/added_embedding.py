@@ -20,8 +20,6 @@ is added to the output of a linear layer, a scale is baked into that layer's bia
 import copy
 import inspect
 import os
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from torch import Tensor, nn
 
 from fewstep.condition import Condition, take
 from fewstep.errors import InputError
+from fewstep.families.added_layer import AddedLayer, add_to_bias, detached
 from fewstep.families.stock import Stock, absent, config_of, quiet
 from fewstep.guidance import embed_w, scale_of, weight_of
 from fewstep.prediction import Prediction
@@ -46,45 +45,21 @@ def given(w: Tensor | None) -> dict[str, Tensor]:
     return {} if w is None else {"w": w}
 
 
-class WEmbedding(nn.Linear):
-    """A linear layer of the embedded w, zero at first, added to the output of some layers of a network for as long as it is attached.
+class WEmbedding(AddedLayer):
+    """The layer of the embedded w."""
 
-    All by hooks that are methods of this module, so that a deep copy of the network has its own. w stays here after an evaluation,
-    since gradient checkpointing runs parts of it again.
-    """
+    argument, member = "w", "w_embedding"
 
     def __init__(self, features: int, **where: Any) -> None:
-        super().__init__(EMBEDDING_SIZE, features, bias=False, **where)
-        nn.init.zeros_(self.weight)
-        self.w: Tensor | None = None
-        self.hooks: list[Any] = []
+        super().__init__(EMBEDDING_SIZE, features, **where)
 
-    def attach(self, network: nn.Module, entrances: Iterable[nn.Module]) -> None:
-        """Make it `network.w_embedding`: the network takes an argument w (b,), and the output of each entrance has it added."""
-        network.add_module("w_embedding", self)
-        taking = network.register_forward_pre_hook(self.take, with_kwargs=True)
-        self.hooks = [taking, *(entrance.register_forward_hook(self.add) for entrance in entrances)]
+    def embedded(self, told: Tensor) -> Tensor:
+        """Of w (b,), what the UNets' students take."""
+        return embed_w(told, EMBEDDING_SIZE)
 
-    def detach_from(self, network: nn.Module) -> None:
-        """Leave the stock network behind."""
-        for hook in self.hooks:
-            hook.remove()
-        del network.w_embedding
-
-    def take(self, network: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Before the network: keep w, which its own code does not know."""
-        self.w = named.pop("w", None)
-        return inputs, named
-
-    def add(self, entrance: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """After an entrance: its output (b, features) with w in it."""
-        return output if self.w is None else output + self(embed_w(self.w, EMBEDDING_SIZE).to(self.weight.dtype)).to(output.dtype)
-
-    @torch.no_grad()
     def of(self, guidance_scale: float) -> Tensor:
         """What is added at one scale, float64 (features,)."""
-        w = torch.tensor([weight_of(float(guidance_scale))], device=self.weight.device)
-        return self.weight.double() @ embed_w(w, EMBEDDING_SIZE)[0].double()
+        return self.constant(torch.tensor([weight_of(float(guidance_scale))]))
 
 
 class AddedEmbedding(Stock):
@@ -165,21 +140,15 @@ class AddedEmbedding(Stock):
         made.attach(network.eval(), entrances)
         return network
 
-    @torch.no_grad()
     def _baked(self, network: Any, guidance_scale: float) -> nn.Module:
-        made, added = plain(network), network.w_embedding.of(guidance_scale)
-        for entrance in self.entrances(made):
-            entrance.bias = nn.Parameter((entrance.bias.double() + added).to(entrance.bias.dtype), entrance.bias.requires_grad)
+        made = plain(network)
+        add_to_bias(self.entrances(made), network.w_embedding.of(guidance_scale))
         return made
 
 
 def plain(network: nn.Module) -> nn.Module:
     """The stock network of a student, its layer for w left out; it shares all weights with the student."""
-    made = copy.deepcopy(network, {id(kept): kept for kept in chain(network.parameters(), network.buffers())})
-    embedding = made.get_submodule("w_embedding")
-    assert isinstance(embedding, WEmbedding)
-    embedding.detach_from(made)
-    return made
+    return detached(network, WEmbedding.member)
 
 
 def inputs_of(config: dict[str, Any]) -> dict[str, Any]:

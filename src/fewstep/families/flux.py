@@ -43,6 +43,10 @@ class Flux(Packed):
         check_fit(folder, "the second text encoder's features", two.get("d_model"), config["joint_attention_dim"])
         check_fit(folder, "the VAE's channels in patches of 2x2", 4 * vae["latent_channels"], config["in_channels"])
 
+    def entrances(self, network: Any) -> list[nn.Linear]:
+        """The last layer of its time embedder."""
+        return [network.time_text_embed.timestep_embedder.linear_2]
+
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,); times and scales are cast as the stock pipeline and network do."""
         text, (h, w_tokens) = condition["text"], (side // 2 for side in z.shape[2:])

@@ -56,7 +56,7 @@ class PixArt(AddedEmbedding):
 
     def _sizes(self, network: Any, z: Tensor) -> dict[str, Tensor | None]:
         """What a network of 1024 pixels is told: height and width in pixels (b, 2), their ratio (b, 1)."""
-        if not network.use_additional_conditions:
+        if not getattr(network, "module", network).use_additional_conditions:  # around it may be what trains it on many devices
             return {"resolution": None, "aspect_ratio": None}
         blocks = config_of(self.folder, "vae")["block_out_channels"] if self.folder else [0] * 4
         height, width = (side * 2 ** (len(blocks) - 1) for side in z.shape[-2:])

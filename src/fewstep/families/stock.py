@@ -93,6 +93,10 @@ class Stock:
             )  # fmt: skip
         return made.eval()
 
+    def entrances(self, network: Any) -> list[nn.Linear]:
+        """The linear layers that end the network's time embedders, all of one width: where a layer of ours is added."""
+        return [network.time_embedding.linear_2]
+
     def parts(self, *names: str) -> Any:
         """The stock pipeline with these components alone; loaded when first asked for, until `free`.
 
