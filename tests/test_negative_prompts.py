@@ -167,6 +167,7 @@ def test_a_run_its_folder_and_the_stock_pipeline(run, tmp_path):
     folder = student.save(tmp_path / "student")
     again = fewstep.open_model(folder)
     assert again.info.negative_prompts
+    assert "it takes a negative prompt" in (folder / "README.md").read_text()
     pictures = student.sample(prompts="a", negative_prompt="dog", guidance_scale=SCALE)
     assert len(pictures) == 1
     kept, plain = (drawn(m, guidance_scale=SCALE) for m in (again.without("dog"), again))

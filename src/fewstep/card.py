@@ -91,6 +91,8 @@ def usage(info: Info, family: Family, folder: Path, name: str) -> str:
             f"To distil it: `fewstep distill --teacher {name} --data DATA --steps 4 --guidance-scale 1,5 --out runs/mine`."
         )
     parts += [*([] if reason else ["With fewstep:"]), block(fewstep_code(info, family, name))]
+    if info.negative_prompts:
+        parts.append('With fewstep it takes a negative prompt: `model.sample(..., negative_prompt="blurry")`.')
     if info.takes_w and info.kind == "student" and info.family != "own":
         fetch, here = (f"`hf download {name} --local-dir student`, then ", "student") if "/" in name else ("", name)
         bake = f"{fetch}`fewstep export {here} OUT --guidance-scale {scale_for(info):g}`"

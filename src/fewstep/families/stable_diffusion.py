@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.condition import Condition
 from fewstep.errors import InputError
+from fewstep.families.added_embedding import check_guided
 from fewstep.families.stock import Stock, config_of, quiet
 from fewstep.families.unet import baked_unet, check_teacher, embedded_w, student_unet
 from fewstep.info import Info
@@ -30,6 +31,7 @@ class StableDiffusion(Stock):
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, or a text encoder or VAE of another model."""
         check_teacher(config, folder)
+        check_guided(folder)
         text, latent = config_of(folder, "text_encoder").get("hidden_size"), config_of(folder, "vae").get("latent_channels")
         if text != config["cross_attention_dim"]:
             raise InputError(
