@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,43 @@ def test_translate_and_the_pictures_in_between(tmp_path, capsys, files):
     assert out.startswith("1 image, 7 evaluations")  # 3 without guidance, 2 x 2 with
 
 
+def test_two_models_of_two_sets_of_classes_each_know_their_own(tmp_path, capsys, files):
+    clothes = tuple(f"coat {i}" for i in range(10))
+    other = tiny_student(4)
+    replace(other, info=other.info.model_copy(update={"classes": clothes})).save(tmp_path / "clothes")
+    words = [
+        "translate",
+        tmp_path / "clothes",
+        "--encoder",
+        files / "encoder",
+        "--image",
+        files / "three.png",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert "--from: class 'coat 1' is not known" in refused(capsys, *words, "--from", "coat 1", "--to", "coat 2")
+    assert "--to: class 'eight' is not known" in refused(capsys, *words, "--from", "3", "--to", "eight")
+    assert not (tmp_path / "out").exists()
+    out, _ = command(capsys, *words, "--from", "3", "--to", "coat 2", "--to", "coat 7")
+    assert out.startswith("2 images, 6 evaluations")
+    assert [r["class"] for r in record_of(tmp_path / "out")["results"]] == ["coat 2", "coat 7"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000)])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
+def test_pictures_of_odd_sizes_are_edited_and_filled_in(tmp_path, capsys, files, size, mode):
+    picture = tmp_path / ("odd.jpg" if mode == "CMYK" else "odd.png")
+    Image.new(mode, size).save(picture)
+    Image.new("L", size, 255).save(tmp_path / "white.png")
+    words = [files / "student", "--image", picture, "--class-label", "8"]
+    assert command(capsys, "edit", *words, "--strength", "0.5", "--out", tmp_path / "edited")[0].startswith(
+        "1 image, 2 evaluations"
+    )
+    command(capsys, "inpaint", *words, "--mask", tmp_path / "white.png", "--out", tmp_path / "filled")
+    with Image.open(tmp_path / "filled" / "00000.png") as filled:
+        assert (filled.size, filled.mode) == ((8, 8), "L")
+
+
 def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, capsys, files):
     out, one = ["--out", tmp_path / "out"], ["--image", files / "three.png"]
     edit = ["edit", files / "student", *out, "--class-label", "8"]
@@ -137,6 +175,8 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, capsys, files):
     for words, message in (
         ([*edit, *one, "--strength", "0.2"], "strength is 0.2; with 4 steps it can be 1/4 to 1"),
         ([*edit, *one, "--strength", "nan"], "strength is nan"),
+        ([*edit, *one, "--strength", "0"], "strength is 0.0; with 4 steps it can be 1/4 to 1"),
+        ([*edit, *one, "--strength", "1.5"], "strength is 1.5"),
         ([*edit, *one, "--strength", "1/0"], "--strength 1/0: a number is needed"),
         ([*edit, *one, "--strength", "much"], "--strength much: a number is needed"),
         ([*edit, "--image", files / "text.png", "--strength", "1"], "cannot identify image file"),

@@ -150,6 +150,27 @@ def test_a_pixel_that_white_touches_is_filled(grey):
     assert mask.nonzero().tolist() == [[0, 0, 0, 0]]
 
 
+def test_masks_as_files_are_turned_cut_to_their_first_frame_and_refused_as_pictures_are(tmp_path, colour):
+    pictures, exif, said = read_images(gradient(20, 20), colour), Image.Exif(), []
+    exif[0x0112] = 3  # upside down
+    above = Image.new("L", (20, 20))
+    above.paste(255, (0, 0, 20, 10))
+    above.save(tmp_path / "turned.png", exif=exif)
+    assert not bool(read_masks(tmp_path / "turned.png", pictures)[..., :8, :].any())
+    assert bool(read_masks(tmp_path / "turned.png", pictures)[..., 8:, :].all())
+    above.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("L", (20, 20), 255)])
+    assert bool(read_masks(tmp_path / "moving.gif", pictures, said.append)[..., :8, :].all())
+    assert said == [f"{tmp_path / 'moving.gif'} has several frames; the first is taken"]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "turned.png").read_bytes()[:60])
+    (tmp_path / "huge.png").write_bytes(header(20_000, 20_000))
+    for name, message in (("cut.png", "cannot read"), ("none.png", "cannot read"), ("huge.png", "more than the limit")):
+        with pytest.raises(InputError, match=message) as refused:
+            read_masks(tmp_path / name, pictures)
+        assert name in str(refused.value) and "\n" not in str(refused.value)
+    one = read_masks(Image.new("CMYK", (1, 1)), pictures)  # no ink is white
+    assert bool(one.all())
+
+
 def test_wrong_masks_are_one_line(grey):
     pictures = read_images([gradient(), gradient()], grey)
     with pytest.raises(InputError, match="mask 0 is 20x40, image 0 40x20; give a mask of the picture's proportions"):

@@ -8,7 +8,7 @@ import fewstep
 SOURCE = Path(fewstep.__file__).parent
 ORDER = [
     "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "negative_embedding", "model", "lora", "teachers", "stock_code", "card", "folder", "hub",
-    "settings", "recipe", "fingerprints", "decoding", "sources", "tables", "captions", "epochs", "data", "encoding", "prompts", "negatives", "inputs", "checkpoint", "progress", "state", "training", "cache", "caching", "examples", "stages", "distillation", "run",
+    "settings", "recipe", "fingerprints", "decoding", "sources", "tables", "captions", "epochs", "data", "encoding", "masks", "prompts", "negatives", "inputs", "checkpoint", "progress", "state", "training", "cache", "caching", "examples", "stages", "distillation", "run",
     "streaming", "measures", "extractors", "classifier", "features", "clip_score", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
     "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "sizing", "show", "quickstart",
     "images", "editing", "inpainting", "translation", "sheets", "onnx_file", "export",

@@ -4,7 +4,7 @@ Reading order, which is also the order of imports:
 
     the mathematics   process, prediction, condition, guidance, stage_one, stage_two, samplers, exact
     models            denoiser, info, families/, negative_embedding, model, lora, teachers, stock_code, card, folder, hub
-    training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, prompts, negatives, inputs, checkpoint,
+    training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, masks, prompts, negatives, inputs, checkpoint,
                       progress, state, training, cache, caching, examples, stages, distillation, run
     use               streaming, measures, extractors, classifier, features, clip_score, reference_statistics, evaluation,
                       references, pictures, columns, charts, report, bench, baselines, contenders, tally, contest, verdict,

@@ -64,11 +64,11 @@ def cast(condition: Condition, dtype: torch.dtype) -> Condition:
 def expand(null: "int | Condition", like: Condition) -> Condition:
     """The null condition for every example of `like` (b, ...), from a label or from a tree of batch 1.
 
-    What a null tree does not name stays as it is in `like`: a prompt is dropped, the mask beside it is not.
+    What a null tree does not name stays as it is in `like`: a prompt is dropped, the mask beside it is not. Labels alone are what a
+    tree's first leaf stands for.
     """
     if isinstance(like, Tensor):
-        null = torch.tensor(null) if isinstance(null, int) else null
-        assert isinstance(null, Tensor)
+        null = torch.tensor(null) if isinstance(null, int) else leaf(null)
         return null.to(like).expand_as(like)
     assert isinstance(null, dict)
     return {name: null[name].to(values).expand_as(values) if name in null else values for name, values in like.items()}

@@ -11,6 +11,7 @@ from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.families import Family
 from fewstep.families.class_conditional import ClassConditional
+from fewstep.families.class_conditional_inpainting import ClassConditionalInpainting
 from fewstep.folder import INFO, read_info
 from fewstep.info import Info
 from fewstep.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
@@ -65,13 +66,15 @@ def distill_model(
 
 def new_teacher(recipe: Recipe, data: Any) -> Model:
     """An untrained teacher for `data`'s classes, size and channels; its weights are a function of the seed."""
-    family, settings = ClassConditional(), recipe.network.model_dump()
+    family = ClassConditionalInpainting() if recipe.teach.inpainting else ClassConditional()
+    settings = recipe.network.model_dump()
     settings["mid_block_type"] = None if settings["mid_block_type"] == "none" else settings["mid_block_type"]
     process = process_of(recipe.process.model_dump())
     torch.manual_seed(recipe.train.seed)
     network = family.build(classes=len(data.classes), size=data.size, channels=data.channels, **settings)
     prediction = PREDICTIONS[recipe.teach.prediction]
-    return teacher_around(Denoiser(network, prediction, process, len(data.classes), family.call), family, data)
+    model = teacher_around(Denoiser(network, prediction, process, None, family.call), family, data)
+    return replace(model, denoiser=replace(model.denoiser, null=family.null(model.info)))
 
 
 def teacher_around(denoiser: Denoiser, family: Family, data: Any) -> Model:

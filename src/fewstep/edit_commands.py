@@ -73,7 +73,10 @@ def inpaint(
     class_label: Labels = None,
     prompt: Prompts = None,
     guidance_scale: Scales = [1.0],  # noqa: B006 - typer copies it
-    feather: Annotated[float, typer.Option(min=0, help="Pixels around the mask, at the model's size, that fade over.")] = 0.0,
+    feather: Annotated[
+        float | None,
+        typer.Option(min=0, help="Pixels around the mask, at the model's size, that fade over; a latent's without it, or 0."),
+    ] = None,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
     steps: Steps = None,
     sampler: Sampler = None,
@@ -99,6 +102,7 @@ def inpaint(
     conditions = inpainting.condition_of(opened, pictures.pixels[which], masks[which], words)
     for row, shown in zip(rows, to_images(masks[which] * 2.0 - 1), strict=True):
         row.before.append(shown)
+    feather = inpainting.edge_of(opened) if feather is None else feather
     heard = cache(say)  # each line once, however many columns there are
     fixed = {"steps": steps, "sampler": sampler, "feather": feather, "resample": resample, "batch_size": batch_size}
 

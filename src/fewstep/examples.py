@@ -14,6 +14,8 @@ from fewstep.data import open_data, open_source, to_stderr
 from fewstep.encoding import Pictures, conditions, encoded, is_encoded, latents, source_of
 from fewstep.epochs import Data, check_classes
 from fewstep.errors import InputError
+from fewstep.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.masks import MaskedData
 from fewstep.model import Model
 from fewstep.prompts import PromptedData, Prompts, read_prompts
 from fewstep.recipe import Recipe
@@ -61,6 +63,8 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
+    if getattr(model.family, "takes_mask", False):
+        return to_fill_in(data, recipe, model)
     if hasattr(data, "batch"):
         return of_given(data, recipe, model)
     if settings.cache is not None:
@@ -70,6 +74,26 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
     if teacher_print(model) is None or settings.on_the_fly:
         return on_the_fly(recipe, model)
     return to_cache(recipe, model)
+
+
+def masked(data: Any, recipe: Recipe) -> Any:
+    """`data` itself, or with masks where the recipe's teacher is to fill in."""
+    return MaskedData(data, ClassConditionalInpainting(), recipe.train.seed) if recipe.teach.inpainting else data
+
+
+def to_fill_in(data: Any, recipe: Recipe, model: Model) -> Any:
+    """Examples for a network that takes a mask: of pictures, each with a random one; whole conditions are taken as they are.
+
+    Raises:
+        InputError: prompts without pictures, or a cache, whose masks would be the same in each epoch.
+    """
+    for key in ("prompts", "cache"):
+        if getattr(recipe.data, key) is not None:
+            raise InputError(f"data.{key}: a network that fills in needs pictures, each time with another mask: set data.path")
+    pictures, (channels, size) = data if hasattr(data, "batch") else open_examples(recipe, model), model.info.picture
+    if not hasattr(pictures, "classes") or pictures.batch(0, 1)[0].shape[1:] != (channels, size, size):
+        return pictures
+    return MaskedData(pictures, model.family, recipe.train.seed, model, recipe.data.encode_batch)
 
 
 def of_given(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
@@ -115,6 +139,8 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         InputError: there is nothing to encode, or the data cannot be used with the model.
     """
     settings = recipe.data
+    if getattr(model.family, "takes_mask", False):
+        raise InputError("this teacher fills in, and sees every picture with another mask each time: nothing to cache; distil it")
     if settings.prompts is None and not is_encoded(model):
         raise InputError("this teacher denoises the pictures themselves and takes labels, so there is nothing to cache; distil it")
     words = data_print(recipe, model)

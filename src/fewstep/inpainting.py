@@ -4,19 +4,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewstep.condition import Condition, join
+from fewstep.condition import Condition, cycle, join, take, to
 from fewstep.editing import batches, choose, noise_like
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX
 from fewstep.images import Say, into_model, out_of_model, warn
-from fewstep.model import Model, Samples, to_images
+from fewstep.model import DECODED, Model, Samples, to_images
 from fewstep.process import Process, add_noise, ddim_step, renoise, wide
 from fewstep.samplers import times_left
 
@@ -41,7 +41,7 @@ def inpaint(
     guidance_scale: float = 1.0,
     seed: int = 0,
     sampler: str | None = None,
-    feather: float = 0.0,
+    feather: float | None = None,
     resample: int = 0,
     noise: Tensor | None = None,
     batch_size: int = 256,
@@ -50,13 +50,15 @@ def inpaint(
 ) -> Inpainted:
     """Images (n, c, h, w) in [-1, 1], drawn anew where `masks` (n, 1, h, w) are set, under a condition of n rows.
 
-    `feather` pixels around the mask fade from what was drawn to what was there. `resample` goes back up and repeats each step
-    but the first so many times: N + resample (N - 1) steps in all, each one evaluation of a student.
+    `feather` pixels around the mask fade from what was drawn to what was there; without it as many as a latent stands for, and none
+    where the model works in pixels. `resample` goes back up and repeats each step but the first so many times: N + resample (N - 1)
+    steps in all, each one evaluation of a student.
 
     Raises:
         InputError: masks of another shape, a negative feather or resample; a choice that the model was not trained for.
     """
     choice = choose(model, steps, guidance_scale, sampler)
+    feather = edge_of(model) if feather is None else feather
     masks, passes = _checked(images, masks, feather, resample, choice.steps)
     weight = soften(masks, feather)
     for i in (~masks.flatten(1).any(1)).nonzero().flatten().tolist():
@@ -66,7 +68,7 @@ def inpaint(
     if not bool(masks.any()):
         return Inpainted(noise, images.float().cpu(), choice.steps, choice.sampler, 0, 0.0)
     hole = F.adaptive_max_pool2d(masks.float(), x.shape[-2:]) > 0  # the same mask where the model works in pixels
-    if getattr(model.family, "takes_mask", False):  # the network sees what is known: nothing is put back on the way
+    if isinstance(condition, dict) and "masked" in condition:  # the network sees what is known: nothing is put back on the way
         hole = torch.ones_like(hole)
     done, began = [], time.perf_counter()
     advance = noising(generator) if choice.sampler == "stochastic" else following
@@ -81,13 +83,13 @@ def inpaint(
 
 def condition_of(model: Model, images: Tensor, masks: Tensor, words: Sequence[int | str]) -> Condition:
     """The condition (n, ...) of labels or prompts, taken in turn; with masks (n, 1, h, w) and images where the network takes them."""
-    n = len(images)
-    if not getattr(model.family, "takes_mask", False):
+    n, family, device = len(images), cast(Any, model.family), model.denoiser.device
+    if not getattr(family, "takes_mask", False):
         return model.wanted(words, n)
-    shown, holes = to_images(images), to_images(masks * 2.0 - 1)
-    prompts = [str(words[i % len(words)]) for i in range(n)]
-    rows = [model.condition(prompts=[p], image=i, mask=m) for p, i, m in zip(prompts, shown, holes, strict=True)]
-    return reduce(join, rows)
+    text = model.info.condition == "text"
+    told = to(cycle(family.told([str(word) for word in words], device), n) if text else model.wanted(words, n), device)
+    parts = torch.arange(n, device=device).split(DECODED)
+    return reduce(join, (family.with_mask(take(told, i), images.to(device)[i], masks.to(device)[i]) for i in parts))
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,11 @@ def fresh(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Noise shaped as `like`, drawn in float32 on the generator's device."""
     device = generator.device if generator else like.device
     return torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32).to(like)
+
+
+def edge_of(model: Model) -> float:
+    """Pixels over which a mask's edge fades where nothing else is said: those of one latent, 0 for a model in pixel space."""
+    return 0.0 if model.info.image_size is None else float(model.info.image_size // model.info.size)
 
 
 def soften(masks: Tensor, feather: float) -> Tensor:

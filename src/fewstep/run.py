@@ -7,7 +7,7 @@ from fewstep.cache import CachedData
 from fewstep.denoiser import Denoiser
 from fewstep.distillation import distill_model, teacher_around, train_teacher
 from fewstep.errors import InputError
-from fewstep.examples import ToCache, free, open_examples, prepared, to_cache
+from fewstep.examples import ToCache, free, masked, open_examples, prepared, to_cache
 from fewstep.folder import open_model
 from fewstep.lora import has_adapters
 from fewstep.model import Model
@@ -74,7 +74,7 @@ def teach(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
-    data = open_examples(settings)
+    data = masked(open_examples(settings), settings)
     run = open_run(out, settings)
     trainer = Trainer(run, data, settings.train, device, quiet)
     try:

@@ -81,6 +81,7 @@ class TeachSettings(Section):
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     prediction: Literal["v", "x", "eps"] = "v"
     weighting: Weighting = "snr_plus_one"
+    inpainting: bool = False  # a network that also takes a mask and what is known of the picture, and fills in the rest
 
 
 class LoraSettings(Section):

@@ -140,6 +140,9 @@ def fewstep_code(info: Info, family: Family, name: str) -> str:
         embeddings = f'import torch\n\ncondition = {{"image": torch.randn(1, {features})}}  # of a picture, from a prior'
         return f"{embeddings}\n{opened}\nimage = model.sample_tensor({', '.join(['condition', *steps, *given])}).images()[0]"
     before, wanted = "", "class_labels=[0]" if info.condition == "class" else f'prompts="{PROMPT}"'
+    if getattr(family, "takes_mask", False) and info.condition == "class":
+        chosen = ", ".join(['"picture.png"', '"mask.png"', "[0]", *steps, *given, "seed=0"])
+        return f"{opened}\nimage = model.inpaint({chosen})[0]  # white is filled in"
     if getattr(family, "takes_mask", False):
         before, wanted = f"{MASKED}\n", f"{wanted}, image=image, mask=mask"
     elif family.name == "deepfloyd_if_super_resolution":

@@ -20,6 +20,7 @@ from fewstep.process import Process
 
 FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a family of one's own is entered here
     "class_conditional": "fewstep.families.class_conditional:ClassConditional",
+    "class_conditional_inpainting": "fewstep.families.class_conditional_inpainting:ClassConditionalInpainting",
     "stable_diffusion": "fewstep.families.stable_diffusion:StableDiffusion",
     "stable_diffusion_inpainting": "fewstep.families.stable_diffusion_inpainting:StableDiffusionInpainting",
     "stable_diffusion_xl": "fewstep.families.stable_diffusion_xl:StableDiffusionXL",

@@ -63,7 +63,7 @@ class ClassConditional(Labelled):
         try:
             return UNet2DConditionModel(
                 sample_size=size,
-                in_channels=channels,
+                in_channels=self.inputs(channels),
                 out_channels=channels,
                 down_block_types=down,
                 up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(down)),
@@ -74,7 +74,11 @@ class ClassConditional(Labelled):
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise InputError(f"[network] makes no UNet2DConditionModel: {str(error).splitlines()[0]}") from error
 
-    def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Tensor, w: Tensor | None) -> Tensor:
+    def inputs(self, channels: int) -> int:
+        """How many channels the network takes, where what it denoises has so many."""
+        return channels
+
+    def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,), for labels (b,) and w (b,) or None."""
         return network(z, time, None, class_labels=condition, timestep_cond=embedded_w(w, z), return_dict=False)[0]
 
@@ -91,24 +95,31 @@ class ClassConditional(Labelled):
         assert isinstance(network, UNet2DConditionModel)
         vae = self.parts("vae").vae if self.latent else None
         with quiet():
-            ClassConditionalPipeline(network, scheduler_of(process, prediction), vae).save_pretrained(
-                folder, safe_serialization=True
-            )
+            pipeline = self.pipeline_class()(network, scheduler_of(process, prediction), vae)
+            pipeline.save_pretrained(folder, safe_serialization=True)
 
-    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Tensor, w: Tensor | None) -> Tensor:
+    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
-        network = nn.Module.to(self.open(folder), z.device)
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-        return stock_loop(network, scheduler, z, steps, condition, w)
+        return stock_loop(*self.stock_parts(folder, z.device), z, steps, condition, w)
+
+    def stock_parts(self, folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
+        """The folder's network and scheduler, loaded by diffusers alone."""
+        return nn.Module.to(self.open(folder), device), DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
 
 
 @torch.no_grad()
-def stock_loop(network: nn.Module, scheduler: Any, z: Tensor, steps: int, labels: Tensor, w: Tensor | None) -> Tensor:
-    """Samples (b, c, h, w) from noise z by a network and a scheduler of diffusers, as its pipelines call them."""
+def stock_loop(
+    network: nn.Module, scheduler: Any, z: Tensor, steps: int, labels: Tensor, w: Tensor | None, beside: Tensor | None = None
+) -> Tensor:
+    """Samples (b, c, h, w) from noise z by a network and a scheduler of diffusers, as its pipelines call them.
+
+    `beside` (b, k, h, w) are channels that the network takes after those of z.
+    """
     embedded = embedded_w(w, z)
     scheduler.set_timesteps(steps, device=z.device)
     for timestep in scheduler.timesteps:
-        output = network(z, timestep, None, class_labels=labels, timestep_cond=embedded, return_dict=False)[0]
+        taken = z if beside is None else torch.cat([z, beside], 1)
+        output = network(taken, timestep, None, class_labels=labels, timestep_cond=embedded, return_dict=False)[0]
         z = scheduler.step(output, timestep, z, return_dict=False)[0]
     return z
 
@@ -133,11 +144,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
     ) -> list[Any]:
         """PIL images, one a label; a teacher's folder takes `guidance_scale` 1 alone, since this loop has one branch."""
-        from diffusers.image_processor import VaeImageProcessor
+        return self.shown(self.drawn(class_labels, num_inference_steps, guidance_scale, generator))
 
+    def drawn(
+        self,
+        class_labels: list[int],
+        num_inference_steps: int,
+        guidance_scale: float,
+        generator: torch.Generator | None,
+        beside: Tensor | None = None,
+    ) -> Tensor:
+        """Pictures (n, c, h, w), one a label, in about [-1, 1]; `beside` as for `stock_loop`."""
         labels = torch.tensor(class_labels, device=self.device)
         config = self.unet.config
-        shape = (len(class_labels), config["in_channels"], config["sample_size"], config["sample_size"])
+        shape = (len(class_labels), config["out_channels"], config["sample_size"], config["sample_size"])
         z = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
         takes_w = config["time_cond_proj_dim"] is not None
         if not takes_w and guidance_scale != 1:
@@ -145,6 +165,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 f"guidance_scale {guidance_scale}: this folder is a teacher, whose pipeline takes 1; use fewstep sample to guide it"
             )
         w = torch.full((len(class_labels),), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
-        x = stock_loop(self.unet, self.scheduler, z, num_inference_steps, labels, w)
-        x = x if self.vae is None else decoded(self.vae, x)
+        x = stock_loop(self.unet, self.scheduler, z, num_inference_steps, labels, w, beside)
+        return x if self.vae is None else decoded(self.vae, x)
+
+    def shown(self, x: Tensor) -> list[Any]:
+        """PIL images of pictures x (n, c, h, w)."""
+        from diffusers.image_processor import VaeImageProcessor
+
         return list(VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil"))  # pyright: ignore[reportArgumentType]

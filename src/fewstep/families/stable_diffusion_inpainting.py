@@ -5,18 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.condition import Condition
+from fewstep.condition import Condition, cycle
 from fewstep.errors import InputError
+from fewstep.families.masked import Masked
 from fewstep.families.stable_diffusion import StableDiffusion
 from fewstep.families.stock import network_config
 from fewstep.info import Info
 
 
-class StableDiffusionInpainting(StableDiffusion):
+class StableDiffusionInpainting(Masked, StableDiffusion):
     """A condition is {"text", "mask" (b, 1, h, w), 1 where to paint, "masked" (b, c, h, w), latents of the masked image}."""
 
     name = "stable_diffusion_inpainting"
-    takes_mask = True
     pipelines: tuple[str, ...] = ("StableDiffusionInpaintPipeline",)
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
@@ -36,27 +36,26 @@ class StableDiffusionInpainting(StableDiffusion):
         """
         if image is None or mask is None:
             raise InputError("an inpainting model needs image= and mask= (white is painted)")
-        text = super().encode(wanted, device, **extra)
-        assert isinstance(text, dict)
         assert self.folder is not None
         pipeline = self.parts("vae")
-        _, size, side = self.shape(self.folder, network_config(self.folder, self))
+        side = self.shape(self.folder, network_config(self.folder, self))[2]
         pixels = pipeline.image_processor.preprocess(image, height=side, width=side).to(device, torch.float32)
         painted = pipeline.mask_processor.preprocess(mask, height=side, width=side).to(device, torch.float32)
-        masked = self.to_latents(pixels * (painted < 0.5))
-        small = torch.nn.functional.interpolate(painted, size=(size, size))
-        n = len(wanted)
-        return {**text, "mask": small.expand(n, -1, -1, -1), "masked": masked.expand(n, -1, -1, -1)}
+        beside = cycle(self.with_mask({}, pixels, painted), len(wanted))
+        assert isinstance(beside, dict)
+        return {**self.told(wanted, device, **extra), **beside}
+
+    def told(self, wanted: list[str], device: torch.device, **extra: Any) -> dict[str, Tensor]:
+        """The part of the condition that is prompts."""
+        text = super().encode(wanted, device, **extra)
+        assert isinstance(text, dict)
+        return text
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text, the left half to be painted, random latents to stay in the right one."""
-        generator = torch.Generator(device="cpu").manual_seed(1)
-        mask = torch.zeros(n, 1, info.size, info.size, device="cpu")
-        mask[..., : info.size // 2] = 1
-        kept = torch.randn(n, info.channels, info.size, info.size, generator=generator, device="cpu") * (1 - mask)
         text = super().example(network, info, n)
         assert isinstance(text, dict)
-        return {**text, "mask": mask, "masked": kept}
+        return {**text, **self.halves(info, n)}
 
     def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
         """Embeddings, latents that stay, and the mask as the image that scales down to ours."""
