@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fewstep
+import flow_pipelines
 import pipelines
 import transformer_pipelines
 import unet_pipelines
@@ -32,7 +33,13 @@ FAMILIES = {
     "xl": unet_pipelines.xl_pipeline,
     "pixart": transformer_pipelines.pixart_pipeline,
     "sd3": transformer_pipelines.sd3_pipeline,
+    "dit": transformer_pipelines.dit_pipeline,
+    "flux": flow_pipelines.flux_pipeline,
+    "wan": flow_pipelines.wan_pipeline,
+    "qwen": flow_pipelines.qwen_pipeline,
+    "deepfloyd": unet_pipelines.if_pipeline,
 }
+NOT_LOADED = ("pixart", "dit")  # diffusers loads no LoRA into their networks
 
 
 def recipe(**changes):
@@ -112,7 +119,7 @@ def test_both_stages_change_adapters_and_the_layer_for_w_alone(teachers, runs, n
         assert {p.data_ptr() for p in model.denoiser.network.parameters() if id(p) not in own} == base
     one, two = weights(out / "stage-one"), weights(out / "steps-0002")
     changed = [key for key in one if not torch.equal(one[key], two[key])]
-    assert len(changed) > 0.8 * len(one)  # of SD3's last block what goes on to the text leads nowhere
+    assert len(changed) > 0.7 * len(one)  # of the last block what goes on to the text leads nowhere, and Qwen-Image here has one
     assert any(two[key].any() for key in INPUTS if key in two)
     assert not {p.data_ptr() for p in added(models["stage-one"].denoiser.network).values()} & {
         p.data_ptr() for p in added(models["steps-0002"].denoiser.network).values()
@@ -169,12 +176,13 @@ def stock_network(family, folder):
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:UserWarning")  # attention without biases cannot be fused then
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "pixart"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NOT_LOADED])
 def test_the_lora_file_in_the_teachers_network_says_what_the_baked_student_says(teachers, runs, tmp_path, name):
     student = fewstep.open_model(runs[name][1] / "steps-0002")
     with torch.no_grad():  # a scale that counts, as after a longer training
-        entrance = next(p for key, p in student.denoiser.network.named_parameters() if key in INPUTS)
-        entrance.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
+        for key, p in student.denoiser.network.named_parameters():
+            if key in INPUTS:
+                p.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
     write_lora(student, tmp_path / "lora", SCALE)
     network = stock_network(teachers[name].family, tmp_path / "lora")
     one, other = student.bake(SCALE), replace(student.bake(SCALE), denoiser=replace(student.denoiser, network=network))

@@ -43,6 +43,7 @@ def distill_model(
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
+    negatives = negatives and negatives.to(trainer.accelerator.device)
     student = _train_or_open(
         stage_one(recipe, _under_autocast(teacher, trainer), data, negatives),
         student_of(recipe, teacher, negatives),

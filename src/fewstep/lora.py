@@ -31,11 +31,11 @@ UNET = (  # what LoRAs for few steps adapt, and the time embedding, through whic
     "time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2",
 )  # fmt: skip
 ENDS = ("conv_in", "conv_out")  # of a UNet without attention besides
-INPUTS = (
-    "time_embedding.cond_proj.weight",
-    "w_embedding.weight",
+INPUTS = (  # layers for w, those of Flux, and for negative prompts
+    "time_embedding.cond_proj.weight", "w_embedding.weight",
+    *(f"time_text_embed.guidance_embedder.{name}" for name in ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias")),
     "negative_embedding.weight",
-)  # layers for w and for negative prompts
+)  # fmt: skip
 
 
 def lora_student(teacher: nn.Module, family: Family, settings: "LoraSettings", seed: int, base: str | None = None) -> nn.Module:
@@ -44,13 +44,14 @@ def lora_student(teacher: nn.Module, family: Family, settings: "LoraSettings", s
     `base` is what the adapters' file names as the model they belong to.
 
     Raises:
-        InputError: a family whose input for w is more than one layer, a network of one's own, or targets that are not there.
+        InputError: a network of one's own, whose input for w is not known, or targets that are not there.
     """
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in teacher.parameters()}
     with torch.device("meta"):  # the family makes its student without memory; the weights come from the teacher
         student = family.student_of(copy.deepcopy(teacher, empty | {id(b): b for b in teacher.buffers()}))
-    new = _tie(student, teacher)
-    if len(new) != 1 or new[0] not in INPUTS:
+    new_weights = getattr(family, "new_weights", lambda weights: {})  # where they do not all begin as zero
+    new = _tie(student, teacher, new_weights(dict(teacher.named_parameters())))
+    if not new or not set(new) <= set(INPUTS):
         raise InputError(f"student.lora is not known for the family {family.name}; leave it out, to train the whole network")
     _inject(student, _targets(student, settings.targets), settings.rank, settings.alpha, seed, base)
     student.requires_grad_(False)
@@ -59,14 +60,15 @@ def lora_student(teacher: nn.Module, family: Family, settings: "LoraSettings", s
     return student.eval()
 
 
-def _tie(student: nn.Module, teacher: nn.Module) -> list[str]:
-    """Put the teacher's parameters and buffers into the student, and zeros into what it has besides: the names of that."""
+def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> list[str]:
+    """Put the teacher's parameters and buffers into the student, and copies of `begin`, else zeros, into what it has besides: its names."""
     shared = dict(teacher.named_parameters(remove_duplicate=False)) | dict(teacher.named_buffers(remove_duplicate=False))
     like, new = next(teacher.parameters()), []
     for name, p in list(student.named_parameters(remove_duplicate=False)):
         if name not in shared:
             new.append(name)
-            shared[name] = nn.Parameter(torch.zeros(p.shape, dtype=like.dtype, device=like.device))
+            first = begin[name].detach().clone() if name in begin else torch.zeros(p.shape, dtype=like.dtype, device=like.device)
+            shared[name] = nn.Parameter(first)
     for name, value in shared.items():
         module, _, leaf = name.rpartition(".")
         setattr(student.get_submodule(module), leaf, value)

@@ -1,6 +1,6 @@
 """The negative prompts that stage one draws from: what the teacher is guided away from, and what its student is told of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,8 +33,11 @@ class Negatives:
         if not recipe.student.negative_prompts:
             return None
         encoded = encodings(teacher.family, teacher.info, read_prompts(str(recipe.data.negative_prompts), "data.negative_prompts"))
-        encoded = to(encoded, teacher.denoiser.device)
         return cls(encoded, told_of(encoded), recipe.student.negative_share)
+
+    def to(self, device: torch.device) -> "Negatives":
+        """The same rows on a device."""
+        return replace(self, encoded=to(self.encoded, device), told=self.told.to(device))
 
     def draw(self, which: Tensor, place: Tensor) -> Tensor:
         """A row for each example, int64 (b,), from two sets of uniform numbers: a prompt of the list for a share of them, else none."""

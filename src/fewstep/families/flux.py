@@ -16,7 +16,7 @@ from fewstep.families.stock import config_of, quiet
 from fewstep.guidance import scale_of
 from fewstep.info import Info
 
-ENTRANCE = "time_text_embed.guidance_embedder."
+ENTRANCE, EMBEDDER = "time_text_embed.guidance_embedder.", "time_text_embed.timestep_embedder."
 BIAS = "time_text_embed.timestep_embedder.linear_2.bias"  # w is added to the same sum
 
 
@@ -75,10 +75,15 @@ class Flux(Packed):
                 "this model takes a guidance scale already (guidance_embeds is set): it is a student; name its teacher"
             )
         weights = dict(network.state_dict())
-        for name in [name for name in weights if name.startswith("time_text_embed.timestep_embedder.")]:
-            last, copied = ".linear_2." in name, weights[name]
-            weights[ENTRANCE + ".".join(name.split(".")[2:])] = torch.zeros_like(copied) if last else copied
-        return made_of(network, weights, guidance_embeds=True)
+        return made_of(network, weights | self.new_weights(weights), guidance_embeds=True)
+
+    def new_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a student has besides its teacher's weights, by name: the guidance embedder as it begins."""
+        embedder = {name: value for name, value in weights.items() if name.startswith(EMBEDDER)}
+        return {
+            ENTRANCE + name.removeprefix(EMBEDDER): torch.zeros_like(value) if ".linear_2." in name else value
+            for name, value in embedder.items()
+        }
 
     @torch.no_grad()
     def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
