@@ -30,7 +30,8 @@ def class_loop(folder, noise, scale, steps, labels):
     for t in scheduler.timesteps:
         cond = embedding(scale - 1, size).repeat(len(z), 1) if size else None
         z = scheduler.step(network(z, t, None, class_labels=torch.tensor(labels), timestep_cond=cond).sample, t, z).prev_sample
-    AutoencoderKL.from_pretrained(folder, subfolder="vae").decode(z)
+    if (Path(folder) / "vae").is_dir():
+        AutoencoderKL.from_pretrained(folder, subfolder="vae").decode(z)
     return z
 
 

@@ -61,12 +61,16 @@ def test_the_stock_pipeline_alone_gives_our_samples(samples, name):
     torch.testing.assert_close(baked, conditioned, atol=1e-5, rtol=0)
 
 
-def test_the_same_folder_runs_in_the_pipeline_that_begins_with_a_picture(students, tmp_path):
+def test_the_same_folder_runs_in_the_pipelines_that_begin_with_a_picture(students, tmp_path):
     baked, kept = fewstep.open_model(students["base"][3]), torch.rand(1, 3, 8, 8) * 2 - 1
-    arguments = ARGUMENTS | {"prompt": ["a cat"], "strength": 0.5}
-    job = {"folder": students["base"][3], "pipeline": "IFImg2ImgPipeline", "arguments": arguments, "seed": 7}
-    (stock,) = samples_alone(tmp_path, [(job, {"image": kept})])
-    assert (halfway(baked, kept, baked.condition(prompts="a cat"), 7) - stock).abs().max() < 1e-4
+    arguments, painted = ARGUMENTS | {"prompt": ["a cat"], "strength": 0.5}, {"mask_image": torch.ones(1, 1, 8, 8)}  # all of it
+    jobs = [
+        ({"folder": students["base"][3], "pipeline": kind, "arguments": arguments, "seed": 7}, {"image": kept} | more)
+        for kind, more in (("IFImg2ImgPipeline", {}), ("IFInpaintingPipeline", painted))
+    ]
+    ours = halfway(baked, kept, baked.condition(prompts="a cat"), 7)
+    for stock in samples_alone(tmp_path, jobs):
+        assert (ours - stock).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -117,6 +117,16 @@ def test_onnx_without_its_extra_says_how_to_install_it(student, tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_that_cannot_be_exported_is_one_line(student, tmp_path, monkeypatch):
+    def fails(model, n):
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr(onnx_file, "exported", fails)
+    with pytest.raises(InputError, match=r"cannot export this network of class_conditional to ONNX \(no such operator\); use"):
+        export(fewstep.open_model(student), tmp_path / "out", format="onnx")
+    assert not (tmp_path / "out").exists()
+
+
 class Hub:
     """Stands for HfApi: keeps what it is told."""
 
