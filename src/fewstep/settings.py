@@ -25,17 +25,17 @@ class TeacherSettings(Section):
 class DataSettings(Section):
     name: str | None = None  # built-in data: "digits"
     path: str | None = None  # an image folder, .npz, or anything that `datasets` opens
-    split: str = "train"
+    split: str = "train"  # of a folder or data set that has several
     size: Annotated[int, Field(ge=1, le=8192)] | None = None  # images are resized and centre-cropped to this
-    channels: Literal[1, 3] | None = None
-    image_column: str | None = None
-    label_column: str | None = None
+    channels: Literal[1, 3] | None = None  # 1 is grey; None: the pictures' own
+    image_column: str | None = None  # of a table; without it the one that holds pictures
+    label_column: str | None = None  # of classes
     caption_column: str | None = None  # of text; without it a column with a usual name (text, caption, ...) is looked for
     classes: tuple[str, ...] | None = None  # names, where the data has numbers alone
-    streaming: bool = False
+    streaming: bool = False  # decode while training: more than fits into memory
     flip: bool = False  # mirror half of the images
     prompts: str | None = None  # a text file, one prompt a line: no images; the teacher's own guided samples stand in for them
-    samples_per_prompt: Annotated[int, Field(ge=1, le=10_000)] = 1
+    samples_per_prompt: Annotated[int, Field(ge=1, le=10_000)] = 1  # how often each prompt is drawn
     sampling_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 32  # DDIM steps of each such sample
     negative_prompts: str | None = None  # a text file, one a line, for student.negative_prompts
     cache: str | None = None  # a folder that `fewstep cache` wrote; without it RUN/cache is written first
@@ -55,11 +55,11 @@ class NetworkSettings(Section):
     """Config keys of diffusers' UNet2DConditionModel, for a teacher that `fewstep teach` makes."""
 
     block_out_channels: Annotated[tuple[Annotated[int, Field(ge=4, le=8192)], ...], Field(min_length=1, max_length=8)] = (32, 64)
-    layers_per_block: Annotated[int, Field(ge=1, le=16)] = 1
-    norm_num_groups: Annotated[int, Field(ge=1, le=256)] = 16
-    attention_head_dim: Annotated[int, Field(ge=1, le=256)] = 8
+    layers_per_block: Annotated[int, Field(ge=1, le=16)] = 1  # residual blocks at each level
+    norm_num_groups: Annotated[int, Field(ge=1, le=256)] = 16  # divides every number of channels
+    attention_head_dim: Annotated[int, Field(ge=1, le=256)] = 8  # channels of a head
     mid_block_type: Literal["UNetMidBlock2D", "none"] = "none"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the teacher alone: students are trained without
     down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...] | None = (
         None  # Attn: with self-attention; None: none has it
     )
@@ -77,10 +77,10 @@ class NetworkSettings(Section):
 class TeachSettings(Section):
     updates: Updates = 20_000
     learning_rate: LearningRate = 1e-3
-    schedule: Schedule = "cosine"
-    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    prediction: Literal["v", "x", "eps"] = "v"
-    weighting: Weighting = "snr_plus_one"
+    schedule: Schedule = "cosine"  # of the learning rate, after the warmup
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of examples without their condition
+    prediction: Literal["v", "x", "eps"] = "v"  # what the network gives
+    weighting: Weighting = "snr_plus_one"  # of the error in x: snr_plus_one is the plain error in v
     inpainting: bool = False  # a network that also takes a mask and what is known of the picture, and fills in the rest
 
 
@@ -94,7 +94,7 @@ class LoraSettings(Section):
 
 class StudentSettings(Section):
     guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
-    prediction: Literal["same", "v", "x", "eps"] = "v"
+    prediction: Literal["same", "v", "x", "eps"] = "v"  # same: the teacher's own
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
     lora: LoraSettings | None = None  # None: the whole network is trained
     negative_prompts: bool = False  # the student learns to take a negative prompt, from those of data.negative_prompts
@@ -130,9 +130,9 @@ class StageTwoSettings(Section):
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
     schedule: Schedule = "linear"
-    weighting: Weighting = "truncated_snr"
+    weighting: Weighting = "truncated_snr"  # truncated_snr: max(SNR, 1)
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # as in stage one
-    balance: Annotated[float, Field(ge=0, le=4)] = 0.0
+    balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class StageTwoSettings(Section):
 
 class EncoderSettings(Section):
     ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = ()  # empty: no encoder
-    updates: Updates = 5_000
+    updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
 
     @model_validator(mode="after")
@@ -159,22 +159,22 @@ class EncoderSettings(Section):
 
 class TrainSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 128  # a process and a micro-batch, as in accelerate
-    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    warmup: Updates = 100
+    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 1  # micro-batches an update
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradients
+    precision: Literal["no", "bf16", "fp16"] = "no"  # of the network's computation; weights and optimiser are float32
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the average that is saved and that teaches the next rung
+    warmup: Updates = 100  # updates over which the learning rate rises, in each stage
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
-    log_every: Annotated[int, Field(ge=1)] = 25
-    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
-    compile: bool = False
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500  # updates
+    log_every: Annotated[int, Field(ge=1)] = 25  # updates
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # of everything random
+    compile: bool = False  # torch.compile
     gradient_checkpointing: bool = False  # a third more computation, and a small part of the memory for activations
 
 
 class EvaluateSettings(Section):
     samples: Annotated[int, Field(ge=2, le=10_000_000)] = 1000  # of each configuration
-    steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4)
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4)  # students of a run
     guidance_scale: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 5.0)
     baselines: tuple[str, ...] = ("ddim", "dpm++", "unipc", "heun", "euler")  # stock samplers of the teacher
     budgets: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = (4, 8, 16, 32)  # network evaluations for each of them
