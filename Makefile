@@ -11,8 +11,8 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks examples docs
-	$(BIN)/ruff format --check src tests benchmarks examples docs
+	$(BIN)/ruff check src tests benchmarks examples docs/generate
+	$(BIN)/ruff format --check src tests benchmarks examples docs/generate
 
 types: .venv/ready
 	$(BIN)/pyright
