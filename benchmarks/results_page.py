@@ -1,9 +1,9 @@
-"""The tables of docs/results.md, from benchmarks/results/*.json, so that no figure on the page is typed by hand.
+"""The tables of docs/results.md and other pages, from benchmarks/results/*.json, so that no figure there is typed by hand.
 
     python benchmarks/results_page.py            writes the tables anew
-    python benchmarks/results_page.py --check    exits with 1 where the page does not have them
+    python benchmarks/results_page.py --check    exits with 1 where a page does not have them
 
-The page is written by hand but for what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. For a section of your own
+A page is written by hand but for what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. For a section of your own
 write such a pair of lines there, and add to TABLES the function that makes the text of it from benchmarks/results/NAME.json.
 """
 
@@ -11,12 +11,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+from markdown_table import markdown
+from uses_tables import editing_table, inpainting_table, style_table
+
+PAGES = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("results", "editing", "inpainting", "style-transfer")]
 RESULTS = Path(__file__).parent / "results"
 Result = dict[str, Any]
 
@@ -31,12 +34,6 @@ def write_result(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {"machine": machine(torch.device("cpu"))} | result, indent=1) + "\n", encoding="utf-8")
     print(f"written to {path}", file=sys.stderr)
-
-
-def markdown(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    rows = [heading, ["---"] * len(heading), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def mixtures_table(result: Result) -> str:
@@ -113,6 +110,9 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "mixtures": mixtures_table,
     "headline": headline_table,
     "method-variants": variants_table,
+    "editing": editing_table,
+    "inpainting": inpainting_table,
+    "style-transfer": style_table,
 }
 
 
@@ -137,14 +137,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    before = PAGE.read_text(encoding="utf-8")
-    after = rendered(before)
-    if check:
-        print("up to date" if before == after else f"{PAGE} is behind the results: python benchmarks/results_page.py")
-        return int(before != after)
-    PAGE.write_text(after, encoding="utf-8")
-    print(PAGE)
-    return 0
+    behind = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = rendered(before)
+        if check:
+            print(f"{page} is {'up to date' if before == after else 'behind the results: python benchmarks/results_page.py'}")
+            behind |= before != after
+        else:
+            page.write_text(after, encoding="utf-8")
+            print(page)
+    return int(behind)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def test_masks_as_files_are_turned_cut_to_their_first_frame_and_refused_as_pictu
     assert said == [f"{tmp_path / 'moving.gif'} has several frames; the first is taken"]
     (tmp_path / "cut.png").write_bytes((tmp_path / "turned.png").read_bytes()[:60])
     (tmp_path / "huge.png").write_bytes(header(20_000, 20_000))
-    for name, message in (("cut.png", "cannot read"), ("none.png", "cannot read"), ("huge.png", "more than the limit")):
+    for name, message in (("cut.png", "cannot"), ("none.png", "cannot"), ("huge.png", "more than the limit")):
         with pytest.raises(InputError, match=message) as refused:
             read_masks(tmp_path / name, pictures)
         assert name in str(refused.value) and "\n" not in str(refused.value)
