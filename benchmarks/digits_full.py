@@ -11,11 +11,12 @@ import json
 import sys
 from pathlib import Path
 
-from fewstep.data import Data, open_data
+from fewstep.data import Data
 from fewstep.folder import INFO, bundled, open_model
 from fewstep.quickstart import find, measure
 from fewstep.recipe import load_recipe
 from fewstep.report import text_table
+from fewstep.run import open_examples
 
 GOALS = {4: 1.05, 2: 1.1, 1: 1.25}  # ratio of Fréchet distances to the teacher's 256 steps
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.run / "recipe.toml")
-    data = open_data(**recipe.data.model_dump())
+    data = open_examples(recipe)
     assert isinstance(data, Data)
     models = {
         path.parent.name: open_model(path.parent)

@@ -21,7 +21,7 @@ import torch
 from results_page import headline_table, write_result
 from torch import Tensor
 
-from fewstep.data import Data, open_data
+from fewstep.data import Data
 from fewstep.errors import InputError
 from fewstep.evaluation import Judge
 from fewstep.features import train_classifier
@@ -31,6 +31,7 @@ from fewstep.model import Model, Samples
 from fewstep.progress import LiveLine, clock
 from fewstep.recipe import load_recipe
 from fewstep.references import fixed_noise
+from fewstep.run import open_examples
 
 GOAL = 0.9  # share of the ratio of evaluations that is left in wall clock
 STUDENT_RUNS = 5  # before and after each run of the teacher
@@ -130,7 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     teacher, student = open_model(args.teacher or args.run / "teacher"), open_model(args.run, steps=args.student_steps)
-    data = open_data(**load_recipe(args.run / "recipe.toml").data.model_dump())
+    data = open_examples(load_recipe(args.run / "recipe.toml"))
     if not isinstance(data, Data) or args.samples < max(args.batch_size):
         raise InputError("quality is measured against data in memory, on one batch or more: check the run's data and --samples")
     noise, labels = fixed_noise(teacher, args.samples)
