@@ -1,8 +1,10 @@
 """What the tests share: a tiny teacher in a folder, tiny recipes, and the commands as a user runs them."""
 
 import os
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,31 @@ def run_command(*words, expect=0, module="fewstep", launcher=(), background=Fals
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd or Path.cwd(), check=False)
     assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="session")
+def playground(tmp_path_factory):
+    """(address, folder) of the playground of a tiny run, watched by playground_server.py, whose FOLDER it is; it works in `folder/here`."""
+    pytest.importorskip("gradio", reason="gradio is not installed (pip install 'fewstep[playground]')")
+    from tiny import tiny_student, tiny_teacher
+
+    folder = tmp_path_factory.mktemp("playground")
+    for steps in (4, 2):
+        tiny_student(steps).save(folder / "mine" / f"steps-{steps:04d}")
+    tiny_teacher().save(folder / "mine" / "teacher")
+    tiny_student(2, kind="encoder").save(folder / "mine" / "encoder-0002")
+    (folder / "here").mkdir()
+    watched, words = [Path(__file__).with_name("playground_server.py"), folder], ("playground", folder / "mine", "--device", "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder / "here"))  # where uploads and downloads go, so that tests see them
+        server = run_command(*words, launcher=watched, background=True, cwd=folder / "here")
+    said: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: said.put(server.stdout.readline()), daemon=True).start()
+    try:
+        line = said.get(timeout=300)
+        assert " at http" in line, f"no server: {line}{server.stderr.read()}"
+        yield line.split(" at ")[1].split()[0], folder
+        assert server.poll() is None, "the server died"
+    finally:
+        server.kill()
+        server.communicate()

@@ -104,7 +104,7 @@ def test_what_is_no_picture_is_one_line(tmp_path, colour):
     (tmp_path / "text.png").write_text("dear diary")
     (tmp_path / "empty.png").touch()
     for name in ("cut.jpg", "text.png", "empty.png", "nothing.png", "."):
-        with pytest.raises(InputError, match="cannot read") as refused:
+        with pytest.raises(InputError, match=r"cannot (read|identify)") as refused:
             read_images([whole, tmp_path / name], colour)
         assert str(tmp_path) in str(refused.value)
         assert "\n" not in str(refused.value)

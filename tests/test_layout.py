@@ -12,7 +12,7 @@ ORDER = [
     "streaming", "measures", "extractors", "classifier", "features", "clip_score", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
     "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "sizing", "show", "quickstart",
     "images", "editing", "inpainting", "translation", "sheets", "onnx_file", "export",
-    "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "export_command", "playground_models", "playground", "playground_record", "playground_controls", "playground_tabs", "playground_command",
+    "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "export_command", "playground_models", "playground_pictures", "playground", "playground_record", "playground_html", "playground_about", "playground_guard", "playground_controls", "playground_tabs", "playground_command",
     "cli", "__main__",
 ]  # fmt: skip
 

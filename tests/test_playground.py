@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,13 +13,19 @@ import torch
 from PIL import Image
 
 import fewstep
+import pipelines
+from fewstep import folder as folders
 from fewstep import playground as drawing
-from fewstep.playground import Group, enlarged, mask_of, natural, painted
+from fewstep import playground_models
+from fewstep.playground import Group
+from fewstep.playground_about import cards_of, facts_of, quality_of
 from fewstep.playground_command import FIRST_PORT, free_port
-from fewstep.playground_models import COUNT, LONGEST, Models, Opened, bounded, on_grid, open_models
-from fewstep.playground_record import command_of, facts_of, figures, lines_of, python_of, sentence, write_pictures
+from fewstep.playground_html import divided, figures
+from fewstep.playground_models import COUNT, LONGEST, Models, Opened, bounded, open_models
+from fewstep.playground_pictures import enlarged, mask_of, natural, painted
+from fewstep.playground_record import command_of, python_of, sentence, write_pictures
 from test_cli import command, refused
-from tiny import X, tiny_student, tiny_teacher
+from tiny import counted, tiny_student, tiny_teacher
 
 SETTINGS = {"steps": 4, "guidance_scale": 2.5}
 
@@ -37,6 +44,15 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(run):
     return open_models(str(run))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A teacher of text, and an inpainter of 9 channels."""
+    folder = tmp_path_factory.mktemp("texts")
+    pipelines.text_pipeline(folder / "text", "v_prediction")
+    pipelines.text_pipeline(folder / "nine", network=pipelines.unet(in_channels=9), pipeline="StableDiffusionInpaintPipeline")
+    return folder
 
 
 def picture(seed=0, size=8):
@@ -66,7 +82,7 @@ def test_a_run_gives_every_rung_its_teacher_and_its_encoder(run, models):
 
 def test_a_model_folder_gives_its_own_steps_and_needs_a_teacher_named(run):
     alone = open_models(str(run / "steps-0002"))
-    assert list(alone.by_steps) == [2]
+    assert (list(alone.by_steps), alone.samplers) == ([2], ("deterministic",))
     assert alone.teacher is None and alone.encoder is None
     named = open_models(str(run / "steps-0002"), teacher=str(run / "teacher"))
     assert named.teacher.path == named.encoder.path == str(run / "teacher")
@@ -74,10 +90,40 @@ def test_a_model_folder_gives_its_own_steps_and_needs_a_teacher_named(run):
 
 def test_without_a_model_the_page_opens_what_is_bundled():
     opened = open_models()
-    assert opened.name == "digits"
+    assert opened.name == ("digits-student" if folders.bundled("digits-student").is_dir() else "digits")
     assert opened.words == tuple("0123456789")
     assert drawing.generate(opened, [], max(opened.by_steps), 1.0, 0, 2).groups[0].images[0].size == (8, 8)
     assert opened.encoder is not None
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch, run):
+    """What is bundled: a tiny teacher and its students."""
+    for steps in (2, 4):
+        shutil.copytree(run / f"steps-{steps:04d}", tmp_path / "shelf" / "digits-student" / f"steps-{steps:04d}")
+    shutil.copytree(run / "teacher", tmp_path / "shelf" / "digits-teacher")
+    for module in (folders, playground_models):
+        monkeypatch.setattr(module, "bundled", lambda name: tmp_path / "shelf" / name)
+
+
+@pytest.mark.usefixtures("shelf")
+@pytest.mark.parametrize("name", [None, "digits-student"])
+def test_bundled_students_are_a_run_with_a_name(tmp_path, monkeypatch, capsys, name):
+    opened = open_models(name)
+    assert (opened.name, list(opened.by_steps)) == ("digits-student", [2, 4])
+    assert (opened.teacher.path, opened.encoder.path) == ("digits", "digits")
+    answer = drawing.generate(opened, ["3"], seed=7, count=2, **SETTINGS)
+    assert "open_model('digits-student', steps=4)" in python_of(answer.record)
+    drawn_again(answer, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_bundled_students_are_opened_by_name_where_no_folder_of_that_name_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [fewstep.open_model("digits-student", steps=n).info.steps for n in (2, 4)] == [2, 4]
+    assert fewstep.open_model("digits").info.kind == "teacher"
+    tiny_teacher().save(tmp_path / "digits-student")
+    assert fewstep.open_model("digits-student").info.kind == "teacher"
 
 
 def test_a_teacher_alone_encodes_for_itself_and_takes_any_steps(run):
@@ -141,9 +187,8 @@ def test_a_sweep_covers_the_range_from_one_noise(models):
     assert same(swept.groups[0].images[:1], first.groups[0].images)
 
 
-@pytest.mark.parametrize("task", ["sample", "sweep", "edit", "inpaint", "translate"])
-def test_the_code_and_the_files_draw_the_same_pictures_again(tmp_path, monkeypatch, capsys, models, task):
-    answer = answers(models)[task]
+def drawn_again(answer, tmp_path, monkeypatch, capsys):
+    """Run the code and the command of an answer, beside the files of its downloads: both draw its pictures."""
     files = write_pictures(tmp_path, answer)
     drawn = [Image.open(name) for name in files if name.rsplit("/", 1)[1] not in answer.inputs]
     monkeypatch.chdir(tmp_path)
@@ -153,12 +198,82 @@ def test_the_code_and_the_files_draw_the_same_pictures_again(tmp_path, monkeypat
     exec(code, found)
     assert same(found["images"], drawn)
     line = command_of(answer.record)
-    if task == "sweep":
+    if answer.record["task"] == "sweep":
         assert line.startswith("for s in 1 ")
         return
     command(capsys, *shlex.split(line)[1:], "--device", "cpu")
     written = [Image.open(path) for path in sorted((tmp_path / "pictures").glob("0*.png"))]
     assert same(written, drawn)
+
+
+@pytest.mark.parametrize("task", ["sample", "sweep", "edit", "inpaint", "translate"])
+def test_the_code_and_the_command_draw_the_same_pictures_again(tmp_path, monkeypatch, capsys, models, task):
+    drawn_again(answers(models)[task], tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("task", ["sample", "edit", "inpaint"])
+def test_a_model_of_any_steps_leaves_a_choice_of_sampler(tmp_path, monkeypatch, capsys, run, task):
+    opened = open_models(str(run / "teacher"))
+    assert opened.samplers == ("deterministic", "stochastic")
+    choices = {"seed": 7, "sampler": "stochastic"} | SETTINGS
+    draw = {
+        "sample": lambda **other: drawing.generate(opened, ["3"], count=2, **other),
+        "edit": lambda **other: drawing.redraw(opened, picture(), ["8"], 0.75, **other),
+        "inpaint": lambda **other: drawing.fill(opened, picture(), "top half", ["8"], **other),
+    }[task]
+    answer = draw(**choices)
+    assert not same(answer.groups[0].images[-1:], draw(**choices | {"sampler": "deterministic"}).groups[0].images[-1:])
+    drawn_again(answer, tmp_path, monkeypatch, capsys)
+    with pytest.raises(fewstep.InputError, match="sampler is euler"):
+        draw(**choices | {"sampler": "euler"})
+
+
+def test_prompts_are_drawn_and_edited(tmp_path, monkeypatch, capsys, texts):
+    opened = open_models(str(texts / "text"))
+    assert opened.words == ()
+    drawn_again(drawing.generate(opened, ["a cat"], seed=1, count=2, **SETTINGS), tmp_path / "", monkeypatch, capsys)
+    answer = drawing.redraw(opened, picture(0, 20).convert("RGB"), ["it's"], 0.5, seed=1, **SETTINGS)
+    shutil.rmtree(tmp_path / "pictures")
+    drawn_again(answer, tmp_path, monkeypatch, capsys)
+    assert "is cut to 8" in drawing.sweep(opened, ["a large grey cat"], 4, 0).notes[0]
+    with pytest.raises(fewstep.InputError, match="no prompt"):
+        drawing.generate(opened, [" "], seed=1, count=2, **SETTINGS)
+
+
+def test_the_inpainter_fills_in_place_of_the_model(tmp_path, monkeypatch, capsys, run, texts):
+    opened = open_models(str(run), inpainter=str(texts / "nine"))
+    assert opened.words and not opened.filling.words
+    answer = drawing.fill(opened, picture(0, 20), "left half", ["a cat"], seed=1, **SETTINGS)
+    before, _, after = (np.asarray(one) for one in answer.groups[0].images)
+    assert (after[:, 10:] == before[:, 10:]).all(), "beyond the mask's edge, which fades over a latent of 2 pixels"
+    assert (after[:, :8] != before[:, :8]).any()
+    assert "fewstep inpaint " + str(texts / "nine") in command_of(answer.record)
+    drawn_again(answer, tmp_path, monkeypatch, capsys)
+    assert str(texts / "nine") in facts_of(opened)
+    with pytest.raises(fewstep.InputError, match="--inpainter"):
+        open_models(str(texts / "nine"))
+
+
+def test_every_step_is_told_and_can_be_the_last(models):
+    teacher, calls = counted(models.teacher.model)
+    watched = replace(models, teacher=replace(models.teacher, model=teacher))
+    told = []
+
+    def progress(*step):
+        told.append(step)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawing.beside(watched, answers(models)["sample"], progress)
+    assert told == [(1, 64), (2, 64), (3, 64)]
+    assert len(calls) == 3
+    told = [[], [], [], []]
+    drawing.generate(models, ["3"], seed=0, count=3, progress=lambda *step: told[0].append(step), **SETTINGS)
+    drawing.sweep(models, ["3"], 2, 0, progress=lambda *step: told[1].append(step))
+    drawing.redraw(models, picture(), ["3"], 0.5, seed=0, progress=lambda *step: told[2].append(step), **SETTINGS)
+    drawing.restyle(models, picture(), "3", "8", progress=lambda *step: told[3].append(step), **SETTINGS)
+    assert [steps[-1] for steps in told] == [(4, 4), (14, 14), (2, 2), (6, 6)]
 
 
 def test_downloads_carry_their_settings(tmp_path, models):
@@ -194,12 +309,12 @@ def test_what_is_not_painted_comes_back_to_the_bit(models):
 def test_a_small_dab_fills_what_it_touches_and_nothing_painted_is_refused():
     dab = Image.new("L", (256, 256))
     dab.paste(255, (100, 40, 103, 43))
-    assert mask_of(dab, X[:1]).nonzero().tolist() == [[0, 0, 1, 3]]
+    assert mask_of(dab, 8).nonzero().tolist() == [[0, 0, 1, 3]]
     for nothing in (None, Image.new("L", (256, 256))):
         with pytest.raises(fewstep.InputError, match="nothing is painted"):
-            mask_of(nothing, X[:1])
+            mask_of(nothing, 8)
     assert painted(None) == painted({"background": None, "layers": []}) == (None, None)
-    halves = [mask_of(name, X[:1]) for name in ("top half", "bottom half")]
+    halves = [mask_of(name, 8) for name in ("top half", "bottom half")]
     assert (halves[0] ^ halves[1]).all()
 
 
@@ -213,15 +328,16 @@ def test_a_missing_picture_and_a_missing_encoder_are_sentences(run, models):
         drawing.beside(alone, answers(models)["sample"])
 
 
-@pytest.mark.parametrize(("asked", "steps", "given"), [(0.0, 4, 0.25), (0.4, 4, 0.5), (1, 3, 1.0), (0.3, 3, 1 / 3), (0.2, 1, 1.0)])
-def test_strength_goes_to_the_grid(asked, steps, given):
-    assert on_grid(asked, steps) == given
+@pytest.mark.parametrize("asked", [0, 0.1, -0.1, 1.1, float("nan"), None, "1/2"])
+def test_a_strength_off_the_range_is_refused(models, asked):
+    with pytest.raises(fewstep.InputError, match="it can be 1/4 to 1"):
+        drawing.redraw(models, picture(), ["8"], asked, seed=0, **SETTINGS)
 
 
-@pytest.mark.parametrize("asked", [-0.1, 1.1, float("nan"), None])
-def test_a_strength_that_is_none_is_refused(asked):
-    with pytest.raises(fewstep.InputError, match="it can be"):
-        on_grid(asked, 4)
+def test_a_strength_off_the_grid_is_rounded_and_said(models):
+    answer = drawing.redraw(models, picture(), ["8"], 0.6, seed=0, **SETTINGS)
+    assert (answer.record["strength"], len(answer.notes)) == (0.5, 1)
+    assert "rounded to 2/4" in answer.notes[0]
 
 
 def test_captions_cannot_write_html():
@@ -232,11 +348,21 @@ def test_captions_cannot_write_html():
     assert "sharp" not in figures([Group("large", [picture(0, 200)], ["one"])])
 
 
-def test_about_names_models_and_what_was_measured(models):
+def test_the_divider_moves_by_mouse_and_keys():
+    page = divided(picture(), picture(1))
+    assert page.count("<img") == 2 and 'type="range"' in page and "aria-label" in page
+
+
+def test_about_names_models_what_was_measured_and_their_cards(run, models):
     text = facts_of(models)
-    assert all(opened.path in text for opened in (*models.by_steps.values(), models.teacher, models.encoder))
-    assert "fewstep evaluate" in text
-    assert lines_of({"scale 2": {"frechet": 0.51234, "samples": 500}}) == ["scale 2, frechet 0.5123", "scale 2, samples 500"]
+    assert all(opened.path in text for opened in models.all)
+    assert len(models.all) == 4 == text.count("0.0")
+    assert "fewstep evaluate" in quality_of(models)
+    teacher = open_models("digits")
+    assert "| 1 | 0.2966 | 0.996 |" in quality_of(teacher)
+    cards = cards_of(models)
+    assert sorted(cards) == sorted(str(run / name) for name in ("steps-0002", "steps-0004", "teacher", "encoder-0002"))
+    assert all(card.startswith("#### ") and "pipeline_tag" not in card for card in cards.values())
 
 
 def test_every_error_is_a_sentence():

@@ -1,43 +1,32 @@
-"""The playground's page in a real headless Chromium: every tab used end to end, at two widths, with screenshots in pytest's tmp_path."""
+"""The playground's page in a real headless Chromium: every tab used end to end, at two widths, by mouse and by keys alone.
 
-import queue
+Screenshots are kept in the folder that FEWSTEP_SCREENSHOTS names, else in pytest's tmp_path.
+"""
+
+import os
 import shutil
-import threading
+import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import run_command
-from tiny import tiny_student, tiny_teacher
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("gradio", "playwright") if find_spec(name) is None] + ([] if CHROMIUM else ["a chromium browser"])
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
-WAIT = 60_000  # milliseconds, on a busy machine
-UNCOVERED = """() => {
-    const canvas = [...document.querySelectorAll('canvas')].find(c => c.offsetParent), box = canvas.getBoundingClientRect();
+WAIT = 120_000  # milliseconds, on a busy machine
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+EDITOR = "() => [...document.querySelectorAll('canvas')].find(canvas => canvas.offsetParent)"
+UNCOVERED = f"""() => {{
+    const canvas = ({EDITOR})(), box = canvas.getBoundingClientRect();
     return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === canvas;
+}}"""
+FOCUSED = """() => {
+    const one = document.activeElement;
+    return [one.getAttribute('aria-label') || '', one.innerText || '', one.labels?.length ? one.labels[0].innerText : ''].join('|');
 }"""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Where a playground of a tiny run listens, as its command says."""
-    folder = tmp_path_factory.mktemp("runs") / "mine"
-    for steps in (4, 2):
-        tiny_student(steps).save(folder / f"steps-{steps:04d}")
-    tiny_teacher().save(folder / "teacher")
-    server = run_command("playground", folder, "--device", "cpu", background=True)
-    said: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: said.put(server.stdout.readline()), daemon=True).start()
-    try:
-        yield said.get(timeout=120).split(" at ")[1].split()[0]
-        assert server.poll() is None, "the server died"
-    finally:
-        server.kill()
-        server.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +34,13 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
         yield opened
         opened.close()
 
 
 @pytest.fixture
-def visit(address, browser):
+def visit(playground, browser):
     """A function that opens the page at some width, with its first pictures drawn."""
     pages = []
 
@@ -59,7 +48,7 @@ def visit(address, browser):
         page = browser.new_page(viewport={"width": width, "height": 1000})
         pages.append(page)
         page.set_default_timeout(WAIT)
-        page.goto(address)
+        page.goto(playground[0])
         page.locator(".pictures img").first.wait_for()
         return page
 
@@ -68,14 +57,17 @@ def visit(address, browser):
         page.close()
 
 
+@pytest.fixture
+def slow(playground):
+    """A function that makes every evaluation of a network slow, or quick again."""
+    flag = playground[1] / "slow"
+    yield lambda wanted: flag.touch() if wanted else flag.unlink()
+    flag.unlink(missing_ok=True)
+
+
 def tab(page, name):
-    """The panel of a tab, once chosen; where tabs do not fit, from the menu of those left over."""
-    found = page.get_by_role("tab", name=name, exact=True)
-    if not found.is_visible():
-        page.locator(".overflow-menu button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
-    else:
-        found.click()
+    """The panel of a tab, once chosen."""
+    page.get_by_role("tab", name=name, exact=True).click()
     return page.get_by_role("tabpanel").filter(visible=True)
 
 
@@ -87,41 +79,55 @@ def wait_for_others(page, before):
     page.wait_for_function("old => document.querySelector('.pictures img').src != old", arg=before[0])
 
 
-def upload(panel, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "mine.jpg")
-    panel.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
+def upload(panel, path):
+    panel.locator("input[type=file]").first.set_input_files(path)
     panel.get_by_role("button", name="Remove Image").first.or_(panel.locator("img").first).first.wait_for()
 
 
 def changed(panel, button, count):
-    """Press the button; the pictures before and after, and what stands under the last."""
+    """Press the button; what stands under the last of so many pictures."""
     panel.get_by_role("button", name=button, exact=True).click()
     panel.locator(".pictures figure").nth(count - 1).wait_for()
     return panel.locator("figcaption").last.inner_text()
 
 
 def paint(page, panel):
+    """Take the picture drawn last, and draw a line on it: again until the editor, which says nothing of it, has loaded and shows it."""
     panel.get_by_role("button", name="Take the picture drawn last").click()
     page.wait_for_function(UNCOVERED)
-    page.wait_for_timeout(2000)  # until the editor has drawn the picture: nothing on the page says so
     canvas = panel.locator("canvas").first
     canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.45 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=8)
-    page.mouse.up()
-    page.wait_for_timeout(1000)
+    for _ in range(20):
+        page.wait_for_timeout(500)
+        before, box = canvas.screenshot(), canvas.bounding_box()
+        page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.45 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=8)
+        page.mouse.up()
+        page.mouse.move(1, 1)
+        page.wait_for_timeout(500)
+        if canvas.screenshot() != before:
+            return
+    pytest.fail("the editor shows nothing of what is painted")
+
+
+def photograph(panel):
+    """Take a picture with the camera, which is Chromium's own test image."""
+    panel.get_by_role("button", name="Remove Image").or_(panel.get_by_label("Clear")).first.click()
+    panel.get_by_label("Capture from camera").click()
+    panel.get_by_text("Click to Access Webcam").click()
+    panel.get_by_label("capture photo").click()
+    panel.locator("img").first.wait_for()
 
 
 @pytest.mark.parametrize("width", [1400, 400])
 def test_every_tab_from_end_to_end(visit, tmp_path, width):
-    page = visit(width)
+    page, kept = visit(width), Path(os.environ.get("FEWSTEP_SCREENSHOTS") or tmp_path)
+    kept.mkdir(parents=True, exist_ok=True)
 
     def shoot(name):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the page"
-        page.screenshot(path=tmp_path / f"{name}-{width}.png", full_page=True)
+        page.screenshot(path=kept / f"{name}-{width}.png", full_page=True)
 
     assert page.locator(".pictures figure").count() == 8
     assert "4 evaluations" in page.locator("figcaption").first.inner_text()
@@ -133,9 +139,18 @@ def test_every_tab_from_end_to_end(visit, tmp_path, width):
     page.get_by_text("scale 5", exact=True).wait_for()
     shoot("sweep")
     edit = tab(page, "Edit")
-    upload(edit, tmp_path)
+    shoot("edit-empty")
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.jpg")
+    upload(edit, tmp_path / "mine.jpg")
     assert "2 evaluations" in changed(edit, "Edit", 2)
     shoot("edit")
+    if width > 400:
+        photograph(edit)
+        before = sources(page)
+        edit.get_by_role("button", name="Edit", exact=True).click()
+        page.wait_for_function("old => ![...document.querySelectorAll('.pictures img')].some(one => one.src == old)", arg=before[0])
+        shoot("edit-camera")
     inpaint = tab(page, "Inpaint")
     paint(page, inpaint)
     assert "4 evaluations" in changed(inpaint, "Inpaint", 3)
@@ -148,6 +163,8 @@ def test_every_tab_from_end_to_end(visit, tmp_path, width):
     about = tab(page, "About")
     about.get_by_text("model.translate").wait_for()
     assert about.get_by_text("fewstep translate").count()
+    about.get_by_role("button", name="Model card of").first.click()
+    about.get_by_text("one evaluation of the network a step").first.wait_for()
     with page.expect_download() as download:
         about.locator("a[download='00000.png']").click()
     with Image.open(download.value.path()) as image:
@@ -155,7 +172,16 @@ def test_every_tab_from_end_to_end(visit, tmp_path, width):
     shoot("about")
 
 
-def test_arrow_keys_on_the_slider_draw_anew(visit):
+def tab_to(page, words):
+    """Press Tab until what has the focus is named so."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if words in page.evaluate(FOCUSED):
+            return
+    pytest.fail(f"Tab does not come to '{words}'")
+
+
+def test_keys_alone_draw_edit_and_divide(visit):
     page = visit()
     before = sources(page)
     page.locator("input[type=range]").first.focus()
@@ -163,12 +189,63 @@ def test_arrow_keys_on_the_slider_draw_anew(visit):
         page.keyboard.press("ArrowRight")
     wait_for_others(page, before)
     before = sources(page)
-    page.get_by_role("button", name="New seed").filter(visible=True).press("Enter")
+    tab_to(page, "New seed")
+    page.keyboard.press("Enter")
     wait_for_others(page, before)
-    before = sources(page)
-    page.get_by_label("2", exact=True).first.check()
-    wait_for_others(page, before)
-    page.get_by_text("student, 2 steps").wait_for()
+    page.get_by_role("tab", name="Generate", exact=True).focus()
+    tab_to(page, "Edit")
+    page.keyboard.press("Enter")
+    tab_to(page, "Take the picture drawn last")
+    page.keyboard.press("Enter")
+    edit = page.get_by_role("tabpanel").filter(visible=True)
+    edit.locator("img").first.wait_for()
+    tab_to(page, "2")
+    page.keyboard.press("ArrowLeft")
+    tab_to(page, "Edit")
+    page.keyboard.press("Enter")
+    edit.locator(".pictures figure").nth(1).wait_for()
+    tab_to(page, "Divider between before and after")
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert edit.locator(".divided").get_attribute("style") == "--cut: 60%;"
+
+
+def test_steps_move_the_strengths(visit):
+    page = visit()
+    edit = tab(page, "Edit")
+    strength = edit.locator("input[type=range]").first
+    assert [strength.get_attribute(name) for name in ("min", "step")] == ["0.25", "0.25"]
+    edit.get_by_label("2", exact=True).check()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('input[type=range]')].some(one => one.offsetParent && one.step == '0.5')"
+    )
+    assert strength.get_attribute("min") == "0.5"
+
+
+def test_stop_ends_the_work_and_so_does_going_away(visit, slow):
+    page, other = visit(), visit()
+
+    def teach(page):
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.get_by_text("/64 steps").wait_for()
+
+    def others_wait():
+        began, before = time.monotonic(), sources(other)
+        other.get_by_role("button", name="New seed").filter(visible=True).click()
+        wait_for_others(other, before)
+        return time.monotonic() - began
+
+    slow(True)
+    page.get_by_label("The teacher's from the same noise").check()
+    page.get_by_text("/64 steps").wait_for()
+    page.get_by_role("button", name="Stop").filter(visible=True).click()
+    assert others_wait() < 10, "64 steps of a fifth of a second and more are not done in this time"
+    assert page.locator(".pictures").count() == 1
+    teach(page)
+    page.close()
+    assert others_wait() < 10
+    slow(False)
+    assert len(sources(visit())) == 8
 
 
 def test_what_goes_wrong_is_a_sentence_and_the_page_goes_on(visit, tmp_path):
@@ -179,17 +256,22 @@ def test_what_goes_wrong_is_a_sentence_and_the_page_goes_on(visit, tmp_path):
     (tmp_path / "text.png").write_text("dear diary")
     edit.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
     edit.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_test_id("toast-body").first.wait_for()
-    other = visit()
-    other.get_by_role("button", name="Draw", exact=True).click()
-    other.close()  # a browser that goes away in the middle
-    assert len(sources(visit())) == 8
+    page.get_by_text("The picture cannot be read").wait_for()
+    inpaint = tab(page, "Inpaint")
+    inpaint.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
+    inpaint.get_by_role("button", name="Inpaint", exact=True).click()
+    page.get_by_text("No picture is given").nth(1).or_(page.get_by_text("The picture cannot be read").nth(1)).first.wait_for()
+    tab(page, "Generate")
+    before = sources(page)
+    page.get_by_role("button", name="New seed").filter(visible=True).click()
+    wait_for_others(page, before)
 
 
-def test_nothing_is_asked_of_other_machines(browser, address):
+def test_nothing_is_asked_of_other_machines(browser, playground):
     page, asked = browser.new_page(), set()
     page.on("request", lambda request: asked.add(request.url.split("/")[2]) if request.url.startswith("http") else None)
-    page.goto(address)
+    page.goto(playground[0])
     page.locator(".pictures img").first.wait_for(timeout=WAIT)
+    tab(page, "Inpaint").locator("canvas").first.wait_for(timeout=WAIT)
     page.close()
-    assert asked == {address.split("/")[2]}
+    assert asked == {playground[0].split("/")[2]}

@@ -4,14 +4,15 @@ Reading order, which is also the order of imports:
 
     the mathematics   process, prediction, condition, guidance, stage_one, stage_two, samplers, exact
     models            denoiser, info, families/, negative_embedding, model, lora, teachers, stock_code, card, folder, hub
-    training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, masks, prompts, negatives, inputs, checkpoint,
-                      progress, state, training, cache, caching, examples, stages, distillation, run
+    training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, masks, prompts, negatives, inputs,
+                      checkpoint, progress, state, training, cache, caching, examples, stages, distillation, run
     use               streaming, measures, extractors, classifier, features, clip_score, reference_statistics, evaluation,
                       references, pictures, columns, charts, report, bench, baselines, contenders, tally, contest, verdict,
                       comparison, cost, plan, sizing, show, quickstart,
                       images, editing, inpainting, translation, sheets, onnx_file, export
     faces             options, train_commands, use_commands, evaluate_command, edit_commands, export_command,
-                      playground (playground_models, playground_record, playground_controls, playground_tabs, playground_command), cli
+                      playground (playground_models, playground_pictures, playground_record, playground_html, playground_about, playground_guard,
+                  playground_controls, playground_tabs, playground_command), cli
 """
 
 from importlib import import_module

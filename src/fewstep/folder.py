@@ -30,6 +30,19 @@ def bundled(name: str) -> Path:
     return Path(__file__).parent / "bundled" / name
 
 
+def find_folder(path: str | Path) -> Path:
+    """The path, or the bundled folder of that name where there is no such path: "digits" is the teacher, "digits-student" its students."""
+    folder = Path(path)
+    if folder.exists() or len(folder.parts) != 1:
+        return folder
+    return next((bundled(name) for name in (f"{path}-teacher", str(path)) if bundled(name).is_dir()), folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run, which holds models, and no model itself."""
+    return not (folder / INFO).is_file() and ((folder / "recipe.toml").is_file() or any(folder.glob(f"steps-[0-9]*/{INFO}")))
+
+
 def open_model(
     path: str | Path,
     device: torch.device | str = "cpu",
@@ -39,7 +52,7 @@ def open_model(
     revision: str | None = None,
     variant: str | None = None,
 ) -> Model:
-    """The model of a folder, of a run folder (its rung for `steps`, else its last), or the bundled one of that name ("digits").
+    """The model of a folder, of a run folder (its rung for `steps`, else its last), or the bundled one of a name ("digits", "digits-student").
 
     A folder of a stock diffusers pipeline, a hub id (with its `revision` and `variant`) or a single `.safetensors` checkpoint is
     opened as a teacher. `network` is the module, or the `Denoiser`, whose weights the folder of a network of one's own holds.
@@ -47,11 +60,9 @@ def open_model(
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
     """
-    folder = Path(path)
-    if not folder.exists() and bundled(f"{path}-teacher").is_dir():
-        folder = bundled(f"{path}-teacher")
+    folder = find_folder(path)
     folder = local_folder(folder if folder.exists() else path, revision, variant)
-    if (folder / "recipe.toml").is_file() and not (folder / INFO).is_file():
+    if is_run(folder):
         folder = rung_of(folder, steps)
     if not (folder / INFO).is_file():
         return open_teacher(folder, variant).to(device)

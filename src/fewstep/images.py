@@ -65,7 +65,7 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
         return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, size)] * len(images))
     found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
     for i, source in enumerate(_listed(images, "image")):
-        image, name = _opened(source, f"image {i}", say), _name(source, f"image {i}")
+        image, name = open_picture(source, f"image {i}", say), _name(source, f"image {i}")
         small = _attempt(lambda image=image: square(as_mode(_central(image), channels), size), name)
         found.append((as_array(small), name, image.size))
     pixels = torch.from_numpy(np.stack([array for array, _, _ in found])).float() / 127.5 - 1
@@ -95,7 +95,7 @@ def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, 
 def _mask(source: Picture, i: int, pictures: Pictures, size: int, say: Say) -> Tensor:
     from PIL import Image
 
-    image, name, (width, height) = _opened(source, f"mask {i}", say), _name(source, f"mask {i}"), pictures.shapes[i]
+    image, name, (width, height) = open_picture(source, f"mask {i}", say), _name(source, f"mask {i}"), pictures.shapes[i]
     if abs(image.width * height - image.height * width) > (width + height) / 2:  # what rounding a smaller copy's size explains
         raise InputError(
             f"{name} is {image.width}x{image.height}, {pictures.names[i]} {width}x{height}; give a mask of the picture's proportions"
@@ -123,7 +123,7 @@ def _name(source: Picture, otherwise: str) -> str:
     return str(source) if isinstance(source, str | Path) else otherwise
 
 
-def _opened(source: Picture, otherwise: str, say: Say) -> Any:
+def open_picture(source: Picture, otherwise: str, say: Say) -> Any:
     """The upright image; that an animation was cut to its first frame is said."""
     from PIL import Image
 
@@ -159,4 +159,4 @@ def _attempt(read: Callable[[], Any], name: str) -> Any:
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
             why = " ".join(str(error).split()) or type(error).__name__
             why = why if name in why else f"{name}: {why}"
-            raise InputError(f"cannot read {why}; {FORMATS}") from None
+            raise InputError(f"{'' if why.startswith('cannot ') else 'cannot read '}{why}; {FORMATS}") from None

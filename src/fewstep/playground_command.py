@@ -10,7 +10,6 @@ from fewstep.errors import InputError
 from fewstep.options import Device, app, say
 
 FIRST_PORT, TRIED = 7860, 20  # without --port: the first of so many that is free
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @app.command(epilog="Examples:  fewstep playground    fewstep playground runs/quickstart --port 7861")
@@ -18,6 +17,7 @@ def playground(
     model: Annotated[str | None, typer.Argument(help="Run folder (all its students), model folder, or 'digits'; a bundled student without it.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher to compare with; of a run, its own without it.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder for style transfer; the run's own or the teacher without it.")] = None,
+    inpainter: Annotated[str | None, typer.Option(help="Model of the Inpaint tab, of 9 channels or not; MODEL without it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own lets others in.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; without it the first free one from 7860 on.")] = None,
     device: Device = None,
@@ -31,10 +31,11 @@ def playground(
     from fewstep.pictures import best_device
     from fewstep.playground_models import open_models
 
-    models = open_models(model, teacher, encoder, best_device(device))
+    models = open_models(model, teacher, encoder, best_device(device), inpainter)
+    from fewstep.playground_guard import answers_to
     from fewstep.playground_tabs import serve
 
-    if host not in LOOPBACK:
+    if answers_to(host) is None:
         say(f"warning: whoever can reach {host} on port {chosen} can use the playground; leave --host out to keep it to yourself")
     page = serve(models, host, chosen)
     print(f"playground at http://{host}:{chosen} (Ctrl+C ends it)", flush=True)

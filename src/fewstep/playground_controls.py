@@ -1,6 +1,7 @@
 """The pieces of the playground's page: its inputs, its buttons, and what turns an answer or an error into what is shown."""
 
 import random
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -8,16 +9,19 @@ from typing import Any, Literal
 import gradio as gr
 
 from fewstep.errors import InputError
-from fewstep.playground import Answer, enlarged
+from fewstep.images import FORMATS
+from fewstep.playground import Answer
+from fewstep.playground_html import figures
 from fewstep.playground_models import SEEDS, Models
-from fewstep.playground_record import figures, sentence
+from fewstep.playground_pictures import enlarged
+from fewstep.playground_record import sentence
 
 SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
-_stopped: set[str] = set()  # sessions whose work is to end
+_at_work: dict[str, threading.Event] = {}  # of a session that is being drawn for: set, it ends that work
 
 
 class Stopped(Exception):
-    """A person pressed Stop."""
+    """A person pressed Stop, or went away."""
 
 
 def handler(ask: Callable[..., Iterator[Answer]], show: Callable[[Answer], tuple[Any, ...]] | None = None) -> Callable[..., Any]:
@@ -25,16 +29,19 @@ def handler(ask: Callable[..., Iterator[Answer]], show: Callable[[Answer], tuple
     show = show or (lambda answer: (figures(answer.groups),))
 
     def handle(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Iterator[Any]:  # noqa: B008 - how Gradio is asked for it
-        session = request.session_hash or ""
-        _stopped.discard(session)
+        session, ended = request.session_hash or "", threading.Event()
+        _at_work[session] = ended
 
-        def heard(done: int) -> None:
-            if session in _stopped:
+        def heard(taken: int, steps: int) -> None:
+            if ended.is_set():
                 raise Stopped
-            progress((done, None), unit="images")
+            progress((taken, steps), unit="steps")
 
         try:
+            check_uploads(values)
             for answer in ask(*values, progress=heard):
+                for note in answer.notes:
+                    gr.Info(sentence(InputError(note)))
                 yield (*show(answer), answer)
         except Stopped:
             yield gr.skip()
@@ -43,8 +50,51 @@ def handler(ask: Callable[..., Iterator[Answer]], show: Callable[[Answer], tuple
                 traceback.print_exception(error)
             gr.Warning(sentence(error))
             yield gr.skip()
+        finally:
+            if _at_work.get(session) is ended:
+                del _at_work[session]
 
     return handle
+
+
+def end(request: gr.Request) -> None:
+    """End what is being drawn for the visitor: at the next step."""
+    if work := _at_work.get(request.session_hash or ""):
+        work.set()
+
+
+def check_uploads(values: tuple[Any, ...]) -> None:
+    """Refuse what `guarded` could not read.
+
+    Raises:
+        InputError: there is such a value.
+    """
+    for value in values:
+        if isinstance(value, Exception):
+            why = "has more pixels than can be taken" if "DecompressionBomb" in type(value).__name__ else "cannot be read"
+            raise InputError(f"the picture {why} ({type(value).__name__}); {FORMATS}") from value
+
+
+def guarded(part: Any) -> Any:
+    """The component, made to pass on what it cannot read, so that it is refused in our words: a picture's error, else the value itself.
+
+    A picture whose address is on another machine is not fetched from there.
+    """
+    read, fetch, picture = part.preprocess, part.async_move_resource_to_block_cache, isinstance(part, gr.Image | gr.ImageEditor)
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except Exception as error:  # of damaged pictures nearly anything, of the others that the value is none of theirs
+            return error if picture else payload
+
+    async def local(path: Any) -> Any:
+        if str(path).lower().startswith(("http:", "https:")):
+            raise gr.Error("This server fetches nothing from other machines; upload the picture.")
+        return await fetch(path)
+
+    part.preprocess, part.async_move_resource_to_block_cache = preprocess, local
+    return part
 
 
 def action(label: str) -> tuple[Any, Any]:
@@ -55,11 +105,7 @@ def action(label: str) -> tuple[Any, Any]:
 
 def stops(button: Any, *events: Any) -> None:
     """The button ends what this visitor waits for."""
-
-    def stop(request: gr.Request) -> None:
-        _stopped.add(request.session_hash or "")
-
-    button.click(stop, queue=False, cancels=list(events), api_visibility="private")
+    button.click(end, queue=False, cancels=list(events), api_visibility="private")
 
 
 def words_input(models: Models, label: str, many: bool = False) -> Any:
@@ -81,7 +127,15 @@ def scale_input(models: Models, label: str = "Guidance scale") -> Any:
 
 def steps_input(models: Models) -> Any:
     """The steps that there is a model for."""
-    return gr.Radio(list(models.by_steps), value=max(models.by_steps) if models.first.info.steps else 16, label="Steps")
+    known, any_number = list(models.by_steps), models.first.info.steps is None
+    only = f"Sampler: {models.samplers[0]}" if len(models.samplers) == 1 else None
+    return gr.Radio(known, value=16 if any_number and 16 in known else max(known), label="Steps", info=only)
+
+
+def sampler_input(models: Models) -> Any:
+    """The samplers, where there is a choice: a student has that which it was trained for."""
+    known = list(models.samplers)
+    return gr.Radio(known, value=known[0], label="Sampler", visible=len(known) > 1)
 
 
 def seed_input() -> Any:
@@ -127,10 +181,17 @@ def on_canvas(image: Any) -> dict[str, Any]:
     return {"background": image, "layers": [], "composite": image}
 
 
+def uploaded(value: Any) -> Any:
+    """An editor's value with a small picture enlarged, so that it can be painted on."""
+    if isinstance(value, Exception) or not value or value.get("background") is None:
+        return gr.skip()
+    return on_canvas(enlarged(value["background"]))
+
+
 def picture_input(last: Any) -> Any:
     """A picture from a file, the webcam or the clipboard, or the one drawn last."""
     image = gr.Image(
-        label="Picture", type="pil", image_mode="RGBA", format="png", sources=SOURCES, height=300, elem_classes="sharp"
+        label="Picture", type="filepath", image_mode=None, format="png", sources=SOURCES, height=300, elem_classes="sharp"
     )
     taken = gr.Button("Take the picture drawn last", size="sm")
     taken.click(take, last, image, show_progress="hidden", api_visibility="private")

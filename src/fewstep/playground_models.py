@@ -7,11 +7,12 @@ import torch
 
 from fewstep import translation
 from fewstep.errors import InputError
-from fewstep.folder import INFO, bundled, open_model
+from fewstep.folder import INFO, bundled, find_folder, is_run, open_model
 from fewstep.model import Model
 
 ANY_STEPS = (4, 8, 16, 64)  # offered of a model that takes any number
 ANY_SCALE = (1.0, 10.0)  # likewise
+ANY_SAMPLER = ("deterministic", "stochastic")  # likewise
 COUNT = 16  # images at a time, at most; of pictures wider than LARGE, 4
 LARGE = 128  # pixels
 LONGEST = 1000  # characters of a prompt
@@ -20,25 +21,32 @@ SEEDS = 2**31  # below this
 
 @dataclass(frozen=True)
 class Opened:
-    """A model and the path that opens it."""
+    """A model, what opens it (`fewstep.open_model(path)`), and of a path that is a run folder which of its steps."""
 
     path: str
     model: Model
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the page plays with: a model for each number of steps, and the teacher and the encoder where there are any."""
+    """What the page plays with: a model for each number of steps, and teacher, encoder and inpainter where there are any."""
 
     name: str  # as a person gave it
     by_steps: dict[int, Opened]
     teacher: Opened | None = None
     encoder: Opened | None = None
+    inpainter: "Models | None" = None
 
     @property
     def first(self) -> Model:
         """The model of most steps, which the others resemble in all but that."""
         return self.by_steps[max(self.by_steps)].model
+
+    @property
+    def filling(self) -> "Models":
+        """What fills in pictures: the inpainter, else these models themselves."""
+        return self.inpainter or self
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -52,9 +60,21 @@ class Models:
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
     @property
+    def samplers(self) -> tuple[str, ...]:
+        """The samplers that these models take, the usual one first: of a student the one that it was trained for."""
+        own = self.first.info.sampler
+        return (own,) if self.first.info.steps else (own, *(sampler for sampler in ANY_SAMPLER if sampler != own))
+
+    @property
     def most(self) -> int:
         """How many images are drawn at a time, at most."""
         return COUNT if self.first.info.picture[1] <= LARGE else 4
+
+    @property
+    def all(self) -> list[Opened]:
+        """Every model here, once."""
+        others = [*(self.inpainter.by_steps.values() if self.inpainter else ()), self.teacher, self.encoder]
+        return list({id(opened.model): opened for opened in (*self.by_steps.values(), *others) if opened}.values())
 
 
 def open_models(
@@ -62,44 +82,49 @@ def open_models(
     teacher: str | None = None,
     encoder: str | None = None,
     device: torch.device | str = "cpu",
+    inpainter: str | None = None,
 ) -> Models:
-    """The models of a run folder (every rung), of a model folder, or without a path the bundled student of digits, else its teacher.
+    """The models of a run folder (every rung), of a model folder, or without a path the bundled students of digits, else their teacher.
 
     Raises:
         InputError: nothing there, an encoder, a model of videos, or models that do not belong together.
     """
-    name = path or "digits"
-    if path is None:
-        path = str(bundled("digits-student")) if bundled("digits-student").is_dir() else "digits"
-        teacher = teacher or (None if path == "digits" else "digits")
-    by_steps = _rungs(path, device)
-    own, beside = next(iter(by_steps.values())), teacher or _teacher_of(Path(path))
+    path = path or ("digits-student" if bundled("digits-student").is_dir() else "digits")
+    by_steps, beside = _rungs(path, device), teacher or _teacher_of(path)
+    own = next(iter(by_steps.values()))
     guide = Opened(beside, open_model(beside, device)) if beside else None
-    coder = Opened(encoder, translation.open_encoder(encoder, device)) if encoder else _encoder_of(Path(path), device)
-    return _checked(Models(name, by_steps, guide, coder or guide or (own if own.model.info.steps is None else None)))
+    coder = Opened(encoder, translation.open_encoder(encoder, device)) if encoder else _encoder_of(find_folder(path), device)
+    coder = coder or guide or (own if own.model.info.steps is None else None)
+    filling = Models(inpainter, _rungs(inpainter, device)) if inpainter else None
+    return _checked(Models(path, by_steps, guide, coder, filling))
 
 
 def _rungs(path: str, device: torch.device | str) -> dict[int, Opened]:
     """The students of a run by their steps, or one model for its own steps, or for several where it takes any number."""
-    folders = {int(info.parent.name.removeprefix("steps-")): str(info.parent) for info in Path(path).glob(f"steps-[0-9]*/{INFO}")}
-    if folders:
-        return {steps: Opened(folder, open_model(folder, device)) for steps, folder in sorted(folders.items())}
+    run = find_folder(path)
+    if is_run(run):
+        known = sorted(int(info.parent.name.removeprefix("steps-")) for info in run.glob(f"steps-[0-9]*/{INFO}"))
+        if known:
+            return {steps: Opened(path, open_model(path, device, steps), steps) for steps in known}
     only = Opened(path, open_model(path, device))
     if only.model.info.steps:
         return {only.model.info.steps: only}
     return {steps: only for steps in ANY_STEPS if steps <= only.model.denoiser.process.train_timesteps}
 
 
-def _teacher_of(run: Path) -> str | None:
-    """The teacher in a run folder, else the one that its recipe names, where that is on this machine."""
+def _teacher_of(path: str) -> str | None:
+    """The teacher in a run folder, that of bundled students, else the one that the run's recipe names, where it is on this machine."""
+    run, name = find_folder(path), path.removesuffix("-student")
     if (run / "teacher" / INFO).is_file():
         return str(run / "teacher")
-    if not (run / "recipe.toml").is_file() or (run / INFO).is_file():
+    if run == bundled(path) and name != path:
+        return name
+    if not (run / "recipe.toml").is_file() or not is_run(run):
         return None
     from fewstep.recipe import load_recipe
 
     named = load_recipe(run / "recipe.toml").teacher.path
-    return named if named and (Path(named).exists() or bundled(f"{named}-teacher").is_dir()) else None
+    return named if named and find_folder(named).exists() else None
 
 
 def _encoder_of(run: Path, device: torch.device | str) -> Opened | None:
@@ -109,15 +134,13 @@ def _encoder_of(run: Path, device: torch.device | str) -> Opened | None:
 
 def _checked(models: Models) -> Models:
     for opened in models.by_steps.values():
-        info = opened.model.info
-        if info.kind == "encoder":
-            raise InputError(
-                f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder"
-            )
-        if len(info.shape) != 3:
-            raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
+        check_draws(opened)
         if getattr(opened.model.family, "takes_mask", False):
-            raise InputError(f"{opened.path} only fills in pictures; the playground draws from noise: use fewstep inpaint")
+            raise InputError(
+                f"{opened.path} only fills in pictures; name a model that draws from noise, and this one with --inpainter"
+            )
+    for opened in models.inpainter.by_steps.values() if models.inpainter else ():
+        check_draws(opened)
     ours = models.first.info
     for what, opened in (("teacher", models.teacher), ("encoder", models.encoder)):
         if opened and opened.model.info.shape != ours.shape:
@@ -128,10 +151,22 @@ def _checked(models: Models) -> Models:
             raise InputError(
                 f"{what} {opened.path} takes {opened.model.info.condition}, the model {ours.condition}; name its own {what}"
             )
-    low, high = models.scales
-    if low > high:
-        raise InputError("the students of this run have no guidance scale in common; name the folder of one of them")
+    for group in filter(None, (models, models.inpainter)):
+        if group.scales[0] > group.scales[1]:
+            raise InputError(f"the students of {group.name} have no guidance scale in common; name the folder of one of them")
     return models
+
+
+def check_draws(opened: Opened) -> None:
+    """Refuse what draws no pictures.
+
+    Raises:
+        InputError: an encoder, or a model of videos.
+    """
+    if opened.model.info.kind == "encoder":
+        raise InputError(f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder")
+    if len(opened.model.info.shape) != 3:
+        raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
 
 
 def bounded(models: Models, words: list[str], steps: int, guidance_scale: float, seed: int, count: int = 1) -> list[str]:
@@ -141,7 +176,7 @@ def bounded(models: Models, words: list[str], steps: int, guidance_scale: float,
         InputError: a choice outside its bounds.
     """
     low, high = models.scales
-    if steps not in models.by_steps:
+    if not isinstance(steps, int) or steps not in models.by_steps:
         raise InputError(f"steps is {steps}; this model takes {', '.join(map(str, models.by_steps))}")
     if not isinstance(guidance_scale, int | float) or not low <= guidance_scale <= high:
         raise InputError(f"guidance scale is {guidance_scale}; it can be {low:g} to {high:g}")
@@ -149,6 +184,8 @@ def bounded(models: Models, words: list[str], steps: int, guidance_scale: float,
         raise InputError(f"{count} images are asked for; 1 to {models.most} can be drawn at a time")
     if not isinstance(seed, int | float) or seed not in range(SEEDS):
         raise InputError(f"seed is {seed}; a whole number from 0 to {SEEDS - 1} is needed")
+    if not all(isinstance(word, str | None) for word in words):
+        raise InputError("a class or a prompt is no text; name classes, or write what the picture is to show")
     words = [word.strip() for word in words if word and word.strip()] or list(models.words)
     if not words:
         raise InputError("no prompt is given; write what the picture is to show")
@@ -157,12 +194,12 @@ def bounded(models: Models, words: list[str], steps: int, guidance_scale: float,
     return [words[i % len(words)] for i in range(int(count))]
 
 
-def on_grid(strength: float, steps: int) -> float:
-    """The strength i/N of the grid of N steps that is nearest, at least 1/N.
+def sampler_of(models: Models, sampler: str | None) -> dict[str, str]:
+    """The choice of a sampler as a keyword, where the models leave one.
 
     Raises:
-        InputError: it is not a number from 0 to 1.
+        InputError: none that they take.
     """
-    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise InputError(f"strength is {strength}; it can be {1 / steps:g} to 1")
-    return max(1, round(strength * steps)) / steps
+    if sampler is not None and sampler not in models.samplers:
+        raise InputError(f"sampler is {sampler}; this model takes {', '.join(models.samplers)}")
+    return {"sampler": sampler or models.samplers[0]} if len(models.samplers) > 1 else {}

@@ -1,8 +1,5 @@
-"""The words of the playground: code that draws an answer again, pictures that carry it, figures, facts of the models, and sentences for errors."""
+"""The words of the playground: code that draws an answer again, pictures that carry it, and sentences for errors."""
 
-import base64
-import html
-import io
 import json
 import re
 import shlex
@@ -12,28 +9,27 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
-from fewstep.playground import Answer, Group, enlarged
-from fewstep.playground_models import Models, Opened
-
-SMALL = 64  # pixels: pictures up to here are shown with sharp squares for pixels
+from fewstep.playground import Answer
 
 
 def python_of(record: dict[str, Any]) -> str:
     """Three lines of Python that draw an answer again, beside the files that its downloads hold."""
     task, words, scale = record["task"], record["words"], record["guidance_scale"]
+    keys = ("strength", "encoder_steps", "guidance_scale", "seed", "sampler", "batch_size")
+    kept = {key: record[key] for key in keys if key in record and (key, record[key]) != ("batch_size", 256)}
     numbers = ", ".join(
-        f"{key}={record[key]!r}" for key in ("strength", "encoder_steps", "guidance_scale", "seed") if key in record
+        f"{key}={'s' if key == 'guidance_scale' and task == 'sweep' else repr(value)}" for key, value in kept.items()
     )
-    if record.get("batch_size", 256) != 256:
-        numbers += f", batch_size={record['batch_size']}"
-    opened = f"import fewstep\nmodel = fewstep.open_model({record['model']!r}"
-    opened += f")\nimages = {'[' if task == 'sweep' else ''}model."
+    rung = f", steps={record['steps']}" if record.get("run") else ""
+    opened = (
+        f"import fewstep\nmodel = fewstep.open_model({record['model']!r}{rung})\nimages = {'[' if task == 'sweep' else ''}model."
+    )
     given = f"{'prompts=' if record['condition'] == 'text' else ''}{words!r}"
     steps = f"steps={record['steps']}"
     if task == "sample":
         return f"{opened}sample({given}, {steps}, {numbers})"
     if task == "sweep":
-        return f"{opened}sample({given}, {steps}, guidance_scale=s, seed={record['seed']})[0] for s in {scale!r}]"
+        return f"{opened}sample({given}, {steps}, {numbers})[0] for s in {scale!r}]"
     if task == "edit":
         return f'{opened}edit("input.png", {words!r}, {steps}, {numbers})'
     if task == "inpaint":
@@ -48,7 +44,11 @@ def command_of(record: dict[str, Any]) -> str:
     task, words = record["task"], record["words"]
     what = "--prompt" if record["condition"] == "text" else "--class-label"
     asked = [part for word in words for part in (what, word)]
-    tail = ["--steps", record["steps"]] + (["--seed", record["seed"]] if "seed" in record else [])
+    tail = [
+        "--steps",
+        record["steps"],
+        *(part for key in ("seed", "sampler") if key in record for part in (f"--{key}", record[key])),
+    ]
     start = ["fewstep", "sample" if task == "sweep" else task, record["model"]]
     if task == "sweep":
         scales = " ".join(f"{scale:g}" for scale in record["guidance_scale"])
@@ -87,67 +87,6 @@ def write_pictures(folder: Path, answer: Answer) -> list[str]:
             fields.add_itxt(key, text)
         image.save(folder / name, pnginfo=fields)
     return [str(folder / name) for name in files]
-
-
-def figures(groups: list[Group]) -> str:
-    """HTML of the pictures, each over its caption; small ones with sharp pixels."""
-    parts = []
-    for group in groups:
-        kind = "pictures few" if len(group.images) < 4 else "pictures"
-        parts.append(f'<section class="{kind}"><h3>{html.escape(group.title)}</h3><div>')
-        for image, text in zip(group.images, group.captions, strict=True):
-            sharp = ' class="sharp"' if image.width <= SMALL else ""
-            words, name = html.escape(text), html.escape(text.split(" · ")[0], quote=True)
-            parts.append(
-                f'<figure><img{sharp} src="{data_url(image)}" alt="{name}"><figcaption>{_lines(words)}</figcaption></figure>'
-            )
-        parts.append("</div></section>")
-    return "".join(parts)
-
-
-def _lines(words: str) -> str:
-    first, *rest = words.split(" · ")
-    return f"<b>{first}</b>" + "".join(f" <span>{part}</span>" for part in rest)
-
-
-def data_url(image: Any) -> str:
-    """The picture as a PNG within the page; a small one is enlarged, so that what a person saves from the page can be seen."""
-    held = io.BytesIO()
-    (enlarged(image, 128) if image.width <= SMALL else image).save(held, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
-
-
-def facts_of(models: Models) -> str:
-    """Markdown: what each model is, and what was measured of it."""
-    rows, measured = ["| model | kind | steps | guidance scale | weights |", "|---|---|---|---|---|"], []
-    seen = {opened.path: opened for opened in (*models.by_steps.values(), models.teacher, models.encoder) if opened}
-    for opened in seen.values():
-        rows.append(_row(opened))
-        measured += [f"- **{opened.path}**: {line}" for line in lines_of(opened.model.info.quality)]
-    first = next(iter(models.by_steps.values())).model.info
-    shown = f"{first.picture[1]}x{first.picture[1]} pixels, {first.picture[0]} channel{'s' if first.picture[0] > 1 else ''}"
-    data = first.data.get("path") or first.data.get("kind")
-    about = f"{shown}; family {first.family}; process {first.process['name']}" + (f"; trained on {data}" if data else "")
-    none = f"None is recorded in `fewstep.json`. Measure it: `fewstep evaluate {next(iter(seen))} --out evaluated`"
-    return "\n".join([about, "", *rows, "", "**Measured quality**", "", *(measured or [none])])
-
-
-def _row(opened: Opened) -> str:
-    info, weights = opened.model.info, sum(p.numel() for p in opened.model.denoiser.network.parameters())
-    scales = "{:g} to {:g}".format(*info.guidance_scale) if info.guidance_scale else "any"
-    return f"| `{opened.path}` | {info.kind} | {info.steps or 'any'} | {scales} | {weights / 1e6:,.2f} M |"
-
-
-def lines_of(quality: dict[str, Any]) -> list[str]:
-    """Measured numbers, nested or not, one line a number."""
-    found = []
-    for key, value in quality.items():
-        name = key.replace("_", " ")
-        if isinstance(value, dict):
-            found += [f"{name}, {line}" for line in lines_of(value)]
-        else:
-            found.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
-    return found
 
 
 def sentence(error: BaseException) -> str:

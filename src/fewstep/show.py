@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.folder import INFO, bundled, open_model
+from fewstep.folder import INFO, find_folder, open_model
 from fewstep.recipe import load_recipe, shipped_recipes
 
 
@@ -14,10 +14,8 @@ def describe(path: str, **training: Any) -> dict[str, Any]:
     Raises:
         InputError: it is none of these.
     """
-    here = Path(path)
+    here = find_folder(path)
     if not here.exists():
-        if bundled(f"{path}-teacher").is_dir():
-            return describe_model(bundled(f"{path}-teacher"), **training)
         if path in shipped_recipes():
             return describe_recipe(shipped_recipes()[path])
         raise InputError(
