@@ -80,7 +80,7 @@ def measured(table: list[Contender], sets: dict[str, list[str]], judge: Judge, s
             found = judge.row(x, prompts, None if contender.reference else references.get(key))
             known = {
                 "captions": name, "model": contender.role, "sampler": contender.sampler, "steps": contender.steps,
-                "guidance_scale": contender.guidance_scale, "evaluations": contender.evaluations,
+                "guidance_scale": contender.guidance_scale, "evaluations": contender.evaluations, "budget": contender.budget,
             }  # fmt: skip
             rows.append(known | found | {"samples": len(x), "seconds_per_image": seconds / len(x)})
             print(

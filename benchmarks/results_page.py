@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from emoji_table import emoji_table
 from markdown_table import markdown
 from uses_tables import editing_table, inpainting_table, style_table
 
@@ -113,6 +114,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "editing": editing_table,
     "inpainting": inpainting_table,
     "style-transfer": style_table,
+    "emoji": emoji_table,
 }
 
 

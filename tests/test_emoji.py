@@ -153,6 +153,7 @@ def test_the_judge_is_a_clip_model_and_the_benchmark_measures_and_draws(teacher,
 
     import emoji
     import emoji_judge
+    import emoji_table
 
     run, _ = teacher
     words = ["--data", str(run / "data"), "--tokenizer", str(run / "teacher"), "--out", str(tmp_path / "judge"), "--quiet"]
@@ -163,7 +164,9 @@ def test_the_judge_is_a_clip_model_and_the_benchmark_measures_and_draws(teacher,
     words = ["--teacher", str(run / "teacher"), "--data", str(run / "data"), "--judge", str(tmp_path / "judge" / "judge")]
     chosen = ["--guidance-scale", "1", "4", "--baselines", "dpm++", "--budgets", "8", "--reference-steps", "5", "--samples", "6"]
     emoji.main([*words, *chosen, "--prompts", "cat face", "red heart", "--out", str(out), "--grid", str(grid)])
-    rows = json.loads(out.read_text())["rows"]
+    result = json.loads(out.read_text())
+    assert "| teacher, dpm++ | 8 |" in emoji_table.emoji_table(result)
+    rows = result["rows"]
     assert len(rows) == 2 * 2 * 2  # scales, ways to draw, sets of captions
     assert {(row["steps"], row["evaluations"]) for row in rows if row["guidance_scale"] == 4} == {(5, 10), (4, 8)}
     assert [row["rms_to_teacher"] is None for row in rows] == [row["sampler"] == "ddim" for row in rows]
