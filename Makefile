@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/fewstep quickstart --out runs/quickstart
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate
