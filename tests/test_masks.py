@@ -1,5 +1,7 @@
 """Networks that fill in: random masks, data whose conditions hold them, the class-conditional family, and both stages on it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -70,7 +72,7 @@ def test_every_epoch_shows_a_picture_with_another_mask_and_never_what_is_under_i
     data = MaskedData(pictures, ClassConditionalInpainting(), seed=5)
     x, condition = data.batch(30, 40)
     plain, labels = pictures.batch(30, 40)
-    assert x.equal(plain) and condition["class"].equal(labels)
+    assert x.equal(plain) and condition["labels"].equal(labels)
     hole = condition["mask"].bool()
     assert condition["masked"].equal(torch.where(hole, 0.0, plain))
     assert not hole.equal(data.batch(30 + len(pictures), 40)[1]["mask"].bool())
@@ -108,7 +110,7 @@ def test_the_network_sees_what_is_known_and_of_labels_alone_that_nothing_is(run)
     inpaint(model, X, HOLE, LABELS, steps=2)  # the known part is put back, as with any other model
     hook.remove()
     null = model.denoiser.null_condition(condition)
-    assert null["class"].tolist() == [10] * 3 and null["masked"].equal(condition["masked"])
+    assert null["labels"].tolist() == [10] * 3 and null["masked"].equal(condition["masked"])
     assert model.denoiser.null_condition(LABELS).tolist() == [10] * 3
 
 
@@ -125,6 +127,19 @@ def test_the_stock_network_and_scheduler_fill_in_alike(run, tmp_path):
             said = network(taken, t, None, class_labels=LABELS, timestep_cond=embed_w(torch.full((3,), 1.5), 256)).sample
         z = scheduler.step(said, t, z).prev_sample
     torch.testing.assert_close(model.sample_tensor(condition, guidance_scale=2.5, noise=noise).samples, z, rtol=0, atol=1e-4)
+
+
+def test_an_onnx_file_of_it_takes_mask_and_picture(run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from fewstep.export import export
+
+    _, folder = run
+    written = export(fewstep.open_model(folder / "run", steps=2), tmp_path / "network", format="onnx")
+    code = re.findall(r"```python\n(.*?)```", (written / "README.md").read_text(), re.DOTALL)[0]
+    drawn: dict = {}
+    exec(code.replace('"network"', f'"{written}"'), drawn)
+    assert {"labels", "mask", "masked"} <= set(drawn["inputs"])
+    assert drawn["x"].shape == (2, 1, 8, 8)
 
 
 def test_its_own_pipeline_returns_the_known_pixels(run, tmp_path):

@@ -130,7 +130,7 @@ def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, ca
     filler, (method, *_) = script.Filler(tried, 1), script.methods_of(tried, None, None)
     drawn = filler.answer(method, "student", 4, 1.0)
     assert drawn.samples[~filler.masks].equal(tried.images[~filler.masks])
-    assert set(condition_of(method.teacher, filler.x, filler.masks, filler.labels.tolist())) == {"class", "mask", "masked"}
+    assert set(condition_of(method.teacher, filler.x, filler.masks, filler.labels.tolist())) == {"labels", "mask", "masked"}
     with pytest.raises(fewstep.InputError, match="take no mask"):
         script.methods_of(uses.subject(runs / "uses", 2), None, None)
 

@@ -14,7 +14,7 @@ from fewstep.info import Info
 
 
 class ClassConditionalInpainting(Masked, ClassConditional):
-    """A condition is {"class" (b,), "mask", "masked"}; of labels (b,) alone the network is told that all is to be painted."""
+    """A condition is {"labels" (b,), "mask", "masked"}; of labels (b,) alone the network is told that all is to be painted."""
 
     name = "class_conditional_inpainting"
     pipelines: tuple[str, ...] = ("ClassConditionalInpaintPipeline",)
@@ -40,11 +40,11 @@ class ClassConditionalInpainting(Masked, ClassConditional):
 
     def null(self, info: Info, prompt: str = "") -> Any:
         """The label after the last; mask and picture stay."""
-        return {"class": torch.tensor([len(info.classes)], device="cpu")}
+        return {"labels": torch.tensor([len(info.classes)], device="cpu")}
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """The classes in turn, the left half to be painted, random values to stay in the right one."""
-        return {"class": torch.arange(n, device="cpu") % len(info.classes), **self.halves(info, n)}
+        return {"labels": torch.arange(n, device="cpu") % len(info.classes), **self.halves(info, n)}
 
     def stock_sample(self, folder: Any, z: Tensor, steps: int, condition: Condition, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
@@ -55,7 +55,7 @@ class ClassConditionalInpainting(Masked, ClassConditional):
 def beside_z(condition: Condition, z: Tensor) -> tuple[Tensor, Tensor]:
     """Labels (b,), and what the network takes beside z (b, c, h, w): the mask and what is to stay, (b, 1 + c, h, w)."""
     if isinstance(condition, dict):
-        return condition["class"], torch.cat([condition["mask"], condition["masked"]], 1)
+        return condition["labels"], torch.cat([condition["mask"], condition["masked"]], 1)
     return condition, torch.cat([torch.ones_like(z[:, :1]), torch.zeros_like(z)], 1)
 
 

@@ -21,7 +21,7 @@ class Masked(Stock):
         painted = masks.to(x) > 0.5
         masked = self.to_latents(x * ~painted)
         small = torch.nn.functional.interpolate(painted.to(x), size=masked.shape[-2:])
-        return {**(told if isinstance(told, dict) else {"class": told}), "mask": small, "masked": masked}
+        return {**(told if isinstance(told, dict) else {"labels": told}), "mask": small, "masked": masked}
 
     def halves(self, info: Info, n: int) -> dict[str, Tensor]:
         """That part of an example's condition: the left half to be painted, random values to stay in the right one."""
