@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from fewstep.playground_pictures import enlarged
 from fewstep.playground_record import sentence
 
 SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
+QUICK = 0.3  # seconds: what is done sooner shows no bar, which would cost the page more time than the work
 _at_work: dict[str, threading.Event] = {}  # of a session that is being drawn for: set, it ends that work
 
 
@@ -29,13 +31,14 @@ def handler(ask: Callable[..., Iterator[Answer]], show: Callable[[Answer], tuple
     show = show or (lambda answer: (figures(answer.groups),))
 
     def handle(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Iterator[Any]:  # noqa: B008 - how Gradio is asked for it
-        session, ended = request.session_hash or "", threading.Event()
+        session, ended, began = request.session_hash or "", threading.Event(), time.monotonic()
         _at_work[session] = ended
 
         def heard(taken: int, steps: int) -> None:
             if ended.is_set():
                 raise Stopped
-            progress((taken, steps), unit="steps")
+            if time.monotonic() - began > QUICK:
+                progress((taken, steps), unit="steps")
 
         try:
             check_uploads(values)
