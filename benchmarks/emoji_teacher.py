@@ -6,7 +6,7 @@
 The network and a small CLIP text encoder are trained together by fewstep's own loop: to it they are one network of one's own, whose
 condition is the tokens of a caption. The same command resumes. What it leaves in --out: `data/train.npz` and `data/test.npz`, the pictures
 that it used with their captions (for recipes/emoji.toml); `teacher`, the pipeline in float32, which `fewstep.open_model` opens;
-`teacher-half`, the same in half precision. With --snapshot it writes these of the last checkpoint's averaged weights, and trains nothing.
+`teacher-half`, the same with weights of half size but for the text encoder's. With --snapshot it writes these of the last checkpoint's averaged weights, and trains nothing.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def scheduler() -> diffusers.DDIMScheduler:
 
 
 def save_pipeline(network: TextToImage, vae: Any, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """The stock pipeline in float32 at `out`/teacher, in half precision at `out`/teacher-half."""
+    """The stock pipeline in float32 at `out`/teacher, its network and VAE in half precision at `out`/teacher-half."""
     parts = {
         "unet": network.unet,
         "text_encoder": network.text_encoder,
@@ -122,7 +122,9 @@ def save_pipeline(network: TextToImage, vae: Any, tokenizer: CLIPTokenizer, out:
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = diffusers.StableDiffusionPipeline(**parts, **none)
     pipeline.save_pretrained(out / "teacher", safe_serialization=True)
-    pipeline.to(dtype=torch.float16).save_pretrained(out / "teacher-half", safe_serialization=True)
+    pipeline.unet.half()
+    pipeline.vae.half()  # the text encoder is left: transformers would open it in half precision, and diffusers the network in float32
+    pipeline.save_pretrained(out / "teacher-half", safe_serialization=True)
 
 
 @torch.no_grad()

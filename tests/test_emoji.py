@@ -97,6 +97,10 @@ def test_the_stock_pipeline_draws_what_fewstep_draws(teacher):
     stock = pipeline("cat face", latents=z, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
     ours = model.sample_tensor(model.condition(prompts=["cat face"]), noise=z, steps=4, guidance_scale=3.0).pictures()
     torch.testing.assert_close((ours.clamp(-1, 1) + 1) / 2, stock, atol=1e-4, rtol=0)
+    half = diffusers.StableDiffusionPipeline.from_pretrained(run / "teacher-half")  # of half the size, opened as any other
+    half.set_progress_bar_config(disable=True)
+    nearly = half("cat face", latents=z, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
+    torch.testing.assert_close(nearly, stock, atol=0.05, rtol=0)
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(teacher, emoji, tmp_path, monkeypatch):
