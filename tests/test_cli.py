@@ -65,6 +65,7 @@ def test_teach_distill_sample_show(tmp_path, capsys):
     np.testing.assert_array_equal(shown, ((raw["samples"][1].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
     for path, what in (
         (tmp_path / "run", "run"),
+        ("digits-student", "run"),
         (teacher, "model"),
         (tmp_path / "mine.toml", "recipe"),
         (tmp_path / "images", "data"),

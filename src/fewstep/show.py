@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.folder import INFO, find_folder, open_model
+from fewstep.folder import INFO, find_folder, is_run, open_model
 from fewstep.recipe import load_recipe, shipped_recipes
 
 
@@ -23,7 +23,7 @@ def describe(path: str, **training: Any) -> dict[str, Any]:
         )
     if here.is_dir() and ((here / INFO).is_file() or (here / "model_index.json").is_file()):
         return describe_model(here, **training)
-    if here.is_dir() and (here / "recipe.toml").is_file():
+    if here.is_dir() and is_run(here):
         return describe_run(here)
     return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
 
@@ -57,14 +57,14 @@ def describe_model(folder: Path, **training: Any) -> dict[str, Any]:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """Facts about a run folder: its finished stages, and where it stands."""
+    """Facts about a run folder: its finished stages, and where it stands; of bundled students the models alone."""
     import json
 
     stages = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
     log = folder / "log.jsonl"
     last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() and log.stat().st_size else None
-    recipe = load_recipe(folder / "recipe.toml")
-    wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])]
+    recipe = load_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else None
+    wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])] if recipe else []
     finished = all(name in stages for name in wanted) or stages == ["teacher"]
     return {
         "what": "run",
@@ -72,7 +72,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "models": stages,
         "finished": finished,
         "last_logged": last,
-        "recipe": recipe.model_dump(mode="json"),
+        **({"recipe": recipe.model_dump(mode="json")} if recipe else {}),
     }
 
 
