@@ -363,6 +363,7 @@ def test_about_names_models_what_was_measured_and_their_cards(run, models):
     cards = cards_of(models)
     assert sorted(cards) == sorted(str(run / name) for name in ("steps-0002", "steps-0004", "teacher", "encoder-0002"))
     assert all(card.startswith("#### ") and "pipeline_tag" not in card for card in cards.values())
+    assert not any("hf download" in card for card in cards.values()), "they are here"
 
 
 def test_every_error_is_a_sentence():

@@ -41,6 +41,6 @@ def cards_of(models: Models) -> dict[str, str]:
         folder = find_folder(opened.path)
         folder = rung_of(folder, opened.steps) if is_run(folder) else folder
         if (folder / INFO).is_file():
-            text = card(opened.model.info, opened.model.family, folder, str(folder)).split("\n---\n", 1)[1]
+            text = card(opened.model.info, opened.model.family, folder, folder.name).split("\n---\n", 1)[1]
             cards[str(folder)] = re.sub(r"^(#+ )", r"###\1", text.strip(), flags=re.MULTILINE)
     return cards
