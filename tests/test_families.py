@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,9 @@ import fewstep
 import pipelines
 from conftest import TINY, run_command
 from fewstep.condition import each, take
+from fewstep.distillation import next_student, student_of
 from fewstep.encoding import encoded
+from fewstep.recipe import load_recipe
 
 CHANGES = {k: v for k, v in TINY.items() if not k.startswith("network")}
 CHANGES |= {"stage_one.updates": 3, "stage_two.ladder": [4, 2], "stage_two.updates": 3, "stage_two.last_updates": 3}
@@ -267,7 +270,6 @@ def test_pictures_with_classes_become_latents_and_prompts(students, tmp_path, na
 
 def test_a_foreign_teacher_is_shown_and_its_distillation_planned(students):
     from fewstep.plan import plan
-    from fewstep.recipe import load_recipe
     from fewstep.show import describe
 
     teacher = students["inpainting"][0]
@@ -275,3 +277,15 @@ def test_a_foreign_teacher_is_shown_and_its_distillation_planned(students):
     assert (facts["kind"], facts["family"], facts["condition"]) == ("teacher", "stable_diffusion_inpainting", "text")
     planned = plan(load_recipe(None, CHANGES), teacher, probe=False)
     assert planned["parameters"] == facts["parameters"] + 8 * 256
+
+
+def test_a_teacher_stored_in_half_precision_has_students_that_stock_pipelines_run(tmp_path):
+    pipelines.text_pipeline(tmp_path / "whole")
+    half = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "whole", dtype=torch.float16)
+    half.save_pretrained(tmp_path / "half")
+    teacher = fewstep.open_model(tmp_path / "half")
+    student = next_student(student_of(load_recipe(None, {}), teacher), 2)
+    student.denoiser.network.requires_grad_(False)
+    student.save(tmp_path / "student")  # which compares it with the stock pipeline
+    stock = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "student")
+    assert {stock.unet.dtype, stock.text_encoder.dtype, stock.vae.dtype} == {torch.float32}

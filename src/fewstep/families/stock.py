@@ -132,7 +132,9 @@ class Stock:
         return decoded(self.parts("vae").vae.to(z.device), z) if self.latent else z
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write the whole pipeline: this network, our scheduler, all other parts as they came.
+        """Write the whole pipeline: this network, our scheduler, all other parts as they came, in float32 like the network.
+
+        Of parts in different precisions a stock pipeline makes none that runs: transformers opens each as it was stored.
 
         Raises:
             InputError: the folder that the other parts are in is not known.
@@ -141,7 +143,9 @@ class Stock:
             raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
         mine = absent(self.folder) | {self.component: network, "scheduler": self.scheduler(process, prediction)}
         with quiet():
-            pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **mine)
+            pipeline = self.pipeline_class().from_pretrained(
+                self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
+            )
             pipeline.save_pretrained(folder, safe_serialization=True)
 
     def scheduler(self, process: Process, prediction: Prediction) -> Any:
