@@ -27,7 +27,7 @@ def playground(
 
     if find_spec("gradio") is None:
         raise InputError("the playground needs gradio; install it: pip install 'fewstep[playground]'")
-    chosen = free_port(host, port)
+    free_port(host, port)  # what is wrong with the address is said before the models are opened
     from fewstep.pictures import best_device
     from fewstep.playground_models import open_models
 
@@ -35,10 +35,12 @@ def playground(
     from fewstep.playground_guard import answers_to
     from fewstep.playground_tabs import serve
 
+    page = serve(models, host, port)
     if answers_to(host) is None:
-        say(f"warning: whoever can reach {host} on port {chosen} can use the playground; leave --host out to keep it to yourself")
-    page = serve(models, host, chosen)
-    print(f"playground at http://{host}:{chosen} (Ctrl+C ends it)", flush=True)
+        say(
+            f"warning: whoever can reach {host} on port {page.server_port} can use the playground; leave --host out to keep it to yourself"
+        )
+    print(f"playground at http://{host}:{page.server_port} (Ctrl+C ends it)", flush=True)
     try:
         threading.Event().wait()
     finally:

@@ -43,8 +43,8 @@ QUEUED, HEARD = 64, "20mb"  # requests that wait at most; the largest upload
 _kept = tempfile.TemporaryDirectory(prefix="fewstep-playground-")  # uploads and downloads; removed when the process ends
 
 
-def serve(models: Models, host: str, port: int) -> gr.Blocks:
-    """The page, listening on a port; `close()` ends it.
+def serve(models: Models, host: str, port: int | None) -> gr.Blocks:
+    """The page, listening on a port, without one on the first free from 7860 on; `close()` ends it.
 
     Raises:
         InputError: the port was taken in the meantime.
@@ -65,7 +65,7 @@ def serve(models: Models, host: str, port: int) -> gr.Blocks:
         if not built.is_running:  # it is served: Gradio's own look at it waits 3 seconds, which a busy machine may take longer for
             raise
     except OSError as error:
-        raise InputError(f"cannot listen on port {port} of {host}: {error}; name another --port") from None
+        raise InputError(f"cannot listen on port {port or '7860 and the next'} of {host}: {error}; name another --port") from None
     return built
 
 
