@@ -20,7 +20,9 @@ from emoji_table import emoji_table
 from markdown_table import markdown
 from uses_tables import editing_table, inpainting_table, style_table
 
-PAGES = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("results", "editing", "inpainting", "style-transfer")]
+PAGES = [
+    Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("results", "digits", "editing", "inpainting", "style-transfer")
+]
 RESULTS = Path(__file__).parent / "results"
 Result = dict[str, Any]
 
@@ -94,6 +96,38 @@ def headline_table(result: Result) -> str:
     return f"{markdown(heading, speed)}\n\n{markdown(measures, quality)}"
 
 
+def digits_full_table(result: Result) -> str:
+    """Fréchet distances of teacher, stage one and students at each guidance scale, then the ratios to the teacher's 256 steps with the goals."""
+    rows, ratios = result["rows"], result["ratios"]
+    scales = sorted({row["guidance_scale"] for row in rows})
+    kinds = sorted({(r["model"], r["steps"]) for r in rows}, key=lambda k: (("teacher", "stage-one", "student").index(k[0]), -k[1]))
+    lines = []
+    for model, steps in kinds:
+        cells = {r["guidance_scale"]: r for r in rows if (r["model"], r["steps"]) == (model, steps)}
+        evaluations = max(cells[s]["evaluations"] for s in scales)
+        name = f"**{model}, {steps}**" if model == "student" else f"{model}, {steps}"
+        lines.append([name, str(evaluations), *(f"{cells[s]['frechet']:.3f}" for s in scales)])
+    whole = markdown(["model, steps", "evaluations", *(f"scale {s:g}" for s in scales)], lines)
+    lines = []
+    for steps in sorted({r["steps"] for r in ratios}, reverse=True):
+        cells = {r["guidance_scale"]: r for r in ratios if r["steps"] == steps}
+        shown = [
+            f"**{cells[s]['ratio']:.3f}**" if cells[s]["ratio"] <= cells[s]["goal"] else f"{cells[s]['ratio']:.3f}" for s in scales
+        ]
+        lines.append([f"{steps} step{'s' if steps > 1 else ''}", f"{cells[scales[0]]['goal']:g}", *shown])
+    four = {r["guidance_scale"]: r for r in ratios if r["steps"] == 4}
+    for name, key in (("rms to the teacher, 4 steps", "rms"), ("rms of the teacher's 8 steps", "rms_of_ddim_8")):
+        lines.append([name, "", *(f"{four[s][key]:.4f}" for s in scales)])
+    return f"{whole}\n\n{markdown(['ratio to 256 steps', 'goal', *(f'scale {s:g}' for s in scales)], lines)}"
+
+
+def trials_table(result: Result) -> str:
+    """A row a trial of stage one: its updates, and its error at each guidance scale."""
+    scales = list(result["rows"][0]["errors"])
+    lines = [[row["trial"], f"{row['updates']:,}", *(f"{row['errors'][s]:.4f}" for s in scales)] for row in result["rows"]]
+    return markdown(["stage one", "updates", *(f"scale {s}" for s in scales)], lines)
+
+
 def variants_table(result: Result) -> str:
     """For each number of steps a row a variant: evaluations, and at each guidance scale Fréchet distance / rms to the teacher's many steps."""
     rows, lines = result["rows"], []
@@ -110,6 +144,8 @@ def variants_table(result: Result) -> str:
 TABLES: dict[str, Callable[[Result], str]] = {
     "mixtures": mixtures_table,
     "headline": headline_table,
+    "digits-full": digits_full_table,
+    "stage-one-trials": trials_table,
     "method-variants": variants_table,
     "editing": editing_table,
     "inpainting": inpainting_table,

@@ -149,6 +149,24 @@ def test_the_cifar10_benchmarks_inputs(tmp_path, monkeypatch):
         torch.testing.assert_close(features.logits(features(x)).float(), network.output(network(x)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_trial_of_stage_one_is_measured_against_the_guided_teacher():
+    import stage_one_trials as trials
+    from results_page import trials_table
+
+    from fewstep.data import open_data
+    from fewstep.distillation import student_of
+    from fewstep.folder import open_model
+    from fewstep.recipe import load_recipe
+
+    teacher, data = open_model("digits"), open_data(name="digits")
+    recipe = load_recipe("digits-full", trials.SHORT | {"stage_one.updates": 2, "train.batch_size": 8})
+    untrained = trials.errors(student_of(recipe, teacher), teacher, data, samples=30)
+    assert untrained["1"] < 1e-5 and list(untrained.values()) == sorted(untrained.values())  # it is the conditional teacher
+    found = trials.errors(trials.trained(recipe, teacher, data, "cpu"), teacher, data, samples=30)
+    assert 0 < found["1"] and found != untrained
+    assert "| two | 2 |" in trials_table({"rows": [{"trial": "two", "updates": 2, "errors": found}]})
+
+
 def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
     import results_page
 
