@@ -19,6 +19,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -130,10 +131,10 @@ def save_pipeline(network: TextToImage, vae: Any, tokenizer: CLIPTokenizer, out:
 @torch.no_grad()
 def latents_of(vae: Any, x: Tensor, out: Path) -> Tensor:
     """Latents of the pictures, from a file in `out` where they have been made."""
-    file = out / "latents.pt"
+    file = out / "latents.safetensors"
     if not file.is_file():
-        torch.save(torch.cat([encoded(vae, part) for part in x.split(32)]), file)
-    return torch.load(file, weights_only=True)
+        save_file({"latents": torch.cat([encoded(vae, part) for part in x.split(32)])}, file)
+    return load_file(file)["latents"]
 
 
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
