@@ -133,7 +133,7 @@ def latents_of(vae: Any, x: Tensor, out: Path) -> Tensor:
     """Latents of the pictures, from a file in `out` where they have been made."""
     file = out / "latents.safetensors"
     if not file.is_file():
-        save_file({"latents": torch.cat([encoded(vae, part) for part in x.split(32)])}, file)
+        save_file({"latents": torch.cat([encoded(vae, part) for part in x.split(32)]).contiguous()}, file)
     return load_file(file)["latents"]
 
 
