@@ -20,8 +20,8 @@ WAIT = 120_000  # milliseconds, on a busy machine
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 EDITOR = "() => [...document.querySelectorAll('canvas')].find(canvas => canvas.offsetParent)"
 UNCOVERED = f"""() => {{
-    const canvas = ({EDITOR})(), box = canvas.getBoundingClientRect();
-    return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === canvas;
+    const canvas = ({EDITOR})(), box = canvas?.getBoundingClientRect();
+    return !!canvas && document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === canvas;
 }}"""
 FOCUSED = """() => {
     const one = document.activeElement;
@@ -172,7 +172,7 @@ def test_every_tab_from_end_to_end(visit, tmp_path, width):
     shoot("inpaint")
     style = tab(page, "Style transfer")
     style.get_by_role("button", name="Take the picture drawn last").click()
-    style.locator("img").first.wait_for()
+    style.locator("img").filter(visible=True).first.wait_for()
     assert "0 to 9" in changed(style, "Transfer", 2)
     shoot("style")
     about = tab(page, "About")
@@ -213,7 +213,7 @@ def test_keys_alone_draw_edit_and_divide(visit):
     tab_to(page, "Take the picture drawn last")
     page.keyboard.press("Enter")
     edit = page.get_by_role("tabpanel").filter(visible=True)
-    edit.locator("img").first.wait_for()
+    edit.locator("img").filter(visible=True).first.wait_for()
     tab_to(page, "2")
     page.keyboard.press("ArrowLeft")
     tab_to(page, "Edit")
