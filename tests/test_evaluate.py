@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import fewstep
+import tiny
 from conftest import run_command
 from fewstep import comparison, contest, evaluate_command
 from fewstep.columns import text_table
 from fewstep.contenders import contenders, open_subject, run_of
 from fewstep.errors import InputError
 from fewstep.tally import Tally
+from fewstep.wanted import Wanted
 
 SMALL = {
     "samples": 130, "guidance_scale": (1.0, 2.0), "baselines": ("ddim", "dpm++"), "budgets": (4, 8), "reference_steps": 6,
@@ -71,7 +73,7 @@ def test_a_row_for_every_configuration(evaluated):
         assert row["fid_biased"] is True
         assert row["clip_score"] is None
         reference = row["model"] == "teacher" and row["steps"] == 6
-        assert (row["rms_to_teacher"] is None) == (row["psnr_to_teacher"] is None) == reference
+        assert all((row[f"{measure}_to_teacher"] is None) == reference for measure in ("rms", "psnr", "frechet"))
         assert row["ratio"] == pytest.approx(1) or not reference
         for key in (
             "frechet",
@@ -169,7 +171,8 @@ class Pixels:
 def contest_of(out, state, samples=300):
     from fewstep.progress import LiveLine
 
-    return contest.Contest(out, state, Pixels(), None, samples, 64, 0, 0, LiveLine(quiet=True))
+    wanted = Wanted(tiny.tiny_teacher(), tuple("0123456789"))
+    return contest.Contest(out, state, wanted, Pixels(), None, samples, 64, 0, 0, LiveLine(quiet=True))
 
 
 def test_two_processes_see_what_one_sees(run, tmp_path):

@@ -37,25 +37,23 @@ def test_measures_against_known_answers():
     assert found["sharpness"] is None
 
 
-def row(model, sampler, evaluations, frechet, steps=None):
-    return {
-        "model": model,
-        "sampler": sampler,
-        "steps": steps or evaluations,
-        "evaluations": evaluations,
-        "guidance_scale": 2.0,
-        "frechet": frechet,
-    }
+def row(model, sampler, evaluations, frechet, steps=None, to_teacher=None):
+    known = {"model": model, "sampler": sampler, "steps": steps or evaluations, "evaluations": evaluations, "guidance_scale": 2.0}
+    return known | {"frechet": frechet, "frechet_to_teacher": to_teacher}
 
 
-def test_the_summary_says_what_a_student_is_worth():
-    rows = [row("teacher", "ddim", 512, 1.0, 256), row("student", "deterministic", 4, 1.027)]
-    worse = [row("teacher", "dpm++", n, 1.03 + 1 / n) for n in (4, 8, 16)]
+def test_the_summary_says_what_a_student_is_worth_by_the_distance_to_the_teachers_samples():
+    rows = [row("teacher", "ddim", 512, 1.0, 256), row("student", "deterministic", 4, 1.027, to_teacher=0.2)]
     assert "the student are within 3 % of the Fréchet distance of the teacher's 512." in verdict.summary(rows, 256)
-    assert "4 evaluations of the student are better than 16 of DPM-Solver++, within 3 %" in verdict.summary(rows + worse, 256)
-    good = [*worse, row("teacher", "dpm++", 32, 1.02), row("teacher", "heun", 31, 1.1)]
-    assert "4 evaluations of the student = 32 of DPM-Solver++, within 3 %" in verdict.summary(rows + good, 256)
-    assert "are no better than 4 of DDIM" in verdict.summary([*rows, row("teacher", "ddim", 4, 0.9)], 256)
+    worse = [row("teacher", "dpm++", n, 0.9, to_teacher=0.2 + 1 / n) for n in (4, 8, 16)]  # nearer to the data, not to the teacher
+    words = "4 evaluations of the student are better than 16 of DPM-Solver++ in distance to the teacher's samples, within 3 %"
+    assert words in verdict.summary(rows + worse, 256)
+    good = [*worse, row("teacher", "dpm++", 32, 1.02, to_teacher=0.2), row("teacher", "heun", 31, 1.1, to_teacher=0.3)]
+    words = "4 evaluations of the student = 32 of DPM-Solver++ in distance to the teacher's samples, within 3 %"
+    assert words in verdict.summary(rows + good, 256)
+    best = [*rows, row("teacher", "ddim", 4, 0.9, to_teacher=0.1)]
+    assert "are no better than 4 of DDIM in distance" in verdict.summary(best, 256)
+    assert "the student are within 3 %" in verdict.summary([*rows, row("teacher", "ddim", 4, 0.9)], 256)  # distance not known
     assert verdict.summary([], 256) == "No student was measured."
 
 

@@ -1,6 +1,8 @@
-"""How well images fit their prompts: the CLIP score, by any CLIP model that transformers opens."""
+"""How well images fit their prompts: the CLIP score, by any CLIP model that transformers opens, and its features of images."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -82,3 +84,43 @@ class ClipScore:
         if len(images) != len(prompts) or not len(prompts):
             raise InputError(f"{len(images)} images and {len(prompts)} prompts; a CLIP score needs one prompt an image")
         return 100 * (self.images(images) * self.texts(prompts)).sum(1)
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """A CLIP model's embeddings of images, unit vectors, as features (`fewstep.features.Features`)."""
+
+    score: ClipScore
+    name: str = "clip"
+    accuracy_of: float | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in an embedding."""
+        return self.score.model.config.projection_dim
+
+    @property
+    def size(self) -> int:
+        """Pixels that the model takes."""
+        return self.score.model.config.vision_config.image_size
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights that see images."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        found = hashlib.sha256()
+        for name, value in sorted(self.score.model.state_dict().items()):
+            if name.startswith("vis"):
+                found.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+        return found.hexdigest()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """float64 (n, d), on the CPU, of images (n, c, h, w) in [-1, 1]. Raises InputError where they are not finite."""
+        return self.score.images(images)
+
+    def logits(self, features: Tensor) -> None:
+        """It has no classes."""
+        return

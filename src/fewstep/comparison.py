@@ -12,6 +12,7 @@ from accelerate import PartialState
 from fewstep.bench import machine
 from fewstep.checkpoint import write_atomically
 from fewstep.classifier import cache_folder, hash_of
+from fewstep.clip_score import ClipScore
 from fewstep.contenders import Contender, Subject, contenders, open_subject
 from fewstep.contest import Contest, with_ratios
 from fewstep.data import NAMED, Data, open_data
@@ -24,13 +25,13 @@ from fewstep.progress import LiveLine
 from fewstep.recipe import make_recipe, to_toml
 from fewstep.reference_statistics import reference
 from fewstep.report import Grids, write_report
-from fewstep.run import check_match
 from fewstep.settings import EvaluateSettings
 from fewstep.verdict import summary
+from fewstep.wanted import Wanted, wanted_of
 
 SCALES = (1.0, 2.0, 5.0)  # where no recipe names guidance scales
 SHOWN_BUDGET = 8  # the baselines' images in the report are those of the budget nearest to this
-FORMAT = 1  # of metrics.json
+FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
 def evaluate(
@@ -45,6 +46,8 @@ def evaluate(
     budgets: Sequence[int] | None = None,
     features: str | None = None,
     inception: str | Path | None = None,
+    clip: str | None = None,
+    prompts: str | None = None,
     samples: int | None = None,
     bootstrap: int | None = None,
     reference_steps: int | None = None,
@@ -58,7 +61,8 @@ def evaluate(
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
     that of the run. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size. What
-    is left out comes from [evaluate] of the run's recipe, or is as there by default. Also writes `out/report.html`. The same call
+    is left out comes from [evaluate] of the run's recipe, or is as there by default. A model of text is asked for the data's captions,
+    or for the `prompts` of a text file; `clip` names the CLIP model that scores them. Also writes `out/report.html`. The same call
     resumes; other steps, guidance scales, baselines and budgets in the same `out` add to what is there.
 
     Raises:
@@ -66,7 +70,7 @@ def evaluate(
     """
     asked = {
         "samples": samples, "steps": steps, "guidance_scale": guidance_scale, "baselines": baselines, "budgets": budgets,
-        "features": features_choice(features, inception), "bootstrap": bootstrap, "reference_steps": reference_steps,
+        "features": features_choice(features, inception), "clip": clip, "prompts": prompts, "bootstrap": bootstrap, "reference_steps": reference_steps,
     }  # fmt: skip
     if batch_size < 1 or seed < 0:
         raise InputError(f"batch_size is {batch_size} and seed {seed}; at least 1 and 0 are needed")
@@ -74,12 +78,17 @@ def evaluate(
     settings = settings_of(subject, asked)
     table = contenders(subject, settings.guidance_scale, settings.baselines, settings.budgets, settings.reference_steps)
     examples = examples_of(data, subject, resize)
+    wanted = wanted_of(subject.any, examples, settings.prompts)
     state = PartialState(cpu=device == "cpu")
     place = best_device(str(state.device) if state.num_processes > 1 else device)
     line = LiveLine(every=10.0, quiet=quiet or not state.is_main_process)
-    extractor, measured = features_of(examples, settings, state, str(place), line.quiet)
+    score = None if settings.clip is None else ClipScore.open(settings.clip, str(place))
+    extractor, measured = features_of(examples, wanted, settings, state, str(place), line.quiet, score)
     folder = claim(Path(out), claims(subject, settings, seed, extractor, examples), state)
-    contest = Contest(folder, state, extractor, measured, settings.samples, batch_size, seed, settings.bootstrap, line)
+    score = None if wanted.classes else score
+    contest = Contest(
+        folder, state, wanted, extractor, measured, settings.samples, batch_size, seed, settings.bootstrap, line, score
+    )
     subject.to(place)
     contest.plan(table)
     rows = with_ratios([contest.row(contender) for contender in table], settings.reference_steps)
@@ -87,7 +96,7 @@ def evaluate(
     metrics = {
         "format": FORMAT, "summary": summary(rows, settings.reference_steps), "rows": rows,
         "model": name_of(model), "against": None if subject.teacher is None else subject.teacher_name,
-        "data": examples.description | {"accuracy": measured.accuracy}, "features": described(extractor),
+        "data": said_of(examples, wanted) | {"accuracy": measured.accuracy}, "features": described(extractor),
         "settings": settings.model_dump(mode="json") | processes,
         "machine": machine(place), "versions": {name: version(name) for name in ("fewstep", "torch", "diffusers")},
     }  # fmt: skip
@@ -95,6 +104,12 @@ def evaluate(
         write_results(folder, metrics, subject, grids_of(contest, table))
     state.wait_for_everyone()
     return metrics
+
+
+def said_of(examples: Any, wanted: Wanted) -> dict[str, Any]:
+    """What the results say of the data; of captions their number alone."""
+    known = examples.description
+    return known if wanted.classes else {k: v for k, v in known.items() if k != "classes"} | {"captions": len(examples.classes)}
 
 
 def described(extractor: Any) -> dict[str, Any]:
@@ -132,37 +147,48 @@ def examples_of(data: Any, subject: Subject, resize: bool) -> Any:
         InputError: they cannot be opened, or are of another size.
     """
     info = subject.any.info
+    channels, size = info.picture
     if not hasattr(data, "batch"):
         known: dict[str, Any] = {"name": data} if data in NAMED and not Path(data).exists() else {"path": str(data)}
         trained = subject.recipe.data if subject.recipe else None
         if resize or (trained and trained.size):
-            known |= {"size": info.size, "channels": info.channels}
+            known |= {"size": size, "channels": channels}
         if trained:
-            known |= {"classes": trained.classes, "image_column": trained.image_column, "label_column": trained.label_column}
+            known |= {key: getattr(trained, key) for key in ("classes", "image_column", "label_column", "caption_column")}
+        known["captions"] = info.condition == "text"
         try:
             data = open_data(**known)
         except InputError as error:
             if "data.size" in str(error):
-                raise InputError(f"{data}: the pictures differ in size, the model's is {info.size}; add --resize") from None
+                raise InputError(f"{data}: the pictures differ in size, the model's is {size}; add --resize") from None
             raise
-    if (data.size, data.channels) != (info.size, info.channels):
+    if (data.size, data.channels) != (size, channels):
         found = f"{data.size}x{data.size} with {data.channels} channel{'s' * (data.channels > 1)}"
+        raise InputError(f"the data are {found}, the model's images {size}x{size} with {channels}; give data that fit, or --resize")
+    if info.condition == "class" and len(data.classes) != len(info.classes):
         raise InputError(
-            f"the data are {found}, the model's images {info.size}x{info.size} with {info.channels}; give data that fit, or --resize"
+            f"the data's number of classes is {len(data.classes)}, the model's {len(info.classes)}; give data that fit"
         )
-    check_match(subject.any, data)
     return data
 
 
-def features_of(examples: Any, settings: EvaluateSettings, state: PartialState, device: str, quiet: bool) -> tuple[Any, Any]:
+def features_of(
+    examples: Any, wanted: Wanted, settings: EvaluateSettings, state: PartialState, device: str, quiet: bool, clip: ClipScore | None
+) -> tuple[Any, Any]:
     """(features, the data's reference in them); trained and computed by one process of a machine, and cached.
 
     Raises:
-        InputError: they cannot be opened, or there are fewer samples or data than features.
+        InputError: they cannot be opened, there are fewer samples or data than features, or captions and no features but a classifier's.
     """
-    cache = cache_folder(examples)
+    cache, choice = cache_folder(examples), settings.features
+    if not wanted.classes and choice == "classifier":
+        if clip is None:
+            raise InputError(
+                "features 'classifier' are for classes; for a model of text name --clip MODEL, --inception FILE or --features"
+            )
+        choice = "clip"
     with state.local_main_process_first():
-        extractor = open_features(settings.features, examples, cache, device, quiet)
+        extractor = open_features(choice, examples, cache, device, quiet, clip)
         check_enough(settings.samples, extractor.dimension)
         measured = reference(extractor, examples, cache, quiet=quiet)
     if measured.count <= extractor.dimension:
@@ -182,6 +208,7 @@ def claims(subject: Subject, settings: EvaluateSettings, seed: int, extractor: A
         "reference_steps": settings.reference_steps,
     }
     known |= {"features": extractor.name + " " + extractor.fingerprint[:12], "data": data_name(examples)}
+    known |= {"clip": settings.clip, "prompts": settings.prompts}
     models = {f"{role} {steps}": model for (role, steps), model in subject.students.items()}
     if subject.teacher is not None:
         models["teacher"] = subject.teacher

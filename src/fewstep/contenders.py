@@ -8,10 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.baselines import check_baselines, evaluations_of, sample_baseline, steps_for
+from fewstep.condition import Condition
 from fewstep.errors import InputError
 from fewstep.folder import INFO, bundled, open_model, rung_of
 from fewstep.model import Model, Samples
 from fewstep.recipe import Recipe, load_recipe
+
+MODEL_FILES = (INFO, "recipe.toml", "model_index.json")  # of a model folder of ours, a run, a folder of diffusers
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Contender:
     def __str__(self) -> str:
         return f"{self.role}, {self.sampler}, {self.steps} step{'s' * (self.steps > 1)}, guidance scale {self.guidance_scale:g}"
 
-    def draw(self, noise: Tensor, labels: Tensor, batch_size: int, seed: int) -> Samples:
-        """Samples for labels (n,) from noise (n, c, h, w); `seed` is for the noise that a stochastic sampler adds."""
+    def draw(self, noise: Tensor, condition: Condition, batch_size: int, seed: int) -> Samples:
+        """Samples for a condition (n, ...) from noise (n, c, h, w); `seed` is for the noise that a stochastic sampler adds."""
         if self.role == "teacher" and not self.reference:
             known = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise": noise, "batch_size": batch_size}
-            return sample_baseline(self.model, self.sampler, labels, **known)
+            return sample_baseline(self.model, self.sampler, condition, **known)
         return self.model.sample_tensor(
-            labels, steps=self.steps, guidance_scale=self.guidance_scale, seed=seed, noise=noise, batch_size=batch_size
+            condition, steps=self.steps, guidance_scale=self.guidance_scale, seed=seed, noise=noise, batch_size=batch_size
         )
 
 
@@ -138,7 +141,7 @@ def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tup
 def teacher_of_run(run: Path, recipe: Recipe) -> str | None:
     """The teacher that the recipe names, or the copy in the run folder; None where neither is there any more."""
     for folder in filter(None, (recipe.teacher.path, str(run / "teacher"))):
-        if any((Path(folder) / name).is_file() for name in (INFO, "recipe.toml")) or bundled(f"{folder}-teacher").is_dir():
+        if bundled(f"{folder}-teacher").is_dir() or any((Path(folder) / name).is_file() for name in MODEL_FILES):
             return folder
     return None
 

@@ -15,10 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from fewstep.clip_score import ClipScore
 from fewstep.contenders import Contender
 from fewstep.errors import InputError
+from fewstep.measures import Statistics, frechet_distance
 from fewstep.progress import LiveLine, clock
 from fewstep.tally import Tally, ratio
+from fewstep.wanted import Wanted
 
 CHUNK = 64  # samples that share a seed: whatever the batch or the number of processes, sample i has the same noise
 
@@ -43,6 +46,7 @@ class Contest:
 
     out: Path
     state: PartialState
+    wanted: Wanted
     features: Any
     data: Any  # the reference: what the measures compare with
     samples: int
@@ -50,9 +54,11 @@ class Contest:
     seed: int
     bootstrap: int
     line: LiveLine
+    clip: ClipScore | None = None  # for the CLIP score of text
     save_every: float = 30.0  # seconds
     work: float = 0.0  # evaluations of the network, of all configurations that are to be sampled now
     done: float = 0.0
+    references: dict[float, Path] = field(default_factory=dict)  # the teacher's statistics at its many steps, by guidance scale
     began: float = field(default_factory=time.monotonic)
 
     def plan(self, contenders: list[Contender]) -> None:
@@ -72,12 +78,20 @@ class Contest:
         path = self.out / "rows" / f"{contender.key}.safetensors"
         return load_file(path)["shown"].float() if path.is_file() else None
 
+    def teachers_statistics(self, guidance_scale: float) -> Statistics | None:
+        """Those of the features of the teacher's samples at its many steps; None where there are none."""
+        path = self.references.get(guidance_scale)
+        kept = load_file(path) if path is not None and path.is_file() else {}
+        return Statistics(kept["mean"], kept["covariance"]) if "mean" in kept else None
+
     def row(self, contender: Contender) -> dict[str, Any]:
         """The configuration's row, measured now unless it is there.
 
         Raises:
             InputError: its images are not finite, or the disk is full.
         """
+        if contender.reference:
+            self.references[contender.guidance_scale] = self.out / "rows" / f"{contender.key}.safetensors"
         if (known := self.finished(contender)) is not None:
             return known
         tally = self.gathered(self.sampled(contender))
@@ -85,10 +99,15 @@ class Contest:
             "model": contender.role, "sampler": contender.sampler, "steps": contender.steps, "evaluations": contender.evaluations,
             "guidance_scale": contender.guidance_scale, "features": self.features.name,
         }  # fmt: skip
+        statistics = tally.moments.statistics()
+        theirs = None if contender.reference else self.teachers_statistics(contender.guidance_scale)
         row = known | tally.measures(self.data, self.bootstrap)
+        row["frechet_to_teacher"] = None if theirs is None else frechet_distance(statistics, theirs)
         if self.state.is_main_process:
             path = self.out / "rows" / f"{contender.key}.json"
             shown = {"shown": torch.zeros(0) if tally.shown is None else tally.shown.half()}
+            if contender.reference:
+                shown |= {"mean": statistics.mean, "covariance": statistics.covariance}
             write_atomically(path.with_name(f"{contender.key}.safetensors"), partial(save_file, shown))
             write_atomically(path, lambda aside: aside.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8"))
         self.state.wait_for_everyone()
@@ -115,11 +134,11 @@ class Contest:
 
     def take(self, contender: Contender, tally: Tally, start: int, stop: int) -> None:
         """Sample and measure images `start` to `stop`."""
-        info = contender.model.info
-        noise = noise_of(start, stop, (info.channels, info.size, info.size), self.seed)
-        labels = torch.arange(start, stop) % len(info.classes)
+        noise = noise_of(start, stop, contender.model.info.shape, self.seed)
+        labels = self.wanted.labels(start, stop)
         batch_size = CHUNK if contender.sampler == "stochastic" else self.batch_size  # its noise is drawn batch by batch
-        drawn = contender.draw(noise, labels, batch_size, chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995)
+        condition, seed = self.wanted.condition(labels), chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995
+        drawn = contender.draw(noise, condition, batch_size, seed)
         if not drawn.samples.isfinite().all():
             raise InputError(
                 f"{contender}: samples {start} to {stop - 1} hold numbers that are not finite; "
@@ -130,14 +149,16 @@ class Contest:
             for k in range(0, len(drawn.samples), CHUNK):
                 part = {"samples": drawn.samples[k : k + CHUNK].half()}
                 write_atomically(shard / f"{(start + k) // CHUNK:06d}.safetensors", partial(save_file, part))
-        tally.add(self.features, drawn.samples, labels, start, drawn.seconds, self.teachers(contender, shard, start, stop))
+        images, teachers = self.wanted.pictures(drawn.samples), self.teachers(contender, shard, start, stop)
+        scores = self.clip(images, self.wanted.prompts(labels)) if self.clip is not None else None
+        tally.add(self.features, images, labels, start, drawn.seconds, teachers, scores)
 
     def teachers(self, contender: Contender, shard: Path, start: int, stop: int) -> Tensor | None:
-        """The teacher's samples from the same noise, at its many steps; None for itself, and where there is no teacher."""
+        """The teacher's pictures from the same noise, at its many steps; None for itself, and where there is no teacher."""
         paths = [shard / f"{chunk:06d}.safetensors" for chunk in range(start // CHUNK, -(-stop // CHUNK))]
         if contender.reference or not all(path.is_file() for path in paths):
             return None
-        return torch.cat([load_file(path)["samples"].float() for path in paths])
+        return self.wanted.pictures(torch.cat([load_file(path)["samples"].float() for path in paths]))
 
     def show(self, contender: Contender, stop: int) -> None:
         """The line of progress, with the time left for all configurations."""
@@ -151,7 +172,7 @@ class Contest:
 
     def resumed(self, contender: Contender, unit: int) -> Tally:
         """The saved part of a configuration, else an empty one."""
-        classes = len(contender.model.info.classes)
+        classes = self.wanted.classes
         try:
             saved = load_checkpoint(self.partial_path(contender))
         except InputError:  # cut short: begin that part again

@@ -26,9 +26,10 @@ from fewstep.stages import stage_one, stage_two, student_process, teaching
 from fewstep.training import Stage, Trainer
 
 
-def train_teacher(recipe: Recipe, data: Any, trainer: Trainer) -> Model:
-    """A guided teacher of the recipe's network and process, trained on `data`."""
-    model = new_teacher(recipe, data)
+def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | None = None) -> Model:
+    """A guided teacher trained on `data`: `start` trained on, or a new one of the recipe's network and process."""
+    model = new_teacher(recipe, data) if start is None else start
+    model.denoiser.network.requires_grad_(True)
     return _train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
 
 

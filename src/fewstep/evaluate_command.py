@@ -13,6 +13,7 @@ Examples:
   fewstep evaluate runs/quickstart --data digits --out evaluation
   fewstep evaluate runs/fashion --data train.npz --samples 10000 --bootstrap 200 --out evaluation
   fewstep evaluate my-student --against my-teacher --data images/ --inception inception-2015-12-05.pt --out evaluation
+  fewstep evaluate my-sd-student --data captioned/ --clip openai/clip-vit-base-patch32 --out evaluation
   fewstep evaluate my-teacher --data images/ --baselines ddim,dpm++ --budgets 16,64 --out evaluation
   accelerate launch -m fewstep evaluate runs/mine --data images/ --out evaluation"""
 
@@ -31,10 +32,17 @@ def evaluate(
     budgets: Annotated[str | None, typer.Option(help="Network evaluations for each baseline. [default: 4,8,16,32]")] = None,
     samples: Annotated[int | None, typer.Option(help="Of each configuration. [default: 1000]")] = None,
     features: Annotated[
-        str | None, typer.Option(help="classifier (trained on the data), a TorchScript or an .onnx file. [default: classifier]")
+        str | None,
+        typer.Option(
+            help="classifier (trained on the data), clip, a TorchScript or an .onnx file. [default: classifier; of text clip]"
+        ),
     ] = None,
     inception: Annotated[
         Path | None, typer.Option(help="The FID Inception network, as TorchScript: inception-2015-12-05.pt.")
+    ] = None,
+    clip: Annotated[str | None, typer.Option(help="CLIP model, folder or hub id: CLIP score of text, and features 'clip'.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Text file, one prompt a line, for a model of text; without it the data's captions.")
     ] = None,
     bootstrap: Annotated[int | None, typer.Option(help="Repeats for an interval of the Fréchet distance; 200 are usual.")] = None,
     reference_steps: Annotated[
@@ -51,8 +59,8 @@ def evaluate(
 
     found = compare(
         model, data, out, against=against, steps=whole("steps", steps), guidance_scale=numbers("guidance-scale", guidance_scale),
-        baselines=words(baselines), budgets=whole("budgets", budgets), features=features, inception=inception, samples=samples,
-        bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, device=device,
+        baselines=words(baselines), budgets=whole("budgets", budgets), features=features, inception=inception, clip=clip, prompts=prompts,
+        samples=samples, bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, device=device,
     )  # fmt: skip
     from accelerate import PartialState
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from fewstep.classifier import Classifier, cache_folder, train_classifier, train_or_load_classifier
+from fewstep.clip_score import ClipFeatures, ClipScore
 from fewstep.errors import InputError, nearest
 from fewstep.extractors import open_inception, open_onnx, open_script
 
@@ -55,15 +56,24 @@ class Features(Protocol):
 
 
 def open_features(
-    choice: str, data: Any = None, cache: str | Path | None = None, device: str = "cpu", quiet: bool = False
+    choice: str,
+    data: Any = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    clip: ClipScore | None = None,
 ) -> Features:
-    """The features of a choice: "classifier", "inception=FILE", a TorchScript file, or an .onnx file.
+    """The features of a choice: "classifier", "clip", "inception=FILE", a TorchScript file, or an .onnx file.
 
-    The classifier is trained on `data` and kept in `cache`, by default beside them; the others are files.
+    The classifier is trained on `data` and kept in `cache`, by default beside them; "clip" are those of `clip`; the others are files.
 
     Raises:
         InputError: an unknown choice, a file that is missing or of another format, or data that a classifier cannot be trained on.
     """
+    if choice == "clip":
+        if clip is None:
+            raise InputError("features 'clip' need a CLIP model: name a folder or a hub id with --clip (evaluate.clip)")
+        return ClipFeatures(clip)
     if choice == "classifier":
         if data is None:
             raise InputError("the classifier's features need data to train on: name the data, or a features file")
@@ -73,7 +83,7 @@ def open_features(
     path = Path(choice).expanduser()
     if not path.is_file():
         raise InputError(
-            f"there is no features file '{choice}'; {nearest(choice, ['classifier'])}, inception=FILE, or a TorchScript or .onnx file"
+            f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip'])}, inception=FILE, or a TorchScript or .onnx file"
         )
     if path.suffix.lower() == ".onnx":
         return open_onnx(path)

@@ -17,7 +17,7 @@ from fewstep.lora import lora_student
 from fewstep.model import Model
 from fewstep.recipe import Recipe
 from fewstep.run import teacher_of
-from fewstep.settings import LoraSettings
+from fewstep.settings import LoraSettings, TeacherSettings
 from fewstep.stage_two import rungs
 from fewstep.teachers import HUB_ID
 from fewstep.training import checkpoint_blocks
@@ -36,8 +36,11 @@ def plan(
     device: str | None = None,
     probe: bool = True,
     speed: float | None = None,
+    teaching: bool = False,
 ) -> dict[str, Any]:
     """What `distill` will do with `teacher`, or without one what `teach` will do: plain values for JSON and `plan_text`.
+
+    With `teaching` it is what `teach` will do that trains on `teacher`.
 
     Without a teacher `classes` is needed, unless the data is built in or the recipe says them. No probe is run of a teacher of shapes
     alone, nor for a device that is not here: `speed` is the FLOP/s to assume then.
@@ -46,13 +49,21 @@ def plan(
         InputError: the recipe does not say how large the network is.
     """
     train, lora = recipe.train, recipe.student.lora
-    shapes = untrained(recipe, classes) if teacher is None else shapes_of(teacher, lora)
+    distilling = teacher is not None and not teaching
+    model = teacher or untrained(recipe, classes)
+    shapes = shapes_of(model, lora) if distilling else alike(model)
     cost = count(shapes, train.batch_size, train.gradient_checkpointing)
     here = torch.device(torch.accelerator.current_accelerator() or "cpu").type
     kind = torch.device(device).type if device else here
     known = kind in (here, "cpu") and (teacher is None or not on_meta(teacher))
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
-        real = untrained(recipe, classes, "cpu") if teacher is None else with_w(teacher, lora)
+        real = (
+            untrained(recipe, classes, "cpu")
+            if teacher is None
+            else with_w(teacher, lora)
+            if distilling
+            else copy.deepcopy(teacher)
+        )
         if train.gradient_checkpointing:
             checkpoint_blocks(real.denoiser.network)
         rates: dict[str, Any] = measure(real, torch.device(kind), cost["flops"]["trained"], train.batch_size, train.precision)
@@ -61,9 +72,9 @@ def plan(
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
     stages = []
-    for name, updates, calls in stages_of(recipe, teacher is not None):
+    for name, updates, calls in stages_of(recipe, distilling):
         examples = updates * batch * processes
-        frozen = 0 if teacher is None else frozen_bytes(teacher, cost, name == "stage-one", lora is not None)
+        frozen = 0 if teacher is None or teaching else frozen_bytes(teacher, cost, name == "stage-one", lora is not None)
         stages.append({
             "name": name, "updates": updates, "batch_size": batch * processes,
             "evaluations": {"forward": calls * examples, "trained": examples, "total": (calls + 1) * examples},
@@ -86,14 +97,24 @@ def planned_teacher(recipe: Recipe) -> Model:
     path = recipe.teacher.path
     if path is None:
         return untrained(recipe, None) if recipe.data.size or recipe.data.name else teacher_of(None, None)
+    return planned_model(path, recipe.teacher)
+
+
+def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
+    """The model of a folder, hub id or name; where its weights are not here, of shapes alone, and nothing but configs is downloaded.
+
+    Raises:
+        InputError: a folder or hub id that cannot be read.
+    """
+    settings = settings or TeacherSettings()
     if Path(path).is_dir():
         folder = Path(path)
     elif bundled(f"{path}-teacher").is_dir() or Path(path).exists() or not HUB_ID.fullmatch(path):
-        return teacher_of(path, None, recipe.teacher)
+        return teacher_of(path, None, settings)
     else:
-        folder = configs_of(path, recipe.teacher.revision)
+        folder = configs_of(path, settings.revision)
     plain = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
-    return meta_model(folder) if plain and weightless(folder) else teacher_of(folder, None, recipe.teacher)
+    return meta_model(folder) if plain and weightless(folder) else teacher_of(folder, None, settings)
 
 
 def configs_of(hub_id: str, revision: str | None) -> Path:
@@ -192,13 +213,19 @@ def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Mode
 
 def shapes_of(teacher: Model, lora: LoraSettings | None = None) -> Model:
     """The teacher's student with a network of shapes alone; the teacher's weights are neither copied nor touched."""
-    network = teacher.denoiser.network
+    with torch.device("meta"):
+        made = with_w(alike(teacher), lora)
+    made.denoiser.network.to("meta")  # where adapters may have been made elsewhere
+    return made
+
+
+def alike(model: Model) -> Model:
+    """The model with a network of shapes alone; its weights are neither copied nor touched."""
+    network = model.denoiser.network
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in network.parameters()}
     memo |= {id(b): b.to("meta") for b in network.buffers()}
     with torch.device("meta"):
-        made = with_w(replace(teacher, denoiser=replace(teacher.denoiser, network=copy.deepcopy(network, memo))), lora)
-    made.denoiser.network.to("meta")  # where adapters may have been made elsewhere
-    return made
+        return replace(model, denoiser=replace(model.denoiser, network=copy.deepcopy(network, memo)))
 
 
 def with_w(teacher: Model, lora: LoraSettings | None = None) -> Model:

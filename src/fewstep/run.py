@@ -69,16 +69,24 @@ def teach(
 ) -> Model:
     """Train a guided teacher by a recipe into the run folder `out`; its model folder is `out/teacher`. The same call resumes.
 
+    With `teach.start` the model of that folder is trained on, of whatever family: its network alone, text encoder and VAE stay.
+
     Raises:
         InputError: recipe, data or folder cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
-    data = masked(open_examples(settings), settings)
-    run = open_run(out, settings)
-    trainer = Trainer(run, data, settings.train, device, quiet)
+    start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
+    if start is None:
+        examples = masked(open_examples(settings), settings)
+        run = open_run(out, settings)
+    else:
+        if start.info.kind != "teacher":
+            raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
+        run, examples = begun(out, settings, start, None, device, quiet)
+    trainer = Trainer(run, examples, settings.train, device, quiet)
     try:
-        return train_teacher(settings, data, trainer)
+        return train_teacher(settings, examples, trainer, start)
     finally:
         trainer.close()
 
@@ -110,13 +118,7 @@ def distill(
         else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     )
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    examples = prepared(data, settings, model)
-    if not isinstance(examples, ToCache):
-        check_match(model, examples)
-    run = open_run(out, settings)
-    if isinstance(examples, ToCache):
-        examples = examples.written(run / "cache", settings, device, quiet)
-        check_match(model, examples)
+    run, examples = begun(out, settings, model, data, device, quiet)
     negatives = Negatives.of(settings, model)
     if isinstance(examples, CachedData):
         free(model)
@@ -128,6 +130,22 @@ def distill(
         return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
     finally:
         trainer.close()
+
+
+def begun(out: str | Path, settings: Recipe, model: Model, data: Any, device: str | None, quiet: bool) -> tuple[Path, Any]:
+    """The run folder, and what the model is trained on, of `data` or of the recipe's; its cache is written first where it needs one.
+
+    Raises:
+        InputError: data or folder cannot be used, or the data do not fit the model.
+    """
+    examples = prepared(data, settings, model)
+    if not isinstance(examples, ToCache):
+        check_match(model, examples)
+    run = open_run(out, settings)
+    if isinstance(examples, ToCache):
+        examples = examples.written(run / "cache", settings, device, quiet)
+        check_match(model, examples)
+    return run, examples
 
 
 def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None) -> Model:

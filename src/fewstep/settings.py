@@ -75,13 +75,22 @@ class NetworkSettings(Section):
 
 
 class TeachSettings(Section):
+    start: str | None = None  # a model folder, a diffusers folder or a hub id to train on; None: a new network, as [network] says
     updates: Updates = 20_000
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "cosine"  # of the learning rate, after the warmup
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of examples without their condition
-    prediction: Literal["v", "x", "eps"] = "v"  # what the network gives
+    prediction: Literal["v", "x", "eps"] = "v"  # what a new network gives
     weighting: Weighting = "snr_plus_one"  # of the error in x: snr_plus_one is the plain error in v
-    inpainting: bool = False  # a network that also takes a mask and what is known of the picture, and fills in the rest
+    inpainting: bool = False  # a new network that also takes a mask and what is known of the picture, and fills in the rest
+
+    @model_validator(mode="after")
+    def _start_says_what_it_is(self) -> "TeachSettings":
+        if self.start is not None and self.inpainting:
+            raise ValueError(
+                "inpainting = true is for a new network; the one of teach.start says itself what it takes: leave it out"
+            )
+        return self
 
 
 class LoraSettings(Section):
@@ -179,7 +188,9 @@ class EvaluateSettings(Section):
     baselines: tuple[str, ...] = ("ddim", "dpm++", "unipc", "heun", "euler")  # stock samplers of the teacher
     budgets: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = (4, 8, 16, 32)  # network evaluations for each of them
     reference_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 256  # of the teacher, to which the others' distance is measured
-    features: str = "classifier"  # or "inception=FILE", a TorchScript or an .onnx file
+    features: str = "classifier"  # or "clip", "inception=FILE", a TorchScript or an .onnx file
+    clip: str | None = None  # a CLIP model, folder or hub id, for the CLIP score of text and for the features "clip"
+    prompts: str | None = None  # a text file, one prompt a line, for a model of text; None: the data's captions
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0  # repeats, for an interval of the Fréchet distance
 
 

@@ -24,14 +24,14 @@ from fewstep.measures import (
 
 SHOWN = 8  # images of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
-SUMS = ("images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation")
+SUMS = ("images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored")
 
 
 @dataclass
 class Tally:
     """Running measures of samples. Parts that several processes saw are merged into what one would have seen."""
 
-    classes: int  # of the model: features with as many logits tell whether an image is of its class
+    classes: int  # of the model, 0 of text: features with as many logits tell whether an image is of its class
     moments: Moments
     reservoir: Reservoir
     entropies: Entropies | None = None
@@ -44,9 +44,19 @@ class Tally:
         return cls(classes, Moments.empty(dimension), Reservoir.empty(dimension))
 
     def add(
-        self, features: Any, images: Tensor, labels: Tensor, start: int, seconds: float, reference: Tensor | None = None
+        self,
+        features: Any,
+        images: Tensor,
+        labels: Tensor,
+        start: int,
+        seconds: float,
+        reference: Tensor | None = None,
+        clip_scores: Tensor | None = None,
     ) -> None:
-        """Take in images (n, c, h, w), of which the first is sample `start`; `reference` is the teacher's of the same noise."""
+        """Take in images (n, c, h, w), of which the first is sample `start`; `reference` is the teacher's of the same noise.
+
+        `clip_scores` (n,) are those of the images and their prompts.
+        """
         rows = features(images)
         self.moments.add(rows)
         self.reservoir.add(rows, labels, start=start)
@@ -60,6 +70,9 @@ class Tally:
             sums["square"] += float((images.double() - reference.double()).square().sum())
             sums["clipped_square"] += float((images.double().clamp(-1, 1) - reference.double().clamp(-1, 1)).square().sum())
             sums["values"] += images.numel()
+        if clip_scores is not None:
+            sums["clip"] += float(clip_scores.sum())
+            sums["scored"] += n
         sums["images"] += n
         sums["seconds"] += seconds
         sums["sharpness"] += float(sharpness(images).sum())
@@ -117,7 +130,7 @@ class Tally:
             "sharpness": ratio(sums["sharpness"] / n, reference.sharpness),
             "saturation": ratio(sums["saturation"] / n, reference.saturation),
             "diversity": diversity(rows, self.reservoir.labels),
-            "clip_score": None,  # of text, which no family takes yet
+            "clip_score": sums["clip"] / sums["scored"] if sums["scored"] else None,
             "seconds_per_image": sums["seconds"] / n,
         }
         if repeats:

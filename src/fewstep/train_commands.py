@@ -115,13 +115,15 @@ def distill(
 
 def print_plan(recipe: Any, teaching: bool, device: str | None = None) -> None:
     """The resolved recipe, and what it will cost; `device` may be of a kind that is not here."""
-    from fewstep.plan import plan, plan_text, planned_teacher
+    from fewstep.plan import plan, plan_text, planned_model, planned_teacher
     from fewstep.recipe import to_toml
     from fewstep.run import open_examples
 
     print(to_toml(recipe))
     if not teaching:
         print(plan_text(plan(recipe, planned_teacher(recipe), device=device)))
+    elif recipe.teach.start:
+        print(plan_text(plan(recipe, planned_model(recipe.teach.start), device=device, teaching=True)))
     elif recipe.data.path or recipe.data.name:
         data = open_examples(recipe)
         known = recipe.data.model_copy(update={"size": data.size, "channels": data.channels})
