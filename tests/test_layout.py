@@ -9,8 +9,8 @@ SOURCE = Path(fewstep.__file__).parent
 ORDER = [
     "errors", "process", "prediction", "condition", "guidance", "stage_one", "stage_two", "samplers", "exact", "denoiser", "info", "families", "negative_embedding", "model", "lora", "teachers", "stock_code", "card", "folder", "hub",
     "settings", "recipe", "fingerprints", "decoding", "sources", "tables", "captions", "epochs", "data", "encoding", "masks", "prompts", "negatives", "inputs", "checkpoint", "progress", "state", "training", "cache", "caching", "examples", "stages", "distillation", "run",
-    "streaming", "measures", "extractors", "classifier", "features", "clip_score", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
-    "baselines", "contenders", "tally", "contest", "verdict", "comparison", "cost", "plan", "sizing", "show", "quickstart",
+    "streaming", "measures", "extractors", "classifier", "clip_score", "features", "reference_statistics", "evaluation", "references", "pictures", "columns", "charts", "report", "bench",
+    "baselines", "contenders", "tally", "wanted", "contest", "verdict", "comparison", "cost", "plan", "sizing", "show", "quickstart",
     "images", "editing", "inpainting", "translation", "sheets", "onnx_file", "export",
     "options", "train_commands", "use_commands", "evaluate_command", "edit_commands", "export_command", "playground_models", "playground_pictures", "playground", "playground_record", "playground_html", "playground_about", "playground_guard", "playground_controls", "playground_tabs", "playground_command",
     "cli", "__main__",

@@ -6,8 +6,8 @@ Reading order, which is also the order of imports:
     models            denoiser, info, families/, negative_embedding, model, lora, teachers, stock_code, card, folder, hub
     training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, masks, prompts, negatives, inputs,
                       checkpoint, progress, state, training, cache, caching, examples, stages, distillation, run
-    use               streaming, measures, extractors, classifier, features, clip_score, reference_statistics, evaluation,
-                      references, pictures, columns, charts, report, bench, baselines, contenders, tally, contest, verdict,
+    use               streaming, measures, extractors, classifier, clip_score, features, reference_statistics, evaluation,
+                      references, pictures, columns, charts, report, bench, baselines, contenders, tally, wanted, contest, verdict,
                       comparison, cost, plan, sizing, show, quickstart,
                       images, editing, inpainting, translation, sheets, onnx_file, export
     faces             options, train_commands, use_commands, evaluate_command, edit_commands, export_command,
