@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import fewstep
@@ -201,6 +202,16 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
     words = ["--prompt", "a cat", "--guidance-scale", "2", "--device", "cpu"]
     command(capsys, "sample", folder, *words, "--negative-prompt", "dog", "--out", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["negative_prompt"] == "dog"
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "red.png")
+    Image.new("L", (16, 16), 255).save(tmp_path / "mask.png")
+    for verb, *more in (("edit", "--strength", "0.5"), ("inpaint", "--mask", tmp_path / "mask.png")):
+        shown = []
+        for name, kept in (("plain", []), ("kept", ["--negative-prompt", "dog"])):
+            out = tmp_path / f"{verb}-{name}"
+            command(capsys, verb, folder, "--image", tmp_path / "red.png", *more, *words, *kept, "--out", out)
+            shown.append((out / "00000.png").read_bytes())
+        assert shown[0] != shown[1]
+        assert json.loads((tmp_path / f"{verb}-kept" / "samples.json").read_text())["negative_prompt"] == "dog"
     command(capsys, "export", folder, tmp_path / "plain", "--negative-prompt", "dog", "--guidance-scale", "2")
     exported = fewstep.open_model(tmp_path / "plain")
     assert (drawn(exported) - drawn(student.without("dog"), guidance_scale=2.0)).abs().max() < 1e-5

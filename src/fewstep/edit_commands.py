@@ -14,6 +14,12 @@ Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for 
 NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--negative-prompt", help="What to keep away from; teachers take it, and students trained with student.negative_prompts."
+    ),
+]
 Scales = Annotated[list[float], typer.Option(help="1 is none, as in diffusers; again for more.")]
 Seeds = Annotated[list[int], typer.Option("--seed", min=0, help="Seed of everything random; again for more.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
@@ -31,6 +37,7 @@ def edit(
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
     class_label: Labels = None,
     prompt: Prompts = None,
+    negative_prompt: NegativePrompt = None,
     guidance_scale: Scales = [1.0],  # noqa: B006 - typer copies it
     steps: Steps = None,
     sampler: Sampler = None,
@@ -46,7 +53,7 @@ def edit(
     from fewstep.sheets import check_out, write_sheet
 
     check_out(out)
-    opened = open_model(model, best_device(device), steps)
+    opened = open_model(model, best_device(device), steps).without(negative_prompt)
     checked = [editing.choose(opened, steps, scale, sampler) for scale in guidance_scale]
     count = checked[0].steps
     strengths = once(editing.start_of(number(text), count, say) / count for text in strength)
@@ -59,7 +66,7 @@ def edit(
         return editing.edit(opened, x, conditions, steps=steps, sampler=sampler, batch_size=batch_size, say=say, **choices)
 
     columns = [{"strength": s, "guidance_scale": g} for s in strengths for g in once(guidance_scale)]
-    print(write_sheet(out, rows, columns, once(seed), ask, ["input"], {"model": model}))
+    print(write_sheet(out, rows, columns, once(seed), ask, ["input"], {"model": model} | kept_from(negative_prompt)))
 
 
 @app.command(
@@ -72,6 +79,7 @@ def inpaint(
     out: NewOut,
     class_label: Labels = None,
     prompt: Prompts = None,
+    negative_prompt: NegativePrompt = None,
     guidance_scale: Scales = [1.0],  # noqa: B006 - typer copies it
     feather: Annotated[
         float | None,
@@ -93,7 +101,7 @@ def inpaint(
     from fewstep.sheets import check_out, write_sheet
 
     check_out(out)
-    opened = open_model(model, best_device(device), steps)
+    opened = open_model(model, best_device(device), steps).without(negative_prompt)
     for scale in guidance_scale:
         editing.choose(opened, steps, scale, sampler)
     pictures = read_images(image, opened.info, say)
@@ -111,6 +119,7 @@ def inpaint(
 
     columns = [{"guidance_scale": scale} for scale in once(guidance_scale)]
     record = {"model": model, "masks": [str(m) for m in mask], "feather": feather, "resample": resample}
+    record |= kept_from(negative_prompt)
     print(write_sheet(out, rows, columns, once(seed), ask, ["input", "mask"], record))
 
 
@@ -225,6 +234,11 @@ def known(model: Any, labels: list[str], option: str) -> Any:
         return model.wanted(labels, len(labels))
     except InputError as error:
         raise InputError(f"{option}: {error}") from None
+
+
+def kept_from(negative_prompt: str | None) -> dict[str, str]:
+    """What the record says of a negative prompt."""
+    return {} if negative_prompt is None else {"negative_prompt": negative_prompt}
 
 
 def once(values: Any) -> list[Any]:

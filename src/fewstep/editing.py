@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep import samplers
+from fewstep.condition import split, to
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX
 from fewstep.images import Say, into_model, warn
@@ -121,10 +122,6 @@ def batches(
     for part in parts:
         if len(part) != n:
             raise InputError(f"there are {n} images and {len(part)} conditions; give one condition an image")
-    for first in range(0, n, batch_size):
-        rows = slice(first, first + batch_size)
-        if isinstance(condition, dict):
-            label = {key: value[rows].to(device) for key, value in condition.items()}
-        else:
-            label = condition[rows].to(device)
-        yield [tensor[rows].to(device) for tensor in tensors], label
+    pieces = zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
+    for rows, label in zip(pieces, split(condition, batch_size), strict=True):
+        yield [piece.to(device) for piece in rows], to(label, device)
