@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import write_result
+from results_page import run_main, write_result
 from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from uses_tables import editing_table
@@ -33,11 +33,9 @@ class Editor:
     """Edits a subject's pictures, each configuration once."""
 
     def __init__(self, tried: Subject, scale: float) -> None:
-        self.tried, self.scale, self.noise = (
-            tried,
-            scale,
-            torch.randn(tried.images.shape, generator=torch.Generator().manual_seed(0)),
-        )
+        self.tried, self.scale = tried, scale
+        shape = (len(tried.images), *tried.teacher.info.shape)
+        self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.kept: dict[Any, Samples] = {}
 
     def answer(self, model: Model, steps: int, start: int, guided: bool = True) -> Samples:
@@ -72,14 +70,14 @@ def jobs_of(editor: Editor, by_steps: dict[int, Model]) -> list[tuple[Row, Any]]
     return jobs
 
 
-def bounds(tried: Subject) -> list[Row]:
-    """The picture as it is, under the class that it is to become."""
+def bounds(tried: Any) -> list[Row]:
+    """The picture as it is, under what it is to become."""
     nothing = Samples(tried.images, tried.images, 0, "", 0, 0.0)
     return [{"model": "the picture itself", "steps": 0, "strength": 0.0} | tried.measures(nothing, tried.others)]
 
 
 def chart(panel: Any, rows: list[Row], measure: str, title: str) -> None:
-    """Class accuracy against nearness, a curve a model, its strengths beside the points of the reference."""
+    """The share that became what was wanted against nearness, a curve a model, its strengths beside the points of the reference."""
     for name, steps in dict.fromkeys((row["model"], row["steps"]) for row in rows if row["strength"]):
         curve = sorted((r["strength"], r[measure], r["class_accuracy"]) for r in rows if (r["model"], r["steps"]) == (name, steps))
         if name == "teacher, not guided":
@@ -141,11 +139,9 @@ def sheet(editor: Editor, by_steps: dict[int, Model]) -> Any:
             ("student", by_steps[few], few, start),
             ("teacher", tried.teacher, REFERENCE, 2 * REFERENCE * start // few),
         ):
-            lines.append(shown(editor.answer(model, steps, start * steps // few).samples))
+            lines.append(shown(editor.answer(model, steps, start * steps // few).pictures()))
             sides.append(f"strength {start / few:g}\n{name}, {evaluations}")
-    classes = tried.data.classes
-    tops = [f"{classes[a]} to\n{classes[b]}" for a, b in zip(tried.labels[:SHOWN].tolist(), tried.others.tolist(), strict=False)]
-    return labelled_grid(lines, sides, tops)
+    return labelled_grid(lines, sides, tried.titles[:SHOWN])
 
 
 def main() -> None:
@@ -173,8 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

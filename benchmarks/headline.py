@@ -11,14 +11,13 @@ features of a digit classifier. Writes benchmarks/results/headline.json.
 
 import argparse
 import statistics
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import headline_table, write_result
+from results_page import headline_table, run_main, write_result
 from torch import Tensor
 
 from fewstep.data import Data
@@ -149,8 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import write_result
+from results_page import run_main, write_result
 from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, students, subject, timed_rows
 from uses_tables import inpainting_table
@@ -164,8 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -22,12 +22,11 @@ from typing import Any
 import torch
 from mixture_models import GUIDANCE_SCALE, PROCESS, Draws, mixture_of, student_of, teacher_of
 from mixtures_picture import draw
-from results_page import mixtures_table, write_result
+from results_page import mixtures_table, run_main, write_result
 from torch import Tensor
 
 from fewstep.baselines import BASELINES, evaluations_of, kept_timesteps, solve, steps_for
 from fewstep.distillation import next_student
-from fewstep.errors import InputError
 from fewstep.exact import Mixture
 from fewstep.folder import INFO, open_model
 from fewstep.guidance import EstimateX, weight_of
@@ -225,8 +224,4 @@ def rms_of(mixture: Mixture) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

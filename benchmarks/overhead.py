@@ -7,15 +7,14 @@ Exits with 1 where a ratio is above its goal. Measure on a machine that does not
 """
 
 import argparse
-import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from results_page import run_main, write_result
 
-from fewstep.bench import bench_model, bench_training, machine, table
+from fewstep.bench import bench_model, bench_training, table
 from fewstep.distillation import new_teacher, student_of
 from fewstep.errors import InputError
 from fewstep.folder import bundled, open_model
@@ -65,22 +64,9 @@ def main() -> int:
         rows += bench_model(student, args.batch_size, args.repeats, steps, progress)["rows"]
     rows += bench_training(teacher, args.batch_size, args.repeats, progress)
     print("\n".join(table(rows)))
-    result = {
-        "command": " ".join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": name,
-        "machine": machine(teacher.denoiser.device),
-        "rows": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {args.out}", file=sys.stderr)
+    write_result(args.out, {"model": name, "rows": rows}, teacher.denoiser.device)
     return int(any(row["goal"] and row["ratio"] > row["goal"] for row in rows))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

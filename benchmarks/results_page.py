@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 Result = dict[str, Any]
 
 
-def write_result(path: Path, result: Result) -> None:
+def write_result(path: Path, result: Result, device: Any = "cpu") -> None:
     """Write what a benchmark found as JSON, after the command, the date and the machine."""
     import torch
 
@@ -35,8 +35,19 @@ def write_result(path: Path, result: Result) -> None:
 
     known = {"command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known | {"machine": machine(torch.device("cpu"))} | result, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(known | {"machine": machine(torch.device(device))} | result, indent=1) + "\n", encoding="utf-8")
     print(f"written to {path}", file=sys.stderr)
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a benchmark as a command; what is wrong with what it was given is one line, exit code 2."""
+    from fewstep.errors import InputError
+
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def mixtures_table(result: Result) -> str:
@@ -172,6 +183,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "inpainting": inpainting_table,
     "style-transfer": style_table,
     "emoji": emoji_table,
+    "emoji-editing": editing_table,
 }
 
 

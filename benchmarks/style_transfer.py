@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import write_result
+from results_page import run_main, write_result
 from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from uses_tables import style_table
@@ -123,8 +123,7 @@ def draw(translator: Translator, scale: float, path: Path, second: tuple[Subject
         add(translator.answer(by, steps, None), f"and back\n{by}, 2 x {steps}")
     for by, steps in [*(("student", n) for n in each_way), ("teacher", REFERENCE)]:
         add(translator.answer(by, steps, scale), f"scale {scale:g}\n{by}, 2 x {steps}")
-    names = tried.data.classes
-    tops = [f"{names[a]} to\n{names[b]}" for a, b in zip(tried.labels[:SHOWN].tolist(), tried.others.tolist(), strict=False)]
+    tops = tried.titles[:SHOWN]
     if second:
         other, (target, kept) = second
         tops = [f"{top} /\n{other.data.classes[k]}" for top, k in zip(tops, target.tolist(), strict=False)]
@@ -164,8 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

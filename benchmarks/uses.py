@@ -41,6 +41,12 @@ class Subject:
         classes, n = len(self.data.classes), len(self.labels)
         return (self.labels + 1 + torch.arange(n) % (classes - 1)) % classes
 
+    @property
+    def titles(self) -> list[str]:
+        """What each picture is, and what it is to become, on two lines."""
+        names = self.data.classes
+        return [f"{names[a]} to\n{names[b]}" for a, b in zip(self.labels.tolist(), self.others.tolist(), strict=True)]
+
     def measures(self, drawn: Samples, wanted: Tensor) -> Row:
         """Nearness to the pictures, and the share of answers that the classifier takes for the class wanted (n,)."""
         x = drawn.samples.clamp(-1, 1)
@@ -97,7 +103,7 @@ def timed_rows(jobs: list[tuple[Row, Callable[[], Row]]], say: Callable[[str], N
 
 def distance(drawn: Samples, reference: Samples) -> float:
     """Root-mean-square distance of two answers, as they are shown."""
-    return rms(drawn.samples.clamp(-1, 1), reference.samples.clamp(-1, 1))
+    return rms(drawn.pictures().clamp(-1, 1), reference.pictures().clamp(-1, 1))
 
 
 def arguments(text: str | None, images: int, *more: tuple[str, dict[str, Any]]) -> argparse.Namespace:

@@ -9,22 +9,26 @@ MANY = 64  # guided steps of the reference
 
 
 def editing_table(result: Result) -> str:
-    """The student of 4 steps at its strengths, the teacher with many steps, and with about as many evaluations."""
+    """The student of 4 steps at its strengths, the teacher with many steps, and with about as many evaluations.
+
+    What became of a picture is told by its class, or for text by whether a judge finds the wanted caption.
+    """
+    text = "found" in result["rows"][0]
+    became, heading = ("found", "wanted caption found") if text else ("class_accuracy", "of the new class")
     few = 4 if any(row["model"] == "student" and row["steps"] == 4 for row in result["rows"]) else 2
     lines = []
     for row in result["rows"]:
         if not row["steps"]:
-            lines.append(["0", "the picture itself", "0", "", f"{row['class_accuracy']:.1%}", "1.00", ""])
+            lines.append(["0", "the picture itself", "0", "", f"{row[became]:.1%}", "1.00", ""])
     strengths = sorted({row["strength"] for row in result["rows"] if (row["model"], row["steps"]) == ("student", few)})
     for strength in strengths:
         for row in (r for r in result["rows"] if r["strength"] == strength and worth_showing(r, few)):
             guided = row["guidance_scale"] != 1 or result["guidance_scale"] == 1
             name = f"student of {row['steps']} steps" if row["model"] == "student" else f"teacher, {row['steps']} steps"
             name = f"**{name}**" if (row["model"], row["steps"]) == ("student", few) else name + ("" if guided else ", not guided")
-            numbers = [f"{row['class_accuracy']:.1%}", f"{row['edges']:.2f}", f"{row['rms_to_teacher']:.3f}"]
+            numbers = [f"{row[became]:.1%}", f"{row['edges']:.2f}", f"{row['rms_to_teacher']:.3f}"]
             lines.append([f"{strength:g}", name, str(row["evaluations"]), f"{row['psnr']:.1f}", *numbers])
-    heading = ["strength", "model", "evaluations", "PSNR, dB", "of the new class", "edges kept", "rms to teacher's 64 steps"]
-    return markdown(heading, lines)
+    return markdown(["strength", "model", "evaluations", "PSNR, dB", heading, "edges kept", "rms to teacher's 64 steps"], lines)
 
 
 def worth_showing(row: Result, few: int) -> bool:

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they write, their exit codes, and one line for every wrong input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -160,3 +161,33 @@ def test_help_and_import_are_light():
     subprocess.run([sys.executable, "-c", code], check=True)
     out, _ = run_command("--help")
     assert "quickstart" in out
+
+
+def test_ctrl_c_within_a_command_is_said_and_exits_with_130(capsys, monkeypatch):
+    from fewstep import show
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "describe", interrupted)
+    assert command(capsys, "show", "digits", expect=130)[1].endswith("interrupted\n")
+
+
+def test_seeds_and_devices_out_of_bounds(capsys, tmp_path):
+    assert "seed" in refused(capsys, "sample", "digits", "--seed", str(2**64), "--out", tmp_path / "out")
+    message = refused(capsys, "distill", "digits", "--device", "banana", "--out", tmp_path / "run")
+    assert "device 'banana' is not known" in message
+    assert "teacher.path is mine: the quickstart" in refused(
+        capsys, "quickstart", "--set", "teacher.path=mine", "--out", tmp_path / "quick"
+    )
+
+
+def test_a_rung_copied_aside_and_a_log_cut_short_disturb_nothing(capsys, tmp_path):
+    from fewstep.folder import bundled
+
+    run = tmp_path / "run"
+    shutil.copytree(bundled("digits-student"), run)
+    shutil.copytree(run / "steps-0002", run / "steps-0002-old")
+    (run / "log.jsonl").write_text('{"stage": "stage-one", "update": 1}\n{"stage": "sta')
+    assert json.loads(command(capsys, "show", run, "--json")[0])["last_logged"]["update"] == 1
+    command(capsys, "sample", run, "--steps", "2", "--num-images", "1", "--device", "cpu", "--out", tmp_path / "out")

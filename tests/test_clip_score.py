@@ -56,3 +56,19 @@ def test_what_is_no_clip_model_is_refused(clip_folder, tmp_path):
         ClipScore.open(str(tmp_path))
     with pytest.raises(InputError, match="2 images and 1 prompts"):
         ClipScore.open(clip_folder)(torch.zeros(2, 3, 12, 12), ["fox"])
+
+
+def test_another_model_is_not_taken_for_clip(clip_folder, tmp_path):
+    import shutil
+
+    from transformers import CLIPModel
+
+    whole = CLIPModel.from_pretrained(clip_folder)
+    shutil.copytree(clip_folder, tmp_path / "text")
+    whole.text_model.save_pretrained(tmp_path / "half", safe_serialization=True)
+    shutil.copy(tmp_path / "half" / "model.safetensors", tmp_path / "text" / "model.safetensors")
+    with pytest.raises(InputError, match="of its weights are not there"):
+        ClipScore.open(str(tmp_path / "text"))
+    (tmp_path / "text" / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="is no CLIP model"):
+        ClipScore.open(str(tmp_path / "text"))

@@ -189,3 +189,35 @@ def test_a_batch_in_which_all_find_each_other_has_the_least_error():
 
     x, tokens = torch.zeros(3, 3, 4, 4), torch.tensor([[1, 2], [3, 4], [1, 2]])
     torch.testing.assert_close(emoji_judge.contrast(Perfect(), x, tokens), torch.tensor([1.0, 0.0, 1.0]) * float(np.log(2)))
+
+
+def test_edits_by_text_are_judged_by_the_captions_that_are_found(teacher, tmp_path, monkeypatch):
+    import json
+
+    import editing
+    import emoji_editing
+    import emoji_judge
+
+    import fewstep
+
+    run, _ = teacher
+    words = ["--data", str(run / "data"), "--tokenizer", str(run / "teacher"), "--out", str(tmp_path / "judge"), "--quiet"]
+    emoji_judge.main([*words, "--updates", "1", "--batch-size", "4"])
+    changes = {"stage_one.updates": 1, "stage_two.updates": 1, "stage_two.last_updates": 1, "stage_two.ladder": [8, 4, 2]}
+    changes |= {"train.batch_size": 2, "train.warmup": 0}
+    fewstep.distill(
+        run / "teacher", str(run / "data" / "train.npz"), out=tmp_path / "run", changes=changes, device="cpu", quiet=True
+    )
+    monkeypatch.setattr(editing, "REFERENCE", 16)
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
+    words = ["--teacher", str(run / "teacher"), "--run", str(tmp_path / "run"), "--data", str(run / "data"), "--images", "3"]
+    emoji_editing.main([*words, "--judge", str(tmp_path / "judge" / "judge"), "--out", str(out), "--picture", str(picture)])
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[0]["model"] == "the picture itself"
+    taken = {(r["model"], r["steps"], r["strength"]): r["evaluations"] for r in rows}
+    assert taken["student", 4, 0.5] == 2
+    assert taken["teacher", 16, 0.5] == 16
+    assert taken["teacher, not guided", 4, 0.5] == 2
+    assert all(0 <= r["found"] <= 1 for r in rows)
+    assert [r["rms_to_teacher"] for r in rows if r["steps"] == 16] == [0.0] * 8
+    assert picture.stat().st_size > 1000

@@ -298,3 +298,32 @@ def test_words_that_are_no_list_of_steps(text):
 
 def test_comparison_is_what_the_package_calls_evaluate():
     assert fewstep.evaluate is comparison.evaluate
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_rows_of_earlier_calls_stay(run, tmp_path):
+    chosen = SMALL | {"guidance_scale": (2.0,), "baselines": ()}
+    first = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), **chosen)
+    both = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(2,), **chosen)
+    assert {r["steps"] for r in both["rows"] if r["model"] == "student"} == {1, 2}
+    assert [r["steps"] for r in first["rows"] if r["model"] == "student"] == [1]
+
+
+def test_a_student_whose_process_was_rescaled_belongs_to_its_teacher():
+    from fewstep.contenders import rescaled
+    from fewstep.process import Cosine, DiscreteBetas, process_settings
+
+    betas = DiscreteBetas(tuple(torch.linspace(1e-4, 2e-2, 20).double().tolist()))
+    assert rescaled(process_settings(betas)) == process_settings(betas.without_terminal_signal())
+    assert rescaled(process_settings(Cosine())) is None
+
+
+def test_classes_in_another_order_and_absent_students_are_refused(run, tmp_path):
+    from fewstep.data import open_data
+
+    data = open_data(name="digits")
+    turned = replace(data, classes=data.classes[::-1], labels=9 - data.labels)
+    with pytest.raises(InputError, match="classes are the model's in another order, 9, 8, 7"):
+        fewstep.evaluate(run, turned, tmp_path / "out", **SMALL)
+    with pytest.raises(InputError, match="no student for 3 steps"):
+        fewstep.evaluate(run, "digits", tmp_path / "out", **SMALL | {"steps": (1, 3)})

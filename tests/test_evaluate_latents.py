@@ -90,7 +90,10 @@ def test_text_is_asked_for_the_datas_captions_and_scored_by_clip(tmp_path, clip)
     (tmp_path / "prompts.txt").write_text("ab\nba\n")
     asked = fewstep.evaluate(folder, str(data), tmp_path / "asked", clip=str(clip), prompts=str(tmp_path / "prompts.txt"), **FEW)
     assert asked["rows"][0]["clip_score"] != metrics["rows"][0]["clip_score"]
-    assert json.loads((tmp_path / "asked" / "evaluation.json").read_text())["prompts"] == str(tmp_path / "prompts.txt")
+    assert len(json.loads((tmp_path / "asked" / "evaluation.json").read_text())["prompts"]) == 12
+    (tmp_path / "prompts.txt").write_text("ab\nb\n")
+    with pytest.raises(InputError, match="holds an evaluation with prompts"):
+        fewstep.evaluate(folder, str(data), tmp_path / "asked", clip=str(clip), prompts=str(tmp_path / "prompts.txt"), **FEW)
 
 
 def test_captions_are_asked_for_as_often_as_the_data_have_them(tmp_path):

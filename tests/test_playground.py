@@ -395,3 +395,12 @@ def test_wrong_input_is_refused_before_a_page_is_made(tmp_path, capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert "is in use" in refused(capsys, "playground", "--port", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (1, 1), (300, 10)])
+def test_no_picture_is_enlarged_beyond_bounds(size):
+    from fewstep.playground_pictures import LARGEST, enlarged
+
+    shown = enlarged(Image.new("L", size))
+    assert max(shown.size) <= max(LARGEST, *size)
+    assert shown.width % size[0] == shown.height % size[1] == 0

@@ -88,3 +88,32 @@ def test_arguments_become_keys():
         "student.guidance_scale": [1, 3],
         "stage_two.ladder": [64, 16, 8, 4],
     }
+
+
+def test_a_recipe_in_hand_is_changed_as_a_file_is():
+    recipe = load_recipe("digits", {"train.seed": 3})
+    changed = load_recipe(recipe, {"train.batch_size": 7})
+    assert (changed.train.seed, changed.train.batch_size) == (3, 7)
+    assert load_recipe(recipe) == recipe
+    with pytest.raises(InputError, match=r"unknown key 'train\.sed'"):
+        load_recipe(recipe, {"train.sed": 1})
+
+
+def test_sections_that_are_none_and_recipes_that_do_not_go_together(tmp_path):
+    (tmp_path / "odd.toml").write_text("train = 5\n")
+    with pytest.raises(InputError, match=r"\[train\] is 5 in the recipe; a table of keys"):
+        load_recipe(tmp_path / "odd.toml", {"train.seed": 1})
+    with pytest.raises(InputError, match=r"recipe: stage_one.times = .grid. knows no time that an encoder"):
+        load_recipe(None, {"stage_one.times": "grid", "encoder.ladder": [8, 4]})
+    with pytest.raises(InputError, match="does not fall"):
+        load_recipe(None, {"process.log_snr": [-5, 5]})
+    with pytest.raises(InputError, match="is no path"):
+        load_recipe("x" * 300)
+
+
+def test_paths_of_a_recipe_are_found_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "mine.toml").write_text('[teach]\nstart = "model"\n')
+    (tmp_path / "beside" / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(tmp_path / "beside" / "mine.toml").teach.start == str(tmp_path / "beside" / "model")

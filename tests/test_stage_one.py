@@ -94,3 +94,8 @@ def test_balance_leaves_no_guidance_alone_and_evens_out_errors_that_grow_with_it
         (1 + w)[:, None] * torch.ones(3, 5), torch.zeros(3, 5), torch.full((3,), 0.5), Cosine(), lambda r: r * 0 + 1
     )
     torch.testing.assert_close(balance(w, 2) * error, torch.ones(3).double())
+
+
+def test_the_balance_is_one_below_scale_one():
+    w = torch.tensor([-0.999, -0.5, 0.0, 1.0, 4.0])
+    torch.testing.assert_close(balance(w, 2.0), torch.tensor([1.0, 1.0, 1.0, 0.25, 0.04]))

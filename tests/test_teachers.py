@@ -94,7 +94,7 @@ def broken_index(copy):
         (other_pipeline, r"AudioLDMPipeline.*StableDiffusionPipeline.*fewstep\.Denoiser\("),
         (no_network, "unet/config.json"),
         (no_index, "not a model folder"),
-        (broken_index, "cannot be opened"),
+        (broken_index, "no readable model_index.json"),
     ],
 )
 def test_what_is_no_teacher_is_refused_in_one_line(copy, damage, message):

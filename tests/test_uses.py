@@ -19,6 +19,7 @@ from fewstep.recipe import load_recipe
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 STUDENT = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"stage_one.updates": 2, "stage_two.updates": 1}
 STUDENT |= {"stage_two.last_updates": 1, "stage_two.ladder": [8, 4, 2], "encoder.ladder": [8, 4, 2], "encoder.updates": 1}
+STUDENT |= {"stage_one.times": "continuous"}
 
 
 @pytest.fixture(autouse=True)

@@ -90,7 +90,7 @@ def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: 
     info, device = model.info, model.denoiser.device
     low, high = info.guidance_scale or (2.0, 2.0)
     condition = model.example(batch_size)
-    scale, noise = (low + high) / 2, torch.randn(batch_size, info.channels, info.size, info.size)
+    scale, noise = (low + high) / 2, torch.randn(batch_size, *info.shape)
 
     def ours() -> None:
         model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)

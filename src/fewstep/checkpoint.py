@@ -54,7 +54,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     from safetensors.torch import save_file
 
-    tensors = {key: value.detach().contiguous().cpu() for key, value in checkpoint.tensors.items()}
+    tensors: dict[str, Tensor] = {}
+    places = set()
+    for key, value in checkpoint.tensors.items():
+        value = value.detach().contiguous().cpu()
+        tied = value.numel() > 0 and value.data_ptr() in places  # weights that a network has twice
+        places.add(value.data_ptr())
+        tensors[key] = value.clone() if tied else value
     write_atomically(path, lambda aside: save_file(tensors, aside, {"fewstep": json.dumps(checkpoint.values)}))
 
 
@@ -90,5 +96,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
     """Put back what `optimizer_tensors` gave."""
     for name, p in zip(names, optimizer.param_groups[0]["params"], strict=True):
         for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors[f"{name}|{key}"]
-            optimizer.state[p][key] = value.to(p.device, value.dtype).clone()
+            value = tensors.get(f"{name}|{key}")  # none where the loss does not reach the parameter
+            if value is not None:
+                optimizer.state[p][key] = value.to(p.device, value.dtype).clone()

@@ -21,12 +21,16 @@ def main() -> None:
     )  # threads that wait in a loop make a small network 10 times slower on a busy machine
     warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
     except Exception as error:
         sys.exit(exit_code(error))
+    if code == 130:  # what typer makes of Ctrl+C within a command
+        say("interrupted")
+    if isinstance(code, int) and code:
+        sys.exit(code)
 
 
 def exit_code(error: Exception) -> int:
@@ -35,6 +39,9 @@ def exit_code(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, InputError):
         say(f"error: {' '.join(str(error).split())}")
+        return 2
+    if type(error).__name__ == "NoArgsIsHelpError":  # a command without its words
+        say(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
         return 2
     if hasattr(error, "format_message"):  # how typer says that the words of a command are wrong
         say(f"error: {' '.join(error.format_message().split())} (see: fewstep --help)")  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,13 +38,16 @@ class ClipScore:
         except ImportError as error:
             raise InputError("the CLIP score needs transformers, which is not installed: pip install transformers") from error
         try:
-            model = CLIPModel.from_pretrained(name, use_safetensors=True).eval()
+            opened: Any = CLIPModel.from_pretrained(name, use_safetensors=True, output_loading_info=True)
+            model, found = opened
+            if absent := found["missing_keys"]:
+                raise ValueError(f"{len(absent)} of its weights are not there")
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"'{name}' is no CLIP model that transformers opens ({last_line(error)}): name a folder or a hub id"
             ) from error
-        return cls(torch.nn.Module.to(model, device), tokenizer, device)
+        return cls(torch.nn.Module.to(model.eval(), device), tokenizer, device)
 
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:

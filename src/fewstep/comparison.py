@@ -84,14 +84,14 @@ def evaluate(
     line = LiveLine(every=10.0, quiet=quiet or not state.is_main_process)
     score = None if settings.clip is None else ClipScore.open(settings.clip, str(place))
     extractor, measured = features_of(examples, wanted, settings, state, str(place), line.quiet, score)
-    folder = claim(Path(out), claims(subject, settings, seed, extractor, examples), state)
+    folder = claim(Path(out), claims(subject, settings, seed, extractor, examples, wanted), state)
     score = None if wanted.classes else score
     contest = Contest(
         folder, state, wanted, extractor, measured, settings.samples, batch_size, seed, settings.bootstrap, line, score
     )
     subject.to(place)
     contest.plan(table)
-    rows = with_ratios([contest.row(contender) for contender in table], settings.reference_steps)
+    rows = with_ratios([*map(contest.row, table), *contest.earlier(table)], settings.reference_steps)
     processes = {"seed": seed, "batch_size": batch_size, "processes": state.num_processes}
     metrics = {
         "format": FORMAT, "summary": summary(rows, settings.reference_steps), "rows": rows,
@@ -159,7 +159,7 @@ def examples_of(data: Any, subject: Subject, resize: bool) -> Any:
         try:
             data = open_data(**known)
         except InputError as error:
-            if "data.size" in str(error):
+            if "differ in size" in str(error) or "not square" in str(error):
                 raise InputError(f"{data}: the pictures differ in size, the model's is {size}; add --resize") from None
             raise
     if (data.size, data.channels) != (size, channels):
@@ -168,6 +168,10 @@ def examples_of(data: Any, subject: Subject, resize: bool) -> Any:
     if info.condition == "class" and len(data.classes) != len(info.classes):
         raise InputError(
             f"the data's number of classes is {len(data.classes)}, the model's {len(info.classes)}; give data that fit"
+        )
+    if info.condition == "class" and tuple(data.classes) != info.classes and set(data.classes) == set(info.classes):
+        raise InputError(
+            f"the data's classes are the model's in another order, {', '.join(data.classes[:3])}, ...: sort the data's labels as the model's"
         )
     return data
 
@@ -199,7 +203,9 @@ def features_of(
     return extractor, measured
 
 
-def claims(subject: Subject, settings: EvaluateSettings, seed: int, extractor: Any, examples: Any) -> dict[str, Any]:
+def claims(
+    subject: Subject, settings: EvaluateSettings, seed: int, extractor: Any, examples: Any, wanted: Wanted
+) -> dict[str, Any]:
     """What all rows of an output folder must share, and the weights that each role has there."""
     known = {
         "samples": settings.samples,
@@ -208,7 +214,8 @@ def claims(subject: Subject, settings: EvaluateSettings, seed: int, extractor: A
         "reference_steps": settings.reference_steps,
     }
     known |= {"features": extractor.name + " " + extractor.fingerprint[:12], "data": data_name(examples)}
-    known |= {"clip": settings.clip, "prompts": settings.prompts}
+    asked = hashlib.sha256("\n".join(wanted.names).encode()).hexdigest()[:12]
+    known |= {"clip": settings.clip, "prompts": settings.prompts and asked}
     models = {f"{role} {steps}": model for (role, steps), model in subject.students.items()}
     if subject.teacher is not None:
         models["teacher"] = subject.teacher

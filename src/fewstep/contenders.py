@@ -10,11 +10,11 @@ from torch import Tensor
 from fewstep.baselines import check_baselines, evaluations_of, sample_baseline, steps_for
 from fewstep.condition import Condition
 from fewstep.errors import InputError
-from fewstep.folder import INFO, bundled, open_model, rung_of
+from fewstep.folder import INFO, bundled, open_model, rung_of, rungs_in
 from fewstep.model import Model, Samples
+from fewstep.process import DiscreteBetas, process_of, process_settings
 from fewstep.recipe import Recipe, load_recipe
-
-MODEL_FILES = (INFO, "recipe.toml", "model_index.json")  # of a model folder of ours, a run, a folder of diffusers
+from fewstep.teachers import HUB_ID
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def open_subject(model: Any, against: Any, steps: Sequence[int] | None) -> Subje
     elif subject.teacher is not None:
         subject = replace(subject, teacher_name="itself")
     elif run and recipe and (folder := teacher_of_run(run, recipe)):
-        subject = replace(subject, teacher=open_model(folder), teacher_name=folder)
+        opened = open_model(folder, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
+        subject = replace(subject, teacher=opened, teacher_name=folder)
     check_teacher(subject)
     return subject
 
@@ -123,13 +124,12 @@ def models_of(model: Any, steps: Sequence[int] | None) -> tuple[dict[tuple[str, 
 
 def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
     """(students, teacher) of a run folder; of a run that taught a teacher, no students."""
-    found = sorted(path.parent for path in run.glob(f"*/{INFO}") if not path.parent.name.startswith("."))
-    rungs = {int(path.name.removeprefix("steps-")): path for path in found if path.name.startswith("steps-")}
+    rungs = rungs_in(run)
     ladder, evaluated = recipe.stage_two.ladder, [n for n in recipe.evaluate.steps if n in rungs]
-    wanted = [n for n in sorted(steps or evaluated or rungs) if n in rungs]
-    if rungs and not wanted:
+    wanted = sorted(steps or evaluated or rungs) if rungs else []
+    if absent := [n for n in wanted if n not in rungs]:
         raise InputError(
-            f"run {run} has no student for {', '.join(map(str, steps or ()))} steps; it has {', '.join(map(str, sorted(rungs)))}"
+            f"run {run} has no student for {', '.join(map(str, absent))} steps; it has {', '.join(map(str, sorted(rungs)))}"
         )
     students = {("student", n): open_model(rungs[n]) for n in wanted}
     if (run / "stage-one" / INFO).is_file():
@@ -139,11 +139,18 @@ def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tup
 
 
 def teacher_of_run(run: Path, recipe: Recipe) -> str | None:
-    """The teacher that the recipe names, or the copy in the run folder; None where neither is there any more."""
-    for folder in filter(None, (recipe.teacher.path, str(run / "teacher"))):
-        if bundled(f"{folder}-teacher").is_dir() or any((Path(folder) / name).is_file() for name in MODEL_FILES):
-            return folder
-    return None
+    """The teacher that the recipe names, or the copy in the run folder; None where it names none.
+
+    Raises:
+        InputError: the recipe names a folder or file that is not here, and no hub id.
+    """
+    path, own = recipe.teacher.path, run / "teacher"
+    if path is None or not (Path(path).exists() or bundled(f"{path}-teacher").is_dir()):
+        if (own / INFO).is_file():
+            return str(own)
+        if path is not None and not HUB_ID.fullmatch(path):
+            raise InputError(f"the run's teacher {path} is not here; name it with --against")
+    return path
 
 
 def check_teacher(subject: Subject) -> None:
@@ -156,9 +163,17 @@ def check_teacher(subject: Subject) -> None:
     for (role, steps), student in subject.students.items():
         for what in ("size", "channels", "classes", "process"):
             ours, theirs = getattr(student.info, what), getattr(teacher.info, what)
-            if ours != theirs:
+            if ours != theirs and not (what == "process" and ours == rescaled(theirs)):
                 pair = f"; {theirs!r} and {ours!r}" if what in ("size", "channels") else ""
-                raise InputError(f"--against is not the teacher of {role} {steps}: their {what} differ{pair}; name its own teacher")
+                raise InputError(
+                    f"{subject.teacher_name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against"
+                )
+
+
+def rescaled(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The process of students with `student.rescale_zero_terminal_snr`, from their teacher's; None where it has none."""
+    process = process_of(settings)
+    return process_settings(process.without_terminal_signal()) if isinstance(process, DiscreteBetas) else None
 
 
 def contenders(

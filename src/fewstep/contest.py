@@ -73,6 +73,12 @@ class Contest:
         except (OSError, json.JSONDecodeError):
             return None
 
+    def earlier(self, contenders: list[Contender]) -> list[dict[str, Any]]:
+        """The rows of other configurations, finished by earlier calls with other steps, scales, baselines or budgets."""
+        asked = {contender.key for contender in contenders}
+        paths = [path for path in sorted((self.out / "rows").glob("*.json")) if path.stem not in asked]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
     def shown(self, contender: Contender) -> Tensor | None:
         """The first few samples of a finished configuration, for the report."""
         path = self.out / "rows" / f"{contender.key}.safetensors"

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep.bench import seconds
 from fewstep.condition import cast, to
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.families import family_for
 from fewstep.families.stock import network_config, quiet
 from fewstep.lora import has_adapters
@@ -44,7 +44,7 @@ def meta_network(folder: Path) -> nn.Module:
         with quiet(), torch.device("meta"):
             network = network_class().from_config(config)
     except Exception as error:  # whatever diffusers raises of values that do not fit together
-        raise InputError(f"{folder}: its config makes no network: {str(error).strip().splitlines()[0]}; copy it again") from error
+        raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
     return network.to("meta").eval()  # some make constants where they like
 
 

@@ -49,7 +49,8 @@ class Denoiser:
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         with self.autocast():
-            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), w)
+            told = None if w is None else w.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for it
+            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), told)
         alpha, sigma = self.process.at(t, z)
         return self.predicts.to_x(wide(output), wide(z), alpha, sigma)
 

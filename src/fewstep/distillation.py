@@ -28,7 +28,7 @@ from fewstep.training import Stage, Trainer
 
 def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | None = None) -> Model:
     """A guided teacher trained on `data`: `start` trained on, or a new one of the recipe's network and process."""
-    model = new_teacher(recipe, data) if start is None else start
+    model = new_teacher(recipe, data) if start is None else replace(start, info=start.info.model_copy(update={"quality": {}}))
     model.denoiser.network.requires_grad_(True)
     return _train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
 

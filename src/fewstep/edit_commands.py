@@ -21,7 +21,7 @@ NegativePrompt = Annotated[
     ),
 ]
 Scales = Annotated[list[float], typer.Option(help="1 is none, as in diffusers; again for more.")]
-Seeds = Annotated[list[int], typer.Option("--seed", min=0, help="Seed of everything random; again for more.")]
+Seeds = Annotated[list[int], typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random; again for more.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
 Sampler = Annotated[str | None, typer.Option(help="deterministic or stochastic.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
@@ -265,5 +265,5 @@ def number(text: str) -> float:
     """
     try:
         return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise InputError(f"--strength {text}: a number is needed, as 0.5 or 2/3") from None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fewstep.card import write_card
 from fewstep.condition import to
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.families import family_of
 from fewstep.guidance import weight_of
 from fewstep.info import Info
@@ -73,10 +73,14 @@ def open_model(
     except InputError:
         raise
     except Exception as error:  # whatever diffusers and safetensors raise of files that are missing, cut short or of another kind
-        raise InputError(
-            f"{folder} cannot be opened as {info.family}: {str(error).strip().splitlines()[0]}; copy it again"
-        ) from error
+        raise InputError(f"{folder} cannot be opened as {info.family}: {first_line(error)}; copy it again") from error
     return Model(denoiser_of(network, info, family), info, family).to(device)
+
+
+def rungs_in(run: Path, kind: str = "steps") -> dict[int, Path]:
+    """The students of a run by their number of steps, or with kind "encoder" its encoders."""
+    folders = [file.parent for file in sorted(run.glob(f"{kind}-*/{INFO}"))]
+    return {int(number): f for f in folders if (number := f.name.removeprefix(f"{kind}-")).isdecimal()}
 
 
 def rung_of(run: Path, steps: int | None = None) -> Path:
@@ -85,15 +89,14 @@ def rung_of(run: Path, steps: int | None = None) -> Path:
     Raises:
         InputError: the run holds no such model.
     """
-    models = sorted(path.parent for path in run.glob(f"*/{INFO}") if not path.parent.name.startswith("."))
-    rungs = {int(path.name.removeprefix("steps-")): path for path in models if path.name.startswith("steps-")}
+    rungs = rungs_in(run)
     if steps is not None and rungs:
         if steps not in rungs:
             raise InputError(f"run {run} has no student for {steps} steps; it has {', '.join(map(str, sorted(rungs)))}")
         return rungs[steps]
     if rungs:
         return rungs[min(rungs)]
-    whole = [path for path in models if path.name in ("stage-one", "teacher")]
+    whole = [run / name for name in ("stage-one", "teacher") if (run / name / INFO).is_file()]
     if not whole:
         raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
     return whole[0]
@@ -140,7 +143,7 @@ def save_model(model: Model, folder: Path) -> Path:
     from safetensors import SafetensorError
 
     check_free(folder)
-    model = settled(model)
+    given, model = model, settled(model)
     network = merged(model.denoiser.network)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -148,7 +151,8 @@ def save_model(model: Model, folder: Path) -> Path:
         (aside / INFO).write_text(json.dumps(model.info.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
         model.family.write(stripped(network), model.denoiser.process, prediction_of(model.info.prediction), aside)
         write_layer(network, aside)
-        save_adapters(model, aside)
+        if model is given:  # a negative prompt that was baked in is in no adapter
+            save_adapters(model, aside)
         write_card(model, aside, folder.name)
         check_agreement(model, aside)
         if folder.exists():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.card import write_card
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.folder import save_model
 from fewstep.model import Model
 from fewstep.teachers import HUB_ID
@@ -38,7 +38,7 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: str
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload by fewstep")
     except Exception as error:  # the hub's own kinds of error are many: no token, no right, no connection, a name that is taken
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"cannot upload to '{repo_id}': {reason}; check the name, and log in with: hf auth login") from error
     return str(address)
 

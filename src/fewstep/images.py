@@ -42,11 +42,6 @@ def into_model(model: Model, pixels: Tensor) -> Tensor:
     return torch.cat([model.family.to_latents(part.to(device)).float().cpu() for part in pixels.split(DECODED)])
 
 
-def out_of_model(model: Model, x: Tensor) -> Tensor:
-    """Pixels (n, c, h, w) in [-1, 1] of what the model works on."""
-    return torch.cat([model.decode(part) for part in x.split(DECODED)])
-
-
 def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: Say = warn) -> Pictures:
     """Pictures at the model's size: upright, over white where transparent, the central square resized.
 

@@ -15,7 +15,7 @@ from fewstep.condition import Condition, cycle, join, take, to
 from fewstep.editing import batches, choose, noise_like
 from fewstep.errors import InputError
 from fewstep.guidance import EstimateX
-from fewstep.images import Say, into_model, out_of_model, warn
+from fewstep.images import Say, into_model, warn
 from fewstep.model import DECODED, Model, Samples, to_images
 from fewstep.process import Process, add_noise, ddim_step, renoise, wide
 from fewstep.samplers import times_left
@@ -77,13 +77,14 @@ def inpaint(
         drawn = fill(choice.estimate, path, label, choice.weights(eps), advance, resample, generator)
         done.append(drawn.float().cpu())
         progress(sum(len(d) for d in done))
-    pixels, seconds = blend(out_of_model(model, torch.cat(done)), images, weight), time.perf_counter() - began
+    pixels, seconds = blend(model.decode(torch.cat(done)), images, weight), time.perf_counter() - began
     return Inpainted(noise, pixels, choice.steps, choice.sampler, passes * choice.evaluations, seconds)
 
 
 def condition_of(model: Model, images: Tensor, masks: Tensor, words: Sequence[int | str]) -> Condition:
     """The condition (n, ...) of labels or prompts, taken in turn; with masks (n, 1, h, w) and images where the network takes them."""
     n, family, device = len(images), cast(Any, model.family), model.denoiser.device
+    words = [words] if isinstance(words, str | int) else words
     if not getattr(family, "takes_mask", False):
         return model.wanted(words, n)
     text = model.info.condition == "text"

@@ -34,7 +34,7 @@ class Samples:
 
     def pictures(self) -> Tensor:
         """The samples as pictures (n, c, h, w), about -1 to 1."""
-        return torch.cat([self.decode(part) for part in self.samples.split(DECODED)])
+        return self.decode(self.samples)
 
     def images(self) -> list[Any]:
         """PIL images, clipped to the visible range."""
@@ -132,8 +132,9 @@ class Model:
         condition = self.family.encode(words, self.denoiser.device, **extra)
         return cycle(condition, num_images) if num_images else condition
 
-    def wanted(self, words: Sequence[int | str], count: int) -> Condition:
-        """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn."""
+    def wanted(self, words: Sequence[int | str] | int | str, count: int) -> Condition:
+        """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn; one may stand alone."""
+        words = [words] if isinstance(words, str | int) else words
         if self.info.condition == "class":
             return self.condition(words, None, count)
         return self.condition(None, [str(word) for word in words], count)
@@ -155,7 +156,10 @@ class Model:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """Pictures (n, c, h, w), on the CPU, of what the network denoises."""
-        return self.family.to_images(samples.to(self.denoiser.device)).cpu() if self.info.image_size else samples
+        if not self.info.image_size:
+            return samples
+        device = self.denoiser.device
+        return torch.cat([self.family.to_images(part.to(device)).cpu() for part in samples.split(DECODED)])
 
     def bake(self, guidance_scale: float) -> "Model":
         """A plain model of one scale, with exactly the samples of this student at that scale: it runs wherever the teacher's does.

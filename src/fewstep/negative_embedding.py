@@ -143,6 +143,8 @@ def keeping_from(model: "Model", negative_prompt: str) -> "Model":
     call, info = model.denoiser.call, model.info
     if info.kind == "teacher" and info.condition == "text":
         return replace(model, denoiser=replace(model.denoiser, null=model.family.null(info, negative_prompt)))
+    if info.condition != "text":
+        raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
     if not isinstance(call, NegativeCall):
         raise InputError(
             "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil with "

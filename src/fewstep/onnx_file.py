@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.condition import Condition, to
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.guidance import weight_of
 from fewstep.model import Model
 from fewstep.negative_embedding import settled
@@ -94,7 +94,7 @@ def once_more(model: Model) -> Any:
     try:
         return exported(model, 1)
     except Exception as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise InputError(
             f"PyTorch cannot export this network of {model.info.family} to ONNX ({reason}); use --format diffusers"
         ) from error

@@ -20,7 +20,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same comm
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, e.g. stage_one.updates=200.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; without it, the best there is.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the resolved recipe and what it will cost.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.condition import Condition, leaf
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.model import Model, to_images
 from fewstep.progress import LiveLine
 
@@ -29,7 +29,7 @@ def best_device(name: str | None = None) -> torch.device:
         torch.empty(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{name}' is not here ({str(error).splitlines()[0]}); leave --device out, or name cpu") from None
+        raise InputError(f"device '{name}' is not here ({first_line(error)}); leave --device out, or name cpu") from None
 
 
 def grid_of(x: Tensor, columns: int | None = None, margin: int = 1) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 
 from fewstep.cost import count, measure, meta_model, on_meta, size_of, weightless
 from fewstep.distillation import new_teacher
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.folder import INFO, bundled
 from fewstep.lora import lora_student
 from fewstep.model import Model
@@ -128,7 +128,7 @@ def configs_of(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=CONFIGS))
     except Exception as error:  # the hub's own kinds of error are many: no repository, no connection, gated, offline
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"the configs of '{hub_id}' cannot be had: {reason}; name a folder that holds them: --teacher FOLDER"
         ) from error

@@ -202,7 +202,9 @@ def restyle(
     if models.encoder is None:
         raise InputError("style transfer needs an encoder; start the playground again with --encoder or --teacher")
     notes: list[str] = []
-    words = [bounded(models, [one], steps, guidance_scale, 0)[0] for one in (source, target)]
+    words = [str(source).strip(), bounded(models, [target], steps, guidance_scale, 0)[0]]
+    if not words[0]:
+        raise InputError("nothing is said of what the picture shows; fill in From")
     pixels, info = pixels_of(image, models.first.info, notes.append), models.encoder.model.info
     trained = info.steps or min(TEACHER_STEPS, models.encoder.model.denoiser.process.train_timesteps)
     step = stepping(progress, trained + steps)

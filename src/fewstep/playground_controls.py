@@ -111,13 +111,14 @@ def stops(button: Any, *events: Any) -> None:
     button.click(end, queue=False, cancels=list(events), api_visibility="private")
 
 
-def words_input(models: Models, label: str, many: bool = False) -> Any:
-    """A chooser of classes, or a line for the prompt."""
-    if not models.words:
+def words_input(models: Models, label: str, many: bool = False, of: tuple[str, ...] | None = None) -> Any:
+    """A chooser of the models' classes, or of others, or a line for the prompt."""
+    words = models.words if of is None else of
+    if not words:
         return gr.Textbox(label="Prompt" if label == "Class" else label, lines=2, max_length=1000)
     if many:
-        return gr.Dropdown(list(models.words), value=[], multiselect=True, label="Classes", info="Taken in turn; none: all of them")
-    return gr.Dropdown(list(models.words), value=models.words[-1 if label == "To" else 0], label=label)
+        return gr.Dropdown(list(words), value=[], multiselect=True, label="Classes", info="Taken in turn; none: all of them")
+    return gr.Dropdown(list(words), value=words[-1 if label == "To" else 0], label=label)
 
 
 def scale_input(models: Models, label: str = "Guidance scale") -> Any:

@@ -7,7 +7,7 @@ import torch
 
 from fewstep import translation
 from fewstep.errors import InputError
-from fewstep.folder import INFO, bundled, find_folder, is_run, open_model
+from fewstep.folder import INFO, bundled, find_folder, is_run, open_model, rungs_in
 from fewstep.model import Model
 
 ANY_STEPS = (4, 8, 16, 64)  # offered of a model that takes any number
@@ -93,19 +93,23 @@ def open_models(
     by_steps, beside = _rungs(path, device), teacher or _teacher_of(path)
     own = next(iter(by_steps.values()))
     guide = Opened(beside, open_model(beside, device)) if beside else None
-    coder = Opened(encoder, translation.open_encoder(encoder, device)) if encoder else _encoder_of(find_folder(path), device)
+    coder = _given_encoder(encoder, device) if encoder else _encoder_of(find_folder(path), device)
     coder = coder or guide or (own if own.model.info.steps is None else None)
     filling = Models(inpainter, _rungs(inpainter, device)) if inpainter else None
     return _checked(Models(path, by_steps, guide, coder, filling))
 
 
+def _given_encoder(path: str, device: torch.device | str) -> Opened:
+    """The encoder of a run folder or a model folder, with the folder that it is in."""
+    folder = translation.encoder_folder(path)
+    return Opened(str(folder), open_model(folder, device))
+
+
 def _rungs(path: str, device: torch.device | str) -> dict[int, Opened]:
     """The students of a run by their steps, or one model for its own steps, or for several where it takes any number."""
     run = find_folder(path)
-    if is_run(run):
-        known = sorted(int(info.parent.name.removeprefix("steps-")) for info in run.glob(f"steps-[0-9]*/{INFO}"))
-        if known:
-            return {steps: Opened(path, open_model(path, device, steps), steps) for steps in known}
+    if is_run(run) and (known := rungs_in(run)):
+        return {steps: Opened(path, open_model(path, device, steps), steps) for steps in sorted(known)}
     only = Opened(path, open_model(path, device))
     if only.model.info.steps:
         return {only.model.info.steps: only}

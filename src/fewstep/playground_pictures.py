@@ -13,6 +13,7 @@ from fewstep.images import open_picture, read_images
 from fewstep.info import Info
 
 SHOWN = 256  # pixels: at least so wide are pictures shown that a person is to change
+LARGEST = 4096  # pixels, to which none is enlarged
 BOXES = {"top half": (0, 0, 2, 1), "bottom half": (0, 1, 2, 2), "left half": (0, 0, 1, 2), "right half": (1, 0, 2, 2)}
 
 
@@ -34,7 +35,7 @@ def pixels_of(image: Any, info: Info, say: Callable[[str], None]) -> Tensor:
 
 def enlarged(image: Any, least: int = SHOWN) -> Any:
     """A small picture with every pixel a square of whole pixels, so that it is at least so wide; a larger one as it is."""
-    times = -(-least // image.width)
+    times = min(-(-least // image.width), max(1, LARGEST // max(image.size)))
     return image.resize((image.width * times, image.height * times), 0) if times > 1 else image  # 0: the nearest pixel
 
 

@@ -57,7 +57,7 @@ def serve(models: Models, host: str, port: int | None) -> gr.Blocks:
     theme = themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from the net
     try:
         built.launch(
-            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            server_name=f"[{host}]" if ":" in host else host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             max_file_size=HEARD, footer_links=[], enable_monitoring=False, theme=theme, css=CSS, show_error=True,
             app_kwargs={"middleware": [Middleware(Guard, answers_to(host))]},
         )  # fmt: skip
@@ -210,7 +210,8 @@ def style_tab(models: Models, last: Any) -> None:
         return
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            image, source, target = picture_input(last), words_input(models, "From"), words_input(models, "To")
+            source = words_input(models, "From", of=models.encoder.model.info.classes)
+            image, target = picture_input(last), words_input(models, "To")
             scale, steps = scale_input(models, "Strength (guidance scale)"), steps_input(models)
             buttons = action("Transfer")
         with gr.Column(scale=2, min_width=320):

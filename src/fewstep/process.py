@@ -236,4 +236,7 @@ def process_of(settings: dict[str, Any]) -> Process:
     }
     if settings.get("name") not in kinds:
         raise InputError(f"noise process {settings.get('name')!r} is not known; known: {', '.join(kinds)}")
-    return kinds[settings["name"]](**values)
+    try:
+        return kinds[settings["name"]](**values)
+    except TypeError as error:
+        raise InputError(f"noise process {settings['name']}: {error}; it was written by another version, or by hand") from None

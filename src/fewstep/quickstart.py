@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.data import Data
 from fewstep.distillation import distill_model
+from fewstep.errors import InputError
 from fewstep.evaluation import Judge
 from fewstep.features import train_classifier
 from fewstep.folder import bundled, open_model
@@ -45,6 +46,10 @@ def quickstart(
     """
     began = time.monotonic()
     recipe = load_recipe("digits", changes)
+    if recipe.teacher.path != "digits":
+        raise InputError(
+            f"teacher.path is {recipe.teacher.path}: the quickstart distils the bundled teacher; use fewstep distill for yours"
+        )
     run = open_run(out, recipe)
     teacher_folder = run / "teacher"
     if not (teacher_folder / "fewstep.json").is_file():

@@ -27,7 +27,8 @@ def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
             section = _section(first["loc"][:-1])
             raise InputError(f"{source}: unknown key '{key}'; {nearest(str(first['loc'][-1]), section.model_fields)}") from None
         given = f" is {first['input']!r}" if not isinstance(first["input"], dict) else ""
-        raise InputError(f"{source}: {key}{given}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = f"{key}{given}: " if key else ""  # without a key it is about the recipe as a whole
+        raise InputError(f"{source}: {where}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _section(location: tuple[Any, ...]) -> type[BaseModel]:
@@ -38,14 +39,16 @@ def _section(location: tuple[Any, ...]) -> type[BaseModel]:
     return section
 
 
-def load_recipe(recipe: str | Path | None = None, changes: dict[str, Any] | None = None) -> Recipe:
-    """The recipe in a TOML file, or the shipped one with that name, with dotted keys changed; without a recipe, the defaults.
+def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, Any] | None = None) -> Recipe:
+    """The recipe in a TOML file, the shipped one with that name, or one in hand, with dotted keys changed; without one, the defaults.
 
     Raises:
         InputError: no such recipe, not TOML, or a key or value that does not fit.
     """
     values: dict[str, Any] = {}
-    if recipe is not None:
+    if isinstance(recipe, Recipe):
+        values = recipe.model_dump(exclude_none=True)
+    elif recipe is not None:
         path = find_recipe(recipe)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +57,7 @@ def load_recipe(recipe: str | Path | None = None, changes: dict[str, Any] | None
         _resolve_paths(values, path.parent)
     for key, value in (changes or {}).items():
         _change(values, key, value)
-    return make_recipe(values, str(recipe or "recipe"))
+    return make_recipe(values, "recipe" if recipe is None or isinstance(recipe, Recipe) else str(recipe))
 
 
 def _change(values: dict[str, Any], key: str, value: Any) -> None:
@@ -62,6 +65,8 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     if not name or section not in Recipe.model_fields:
         raise InputError(f"--set {key}: a key is section.name; {nearest(section, Recipe.model_fields)}")
     place = values.setdefault(section, {})
+    if not isinstance(place, dict):
+        raise InputError(f"[{section}] is {place!r} in the recipe; a table of keys is needed")
     *tables, name = name.split(".")
     for table in tables:  # "student.lora.rank"
         inner = dict(place[table]) if isinstance(place.get(table), dict) else {}
@@ -78,6 +83,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
         ("data", "prompts"),
         ("data", "negative_prompts"),
         ("data", "cache"),
+        ("teach", "start"),
+        ("evaluate", "prompts"),
+        ("evaluate", "clip"),
     ):
         path = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
         if isinstance(path, str) and not Path(path).exists() and (folder / path).exists():
@@ -97,8 +105,11 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         InputError: there is no such file or name.
     """
-    if Path(recipe).is_file():
-        return Path(recipe)
+    try:
+        if Path(recipe).is_file():
+            return Path(recipe)
+    except OSError as error:
+        raise InputError(f"recipe '{str(recipe)[:40]}...' is no path ({error.strerror}); name a file or a shipped recipe") from None
     shipped = shipped_recipes()
     if str(recipe) not in shipped:
         raise InputError(f"recipe '{recipe}' is neither a file nor a shipped recipe; {nearest(str(recipe), shipped)}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.cache import CachedData
+from fewstep.checkpoint import write_atomically
 from fewstep.denoiser import Denoiser
 from fewstep.distillation import distill_model, teacher_around, train_teacher
 from fewstep.errors import InputError
@@ -30,7 +31,7 @@ def write_cache(
     Raises:
         InputError: recipe, teacher or data cannot be used, the folder holds something else, or the disk is full.
     """
-    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    settings = load_recipe(recipe, changes)
     if settings.data.cache is not None:
         raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
     model = teacher_of(settings.teacher.path, None, settings.teacher)
@@ -53,7 +54,8 @@ def open_run(out: str | Path, recipe: Recipe) -> Path:
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        known.write_text(to_toml(recipe), encoding="utf-8")
+        if not known.is_file():
+            write_atomically(known, lambda aside: aside.write_text(to_toml(recipe), encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot write the run folder {run}: {error.strerror}; name another --out") from None
     return run
@@ -75,7 +77,7 @@ def teach(
         InputError: recipe, data or folder cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    settings = load_recipe(recipe, changes)
     start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
     if start is None:
         examples = masked(open_examples(settings), settings)
@@ -84,6 +86,8 @@ def teach(
         if start.info.kind != "teacher":
             raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
         run, examples = begun(out, settings, start, None, device, quiet)
+        if isinstance(examples, CachedData):
+            free(start)
     trainer = Trainer(run, examples, settings.train, device, quiet)
     try:
         return train_teacher(settings, examples, trainer, start)
@@ -112,11 +116,7 @@ def distill(
         InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = (
-        recipe
-        if isinstance(recipe, Recipe)
-        else load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
-    )
+    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
     run, examples = begun(out, settings, model, data, device, quiet)
     negatives = Negatives.of(settings, model)
@@ -172,8 +172,9 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
     """
     from fewstep.families.own import Own
 
-    if not hasattr(data, "batch"):
+    if not all(hasattr(data, name) for name in ("batch", "classes", "size", "channels", "description")):
         raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
+    denoiser.network.eval()
     return teacher_around(denoiser, Own(denoiser.network, denoiser.call), data)
 
 

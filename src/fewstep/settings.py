@@ -50,6 +50,12 @@ class ProcessSettings(Section):
     name: Literal["cosine"] = "cosine"
     log_snr: tuple[Annotated[float, Field(le=20)], Annotated[float, Field(ge=-20)]] = (20.0, -20.0)  # at t = 0 and at t = 1
 
+    @model_validator(mode="after")
+    def _falls(self) -> "ProcessSettings":
+        if self.log_snr[0] <= self.log_snr[1]:
+            raise ValueError(f"log_snr = {list(self.log_snr)} does not fall; give that of t = 0, the larger one, first")
+        return self
+
 
 class NetworkSettings(Section):
     """Config keys of diffusers' UNet2DConditionModel, for a teacher that `fewstep teach` makes."""
@@ -208,6 +214,14 @@ class Recipe(Section):
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _encoders_begin_at_known_times(self) -> "Recipe":
+        if self.encoder.ladder and self.stage_one.times == "grid":
+            raise ValueError(
+                'stage_one.times = "grid" knows no time that an encoder begins at: set "continuous", or leave encoder.ladder out'
+            )
+        return self
 
     @model_validator(mode="after")
     def _negative_prompts_have_a_list(self) -> "Recipe":

@@ -62,9 +62,13 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
     stages = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
     log = folder / "log.jsonl"
-    last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() and log.stat().st_size else None
+    lines = (
+        [line for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
+    )  # a kill may cut the last
+    last = json.loads(lines[-1]) if lines else None
     recipe = load_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else None
     wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])] if recipe else []
+    wanted += [f"encoder-{n:04d}" for n in recipe.encoder.ladder[1:]] if recipe else []
     finished = all(name in stages for name in wanted) or stages == ["teacher"]
     return {
         "what": "run",

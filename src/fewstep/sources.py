@@ -151,7 +151,7 @@ def as_uint8(images: np.ndarray, path: Path) -> np.ndarray:
     if high is None or not (images.min() >= 0 and images.max() <= high):  # so written, not-a-number is refused too
         values = f"{images.dtype} from {images.min()} to {images.max()}" if high else str(images.dtype)
         raise InputError(f"images of {path} are {values}: need integers in 0..255 or floats in 0..1")
-    return np.rint(images.astype(np.float32) * (255 / high)).astype(np.uint8)
+    return np.ascontiguousarray(np.rint(images.astype(np.float32) * (255 / high)).astype(np.uint8))
 
 
 def named_beside(folder: Path) -> tuple[str, ...] | None:

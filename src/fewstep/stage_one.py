@@ -46,5 +46,5 @@ def weighted_error(x: Tensor, target: Tensor, t: Tensor, process: Process, weigh
 
 
 def balance(w: Tensor, power: float) -> Tensor:
-    """(1 + w)^-power (b,): the guided target's error grows like 1 + w, so without it large weights drown small ones."""
-    return scale_of(w) ** -power
+    """(1 + w)^-power (b,), 1 where w < 0: the guided target's error grows like 1 + w, so without it large weights drown small ones."""
+    return scale_of(w).clamp(min=1) ** -power

@@ -98,12 +98,13 @@ def stage_two(
     """
     settings, process = recipe.stage_two, teacher.denoiser.process
     weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k, data)
+    guided_inputs = 0.0 if encoder else settings.guided_inputs  # an encoder draws nothing that others could begin with
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
         w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
-        drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, settings.guided_inputs)
+        drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, guided_inputs)
         return drawn | avoided(generator, n, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:

@@ -112,7 +112,7 @@ class State:
         self.skipped += round(bad)
         self.streak = round(longest)
         self.counts = torch.tensor([0, 0, 0, row, row], device=self.counts.device)
-        self.loss = total / updates if updates else float("nan")
+        self.loss = total / updates if updates else self.loss
         return self.loss
 
     def checkpoint(self) -> Checkpoint:

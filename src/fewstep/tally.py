@@ -135,7 +135,11 @@ class Tally:
         }
         if repeats:
             distance = distance_to(reference.statistics)
-            measured["frechet_low"], measured["frechet_high"] = bootstrap(distance, rows, repeats=repeats)
+            ends, own, narrower = bootstrap(distance, rows, repeats=repeats), distance(rows), math.sqrt(len(rows) / n)
+            low, high = (
+                measured["frechet"] + narrower * (end - own) for end in ends
+            )  # of fewer rows, moved to that of all samples
+            measured |= {"frechet_low": low, "frechet_high": high}
         return measured
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fewstep.denoiser import Denoiser
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.families import Family, family_for
 from fewstep.info import Info
 from fewstep.model import Model
@@ -59,7 +59,7 @@ def download(hub_id: str, revision: str | None, variant: str | None) -> Path:
         with quiet():
             return Path(DiffusionPipeline.download(hub_id, revision=revision, variant=variant, use_safetensors=True))
     except Exception as error:  # the hub's own kinds of error are many: no repository, no file, no connection, gated, offline
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"model '{hub_id}' is not a folder here, and as a hub id it gives no pipeline of safetensors: {reason}; check id, revision and variant"
         ) from error
@@ -88,7 +88,7 @@ def from_single_file(file: Path) -> Path:
     except InputError:
         raise
     except Exception as error:  # whatever diffusers raises of a file of another kind, or of configs that it cannot download
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{file} cannot be opened as a checkpoint: {reason}; convert it: {conversion(file)}") from error
     _converted[key] = folder
     return Path(folder.name)
@@ -119,7 +119,7 @@ def open_teacher(folder: Path, variant: str | None = None) -> Model:
     except InputError:
         raise
     except Exception as error:  # whatever diffusers and safetensors raise of files that are missing, cut short or of another kind
-        raise InputError(f"{folder} cannot be opened: {str(error).strip().splitlines()[0]}; copy it again") from error
+        raise InputError(f"{folder} cannot be opened: {first_line(error)}; copy it again") from error
     return Model(denoiser_of(network, info, family), info, family)
 
 

@@ -5,6 +5,7 @@ its slice: so a resumed run is the run that never stopped, and two processes are
 """
 
 import math
+import os
 import signal
 import time
 import zlib
@@ -61,7 +62,11 @@ class Stage:
 def check_device(device: str | None) -> None:
     """Raises InputError where there is no such device here."""
     here = getattr(torch.accelerator.current_accelerator(), "type", "cpu")
-    if device not in (None, "cpu") and torch.device(device).type != here:
+    try:
+        kind = None if device is None else torch.device(device).type
+    except RuntimeError:
+        raise InputError(f"device '{device}' is not known; leave --device out, or name cpu, cuda or mps") from None
+    if kind not in (None, "cpu", here):
         raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
 
 
@@ -84,6 +89,9 @@ class Trainer:
         check_device(device)
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
+        if device is not None and (index := torch.device(device).index) is not None and torch.accelerator.device_count() > 1:
+            torch.accelerator.set_device_index(index)
+            os.environ["ACCELERATE_TORCH_DEVICE"] = device  # accelerate takes the first of several otherwise
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
         if settings.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise InputError("train.precision 'fp16' needs a GPU; on the CPU set it to 'bf16' or 'no'")

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewstep import samplers
 from fewstep.editing import Choice, batches, choose
 from fewstep.errors import InputError
-from fewstep.folder import INFO, open_model
+from fewstep.folder import INFO, open_model, rungs_in
 from fewstep.images import into_model
 from fewstep.model import Model, Samples
 
@@ -168,12 +168,21 @@ def open_encoder(path: str | Path, device: torch.device | str = "cpu", steps: in
     Raises:
         InputError: the run has no such encoder, or as for `open_model`.
     """
+    return open_model(encoder_folder(path, steps), device, steps)
+
+
+def encoder_folder(path: str | Path, steps: int | None = None) -> str | Path:
+    """The folder of a run's encoder, as `open_encoder` chooses it; of no run, the path itself.
+
+    Raises:
+        InputError: the run has no such encoder.
+    """
     run = Path(path)
     if not (run / "recipe.toml").is_file() or (run / INFO).is_file():
-        return open_model(path, device, steps)
-    known = {int(info.parent.name.removeprefix("encoder-")): info.parent for info in run.glob(f"encoder-[0-9]*/{INFO}")}
+        return path
+    known = rungs_in(run, "encoder")
     if not known:
         raise InputError(f"run {run} has no encoder; distil one with --set encoder.ladder=[64,16,8], or name the teacher")
     if steps is not None and steps not in known:
         raise InputError(f"run {run} has no encoder of {steps} steps; it has {', '.join(map(str, sorted(known)))}")
-    return open_model(known[steps or min(known)], device)
+    return known[steps or min(known)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition
 from fewstep.errors import InputError
-from fewstep.model import DECODED, Model
+from fewstep.model import Model
 from fewstep.prompts import read_prompts
 
 
@@ -41,7 +41,7 @@ class Wanted:
 
     def pictures(self, samples: Tensor) -> Tensor:
         """Pictures (n, c, h, w), on the CPU, of what a network gave, pixels or latents."""
-        return torch.cat([self.model.decode(part) for part in samples.split(DECODED)]).contiguous()
+        return self.model.decode(samples).contiguous()
 
 
 def wanted_of(model: Model, data: Any, prompts: str | None) -> Wanted:

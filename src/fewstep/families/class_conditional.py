@@ -9,7 +9,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.families.labelled import Labelled
 from fewstep.families.schedulers import scheduler_of
 from fewstep.families.stock import decoded, quiet
@@ -72,7 +72,7 @@ class ClassConditional(Labelled):
                 **settings,
             )
         except (ValueError, TypeError, ZeroDivisionError) as error:
-            raise InputError(f"[network] makes no UNet2DConditionModel: {str(error).splitlines()[0]}") from error
+            raise InputError(f"[network] makes no UNet2DConditionModel: {first_line(error)}") from error
 
     def inputs(self, channels: int) -> int:
         """How many channels the network takes, where what it denoises has so many."""

@@ -180,8 +180,18 @@ class Stock:
 
 
 def index_of(folder: Path) -> dict[str, Any]:
-    """The content of a pipeline folder's model_index.json."""
-    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    """The content of a pipeline folder's model_index.json.
+
+    Raises:
+        InputError: it is not there, damaged, or names no pipeline.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable model_index.json ({error}); name a whole pipeline folder") from None
+    if not isinstance(index, dict) or "_class_name" not in index:
+        raise InputError(f"{folder}/model_index.json names no pipeline (_class_name); name a whole pipeline folder")
+    return index
 
 
 def absent(folder: Path) -> dict[str, Any]:
