@@ -206,11 +206,11 @@ def test_edits_by_text_are_judged_by_the_captions_that_are_found(teacher, tmp_pa
     changes = {"stage_one.updates": 1, "stage_two.updates": 1, "stage_two.last_updates": 1, "stage_two.ladder": [8, 4, 2]}
     changes |= {"train.batch_size": 2, "train.warmup": 0}
     fewstep.distill(
-        run / "teacher", str(run / "data" / "train.npz"), out=tmp_path / "run", changes=changes, device="cpu", quiet=True
+        run / "teacher", str(run / "data" / "train.npz"), out=tmp_path / "students", changes=changes, device="cpu", quiet=True
     )
     monkeypatch.setattr(editing, "REFERENCE", 16)
     out, picture = tmp_path / "out.json", tmp_path / "out.png"
-    words = ["--teacher", str(run / "teacher"), "--run", str(tmp_path / "run"), "--data", str(run / "data"), "--images", "3"]
+    words = ["--teacher", str(run / "teacher"), "--run", str(tmp_path / "students"), "--data", str(run / "data"), "--images", "3"]
     emoji_editing.main([*words, "--judge", str(tmp_path / "judge" / "judge"), "--out", str(out), "--picture", str(picture)])
     rows = json.loads(out.read_text())["rows"]
     assert rows[0]["model"] == "the picture itself"
