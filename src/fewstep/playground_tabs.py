@@ -210,8 +210,8 @@ def style_tab(models: Models, last: Any) -> None:
         return
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            source = words_input(models, "From", of=models.encoder.model.info.classes)
-            image, target = picture_input(last), words_input(models, "To")
+            image, source = picture_input(last), words_input(models, "From", of=models.encoder.model.info.classes)
+            target = words_input(models, "To")
             scale, steps = scale_input(models, "Strength (guidance scale)"), steps_input(models)
             buttons = action("Transfer")
         with gr.Column(scale=2, min_width=320):
