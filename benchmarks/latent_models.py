@@ -28,6 +28,7 @@ from fewstep.denoiser import Denoiser
 from fewstep.errors import InputError
 from fewstep.families.class_conditional import ClassConditional, ClassConditionalPipeline
 from fewstep.families.stock import decoded, encoded
+from fewstep.measures import psnr
 from fewstep.recipe import Recipe, load_recipe
 from fewstep.run import open_run
 from fewstep.training import Batch, Interrupted, Stage, Trainer
@@ -122,11 +123,10 @@ def write_teachers(vae: AutoencoderKL, classes: tuple[str, ...], out: Path) -> d
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, data: Data) -> float:
-    """Of pictures and what the VAE makes of them, over all pixels, in dB."""
+def fidelity(vae: AutoencoderKL, data: Data) -> float:
+    """PSNR of what the VAE makes of pictures, over all pixels, in dB."""
     x = data.images().float() / 127.5 - 1
-    again = torch.cat([decoded(vae, encoded(vae, part)).clamp(-1, 1) for part in x.split(256)])
-    return float(10 * (4 / (again - x).square().mean()).log10())
+    return psnr(torch.cat([decoded(vae, encoded(vae, part)) for part in x.split(256)]), x)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -155,7 +155,7 @@ def main(words: list[str] | None = None) -> None:
         if arguments.test:
             test = open_data(path=arguments.test, **opening)
             assert isinstance(test, Data)
-            found["vae_psnr"] = psnr(vae, test)
+            found["vae_psnr"] = fidelity(vae, test)
     except (InputError, Interrupted) as stop:
         raise SystemExit(str(stop)) from None
     (arguments.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep import fingerprints
 from fewstep.checkpoint import write_atomically
 from fewstep.epochs import Data
 from fewstep.errors import InputError
@@ -75,10 +76,7 @@ class Classifier:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of its weights."""
-        found = hashlib.sha256()
-        for key, value in sorted(weights_of(self).items()):
-            found.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+        return fingerprints.of_weights(weights_of(self))
 
 
 def weights_of(classifier: Classifier) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """How well images fit their prompts: the CLIP score, by any CLIP model that transformers opens, and its features of images."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
+from fewstep import fingerprints
 from fewstep.errors import InputError
 from fewstep.extractors import clipped, last_line, with_channels
 
@@ -115,11 +115,8 @@ class ClipFeatures:
 
     @cached_property
     def _fingerprint(self) -> str:
-        found = hashlib.sha256()
-        for name, value in sorted(self.score.model.state_dict().items()):
-            if name.startswith("vis"):
-                found.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-        return found.hexdigest()
+        weights = self.score.model.state_dict()
+        return fingerprints.of_weights({name: value for name, value in weights.items() if name.startswith("vis")})
 
     def __call__(self, images: Tensor) -> Tensor:
         """float64 (n, d), on the CPU, of images (n, c, h, w) in [-1, 1]. Raises InputError where they are not finite."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from fewstep import fingerprints
 from fewstep.bench import machine
 from fewstep.checkpoint import write_atomically
 from fewstep.classifier import cache_folder, hash_of
@@ -229,10 +230,7 @@ def data_name(examples: Any) -> str:
 
 def weights_hash(model: Model) -> str:
     """A short hash of the network's weights."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.denoiser.network.state_dict().items()):
-        found.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return found.hexdigest()[:12]
+    return fingerprints.of_weights(model.denoiser.network.state_dict())[:12]
 
 
 def claim(out: Path, known: dict[str, Any], state: PartialState) -> Path:

@@ -1,8 +1,10 @@
-"""Fingerprints of files and folders: what a cache was made of, known again without reading terabytes."""
+"""Fingerprints of files, folders and weights: what a cache was made of, known again without reading terabytes."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 WHOLE = 16 * 2**20  # bytes up to which a file is read whole
 BLOCKS, BLOCK = 64, 64 * 2**10  # of a larger one, so many blocks of so many bytes
@@ -26,6 +28,14 @@ def of_files(folder: Path, files: Iterable[Path]) -> str:
     """SHA-256 of the names and fingerprints of files, given relative to the folder, in any order; where it lies does not matter."""
     lines = sorted(f"{file.as_posix()} {of_file(folder / file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def of_weights(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of tensors, as float32, wherever they are."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def whole(path: Path) -> str:

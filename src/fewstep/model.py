@@ -135,9 +135,8 @@ class Model:
     def wanted(self, words: Sequence[int | str] | int | str, count: int) -> Condition:
         """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn; one may stand alone."""
         words = [words] if isinstance(words, str | int) else words
-        if self.info.condition == "class":
-            return self.condition(words, None, count)
-        return self.condition(None, [str(word) for word in words], count)
+        text = self.info.condition == "text"
+        return self.condition(None, [str(word) for word in words], count) if text else self.condition(words, None, count)
 
     def without(self, negative_prompt: str | None) -> "Model":
         """The same teacher, or student that learnt to take one, guided away from a prompt in place of the empty one.
