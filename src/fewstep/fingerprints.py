@@ -31,10 +31,11 @@ def of_files(folder: Path, files: Iterable[Path]) -> str:
 
 
 def of_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names and values of tensors, as float32, wherever they are."""
+    """SHA-256 of the names and values of tensors, wherever they are; real numbers as float32, counts as they are."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        value = value.detach().float() if value.is_floating_point() else value
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
