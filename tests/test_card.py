@@ -1,7 +1,9 @@
 """The card of a model folder: its lines of code run as they stand, and it says what fewstep.json says."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -106,7 +108,8 @@ def test_where_no_stock_pipeline_draws_the_card_says_why(tmp_path, folders):
         assert "With diffusers alone" not in card(info, student.family, folders["classes"], "mine")
     assert why_not(student.info, folders["classes"]) is None
     teacher = tiny_teacher().save(tmp_path / "teacher")
-    assert "fewstep distill --teacher teacher" in (teacher / "README.md").read_text()
+    text = (teacher / "README.md").read_text()
+    assert "fewstep distill --teacher teacher" in text and "Not with diffusers alone" not in text
 
 
 def test_a_family_whose_stock_pipeline_takes_no_scale(tmp_path):
@@ -116,6 +119,25 @@ def test_a_family_whose_stock_pipeline_takes_no_scale(tmp_path):
     assert "no input for the guidance scale" in (tmp_path / "student" / "README.md").read_text()
     alone, _ = codes(student.bake(2.5).save(tmp_path / "baked"))
     assert "DiTPipeline" in alone and "class_labels=[0]" in alone and "guidance_scale=1.0" in alone and "class_labels=[0]" in ours
+
+
+def test_latents_of_a_vae_of_any_kind_become_pictures_in_the_lines_of_code(tmp_path):
+    from diffusers import AutoencoderTiny
+
+    teacher = pipelines.class_pipeline(tmp_path / "pipeline", latent=True)
+    shutil.rmtree(teacher / "vae")
+    AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+                    latent_channels=4, scaling_factor=0.5).save_pretrained(teacher / "vae")  # fmt: skip
+    index = json.loads((teacher / "model_index.json").read_text())
+    (teacher / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderTiny"]}))
+    student = next_student(student_of(load_recipe(None), fewstep.open_model(teacher)), 2)
+    alone, _ = codes(student.save(tmp_path / "student"))
+    left: dict = {}
+    exec(alone.replace('"student"', f'"{tmp_path / "student"}"').replace("torch.randn(2, ", "torch.zeros(2, "), left)
+    ours = student.decode(
+        student.sample_tensor(torch.tensor([0, 1]), noise=torch.zeros(2, *student.info.shape), guidance_scale=3.0).samples
+    )
+    torch.testing.assert_close(left["images"], (ours / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
 
 
 def test_the_code_for_a_repository_of_the_hub_downloads_it(folders):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import fewstep
 import pipelines
 from fewstep import InputError, onnx_file
 from fewstep.export import export
+from fewstep.samplers import stochastic
 from fewstep.show import describe, describe_text
 from fewstep.sizing import size_up
 from test_card import text_student
@@ -98,10 +100,31 @@ def test_onnx_says_what_pytorch_says_and_its_table_draws_our_samples(student, tm
         z = then["alpha"] * x + then["sigma"] / now["sigma"] * (z - now["alpha"] * x)
     ours = model.sample_tensor(labels, noise=NOISE.repeat(3, 1, 1, 1)[:7], guidance_scale=2.5).samples
     torch.testing.assert_close(torch.from_numpy(x).float(), ours, atol=1e-4, rtol=0)
+    assert run_card(folder)["x"].shape == (2, 1, 8, 8)
+
+
+def run_card(folder):
+    """What the lines of code of an ONNX folder's card leave behind."""
     code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[0]
-    drawn: dict = {}
-    exec(code.replace('"network"', f'"{folder}"'), drawn)
-    assert drawn["x"].shape == (2, 1, 8, 8)
+    left: dict = {}
+    exec(code.replace('"network"', f'"{folder}"'), left)
+    return left
+
+
+def test_the_card_of_a_stochastic_student_as_onnx_draws_as_it_was_trained(tmp_path, monkeypatch):
+    import numpy
+
+    made = tiny_student(4)
+    model = replace(made, info=made.info.model_copy(update={"sampler": "stochastic"}))
+    folder = export(model, tmp_path / "network", guidance_scale=2.0, format="onnx")
+    z, fresh = NOISE[:2], torch.Generator().manual_seed(3)
+    draws = iter([z, *(torch.randn(z.shape, generator=fresh) for _ in range(3))])
+    monkeypatch.setattr(numpy.random, "randn", lambda *shape: next(draws).numpy())
+    drawn = run_card(folder)
+    assert next(draws, None) is None
+    baked, labels = model.bake(2.0).denoiser, torch.arange(2)
+    ours = stochastic(baked, z, 4, labels, None, baked.process, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(torch.from_numpy(drawn["x"]).double(), ours, atol=1e-4, rtol=0)
 
 
 def test_onnx_of_a_baked_text_student_takes_no_w(tmp_path):

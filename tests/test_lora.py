@@ -266,6 +266,8 @@ def test_export_writes_the_lora_file_by_its_format(runs, tmp_path):
     folder = runs["text"][1] / "steps-0002"
     run_command("export", folder, tmp_path / "lora", "--format", "lora", "--guidance-scale", SCALE, "--device", "cpu")
     assert {path.name for path in (tmp_path / "lora").iterdir()} == {EXPORTED, "scheduler", "README.md"}
+    card = (tmp_path / "lora" / "README.md").read_text()
+    assert f"{SCALE:g}, baked into the weights" in card and "an input of the network" not in card
     with pytest.raises(InputError, match="one baked in"):
         export(fewstep.open_model(folder), tmp_path / "none", format="lora")
     with safe_open(folder / ADAPTERS, "pt") as file:  # the teacher's name, and no path of this machine

@@ -84,12 +84,13 @@ def usage(info: Info, family: Family, folder: Path, name: str) -> str:
     parts, reason = ["## Use"], why_not(info, folder)
     if reason is None:
         parts += ["With diffusers alone:", block(diffusers_code(info, folder, name)), runs_in(info, family)]
+    elif info.kind == "teacher":
+        parts.append(
+            f"To distil it: `fewstep distill --teacher {name} --data DATA --steps 4 --guidance-scale 1,5 --out runs/mine`. "
+            "To draw from it in many steps of two evaluations, with fewstep (`pip install fewstep`):"
+        )
     else:
         parts.append(f"Not with diffusers alone: {reason}. With fewstep (`pip install fewstep`):")
-    if info.kind == "teacher":
-        parts.append(
-            f"To distil it: `fewstep distill --teacher {name} --data DATA --steps 4 --guidance-scale 1,5 --out runs/mine`."
-        )
     parts += [*([] if reason else ["With fewstep:"]), block(fewstep_code(info, family, name))]
     if info.negative_prompts:
         parts.append('With fewstep it takes a negative prompt: `model.sample(..., negative_prompt="blurry")`.')

@@ -92,7 +92,8 @@ def write_lora(model: Model, out: Path, scales: Sequence[float], name: str | Non
     if len(scales) != 1:
         raise InputError(f"{len(scales)} guidance scales are given; a LoRA file has one baked in: give one (--guidance-scale)")
     lora.write_lora(model, out, scales[0])
-    write_card(model, out, name)
+    known = {"baked": True, "guidance_scale": (scales[0], scales[0])}
+    write_card(replace(model, info=model.info.model_copy(update=known)), out, name)
 
 
 def write_onnx(model: Model, out: Path, scales: Sequence[float], name: str | None = None) -> None:

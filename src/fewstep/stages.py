@@ -167,8 +167,9 @@ def told(condition: Condition, index: Tensor | None, negatives: Negatives | None
 
 
 def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
-    """n numbers in [0, 1), float64; stratified: one in each n-th part, in a random order (less noise in the loss)."""
-    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
+    """n numbers in [0, 1), float64 (float32 on Apple's GPU); stratified: one in each n-th part, in a random order (less noise in the loss)."""
+    dtype = torch.float32 if generator.device.type == "mps" else torch.float64
+    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=dtype)
     if not stratified:
         return numbers
     return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n

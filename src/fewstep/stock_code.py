@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from fewstep.families import Family
 from fewstep.families.added_embedding import STUDENT
-from fewstep.families.stock import absent, config_of, index_of
+from fewstep.families.stock import absent, config_of, index_of, latent_scaling
 from fewstep.info import Info
 from fewstep.lora import EXPORTED
 
@@ -105,21 +105,22 @@ def required_but_absent(folder: Path, kind: str) -> list[str]:
 
 def network_code(info: Info, folder: Path, name: str) -> str:
     """The loop over stock network and scheduler of a class-conditional folder, which no stock pipeline has."""
-    latent = (folder / "vae").is_dir()
+    vae = config_of(folder, "vae") if (folder / "vae").is_dir() else None
+    shift, scale = latent_scaling(vae) if vae else (0.0, 1.0)
     parts = ["DDIMScheduler", *([] if info.baked else ["StableDiffusionPipeline"]), "UNet2DConditionModel"]
     embed = "StableDiffusionPipeline.get_guidance_scale_embedding(None, torch.full((2,), guidance_scale - 1), 256)"
     lines = [
-        "import torch", f"from diffusers import {', '.join([*(['AutoencoderKL'] if latent else []), *parts])}", "",
+        "import torch", f"from diffusers import {', '.join([*([vae['_class_name']] if vae else []), *parts])}", "",
         f'network = UNet2DConditionModel.from_pretrained("{name}", subfolder="unet")',
         f'scheduler = DDIMScheduler.from_pretrained("{name}", subfolder="scheduler")',
-        *([f'vae = AutoencoderKL.from_pretrained("{name}", subfolder="vae")'] if latent else []),
+        *([f'vae = {vae["_class_name"]}.from_pretrained("{name}", subfolder="vae")'] if vae else []),
         f"scheduler.set_timesteps({info.steps or ANY})",
         "labels = torch.tensor([0, 1])" if info.baked else f"labels, guidance_scale = torch.tensor([0, 1]), {scale_for(info)}",
         "w = None  # the scale is baked in" if info.baked else f"w = {embed}",
         f"z = torch.randn(2, {', '.join(map(str, info.shape))})", "with torch.no_grad():", "    for t in scheduler.timesteps:",
         "        output = network(z, t, None, class_labels=labels, timestep_cond=w).sample",
         "        z = scheduler.step(output, t, z).prev_sample",
-        *(["    z = vae.decode(z / vae.config.scaling_factor).sample"] if latent else []),
+        *([f"    z = vae.decode(z / {scale} + {shift}).sample"] if vae else []),
         "images = (z / 2 + 0.5).clamp(0, 1)",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -179,12 +180,24 @@ def onnx_code(info: Info, name: str) -> str:
         'inputs = {key: numpy.zeros([n, *value["shape"][1:]], value["dtype"]) for key, value in facts["inputs"].items()}',
         *(['inputs["labels"] = numpy.arange(n)'] if info.condition == "class" else ["# fill in the condition: what the text encoder gives"]),
         *scale, 'z = numpy.random.randn(*inputs["z"].shape).astype("float32")',
-        'for now, then in zip(facts["grid"], facts["grid"][1:]):',
-        '    inputs |= {"z": z, "timestep": numpy.full(n, now["timestep"], "float32")}',
-        '    output = session.run(None, inputs)[0]', f"    x = {to_x}",
-        '    z = then["alpha"] * x + then["sigma"] / now["sigma"] * (z - now["alpha"] * x)',
+        *steps_by(info.sampler, to_x),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def steps_by(sampler: str, to_x: str) -> list[str]:
+    """The loop over the grid of `onnx_code`, whose last x is the sample; `to_x` is the clean estimate of an output."""
+    step = 'z = low["alpha"] * x + low["sigma"] / now["sigma"] * (z - now["alpha"] * x)'
+    stochastic, pairs = sampler == "stochastic", 'zip(facts["grid"], facts["grid"][1:])'
+    noised = [
+        "    if low is None:  # the last step", "        break", f"    {step}  # twice as far, then noise back up", '    rise = up["alpha"] / low["alpha"]',
+        '    z = rise * z + (up["sigma"] ** 2 - (rise * low["sigma"]) ** 2) ** 0.5 * numpy.random.randn(*z.shape).astype("float32")',
+    ]  # fmt: skip
+    return [
+        'for now, up, low in zip(facts["grid"], facts["grid"][1:], [*facts["grid"][2:], None]):' if stochastic else f"for now, low in {pairs}:",
+        '    inputs |= {"z": z, "timestep": numpy.full(n, now["timestep"], "float32")}', "    output = session.run(None, inputs)[0]", f"    x = {to_x}",
+        *(noised if stochastic else [f"    {step}"]),
+    ]  # fmt: skip
 
 
 def lora_code(info: Info, family: Any, folder: Path, name: str) -> str:

@@ -1,7 +1,7 @@
 """What all families of stock pipelines share: a folder of diffusers, opened part by part, written whole, and run as diffusers runs it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -222,15 +222,15 @@ def network_config(folder: Path, family: Any) -> dict[str, Any]:
     return config_of(folder, family.component)
 
 
-def latent_scaling(vae: Any) -> tuple[float, float]:
-    """(shift, scale): latents are (what the VAE gives - shift) * scale."""
-    return float(vae.config.get("shift_factor") or 0.0), float(vae.config.get("scaling_factor") or 1.0)
+def latent_scaling(config: Mapping[str, Any]) -> tuple[float, float]:
+    """(shift, scale) by the config of a VAE: latents are (what it gives - shift) * scale."""
+    return float(config.get("shift_factor") or 0.0), float(config.get("scaling_factor") or 1.0)
 
 
 @torch.no_grad()
 def encoded(vae: Any, x: Tensor) -> Tensor:
     """Scaled latents of pictures x (n, c, h, w) in [-1, 1]."""
-    shift, scale = latent_scaling(vae)
+    shift, scale = latent_scaling(vae.config)
     given = vae.encode(x.to(vae.dtype))
     return ((given.latent_dist.mode() if hasattr(given, "latent_dist") else given.latents) - shift) * scale
 
@@ -238,7 +238,7 @@ def encoded(vae: Any, x: Tensor) -> Tensor:
 @torch.no_grad()
 def decoded(vae: Any, z: Tensor) -> Tensor:
     """Pictures (n, c, h, w) of scaled latents z, in z's dtype."""
-    shift, scale = latent_scaling(vae)
+    shift, scale = latent_scaling(vae.config)
     return vae.decode((z / scale + shift).to(vae.dtype), return_dict=False)[0].to(z.dtype)
 
 
