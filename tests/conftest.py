@@ -82,7 +82,10 @@ def playground(tmp_path_factory):
     tiny_teacher().save(folder / "mine" / "teacher")
     tiny_student(2, kind="encoder").save(folder / "mine" / "encoder-0002")
     (folder / "here").mkdir()
-    watched, words = [Path(__file__).with_name("playground_server.py"), folder], ("playground", folder / "mine", "--device", "cpu")
+    watched, words = (
+        [Path(__file__).with_name("playground_server.py"), folder],
+        ("playground", folder / "mine", "--device", "cpu", "--seed", 7),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder / "here"))  # where uploads and downloads go, so that tests see them
         server = run_command(*words, launcher=watched, background=True, cwd=folder / "here")

@@ -8,6 +8,7 @@ import zlib
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -223,3 +224,13 @@ def test_no_other_machine_is_asked(playground, visitor):
     events = [line.split("\t") for line in (folder / "sockets").read_text().splitlines()]
     assert any(event == "socket.bind" for event, _ in events), "nothing was watched"
     assert [asked for _, asked in events if not ("127.0.0.1" in asked or "::1" in asked)] == []
+
+
+def test_the_page_begins_with_the_seed_of_the_command(playground):
+    with urlopen(f"{playground[0]}/config") as answer:
+        parts = json.load(answer)["components"]
+    assert [part["props"]["value"] for part in parts if part["props"].get("label") == "Seed"] == [
+        7,
+        7,
+        7,
+    ]  # Generate, Edit, Inpaint

@@ -2,12 +2,13 @@
 
 import socket
 import threading
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from fewstep.errors import InputError
-from fewstep.options import Device, app, say
+from fewstep.options import Device, Seed, app, say
 
 FIRST_PORT, TRIED = 7860, 20  # without --port: the first of so many that is free
 
@@ -21,6 +22,7 @@ def playground(
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own lets others in.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; without it the first free one from 7860 on.")] = None,
     device: Device = None,
+    seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Draw, edit, fill in and restyle pictures on a page in the browser, until Ctrl+C."""
     from importlib.util import find_spec
@@ -31,7 +33,7 @@ def playground(
     from fewstep.pictures import best_device
     from fewstep.playground_models import open_models
 
-    models = open_models(model, teacher, encoder, best_device(device), inpainter)
+    models = replace(open_models(model, teacher, encoder, best_device(device), inpainter), seed=seed or 0)
     from fewstep.playground_guard import answers_to
     from fewstep.playground_tabs import serve
 

@@ -142,9 +142,9 @@ def sampler_input(models: Models) -> Any:
     return gr.Radio(known, value=known[0], label="Sampler", visible=len(known) > 1)
 
 
-def seed_input() -> Any:
+def seed_input(models: Models) -> Any:
     """A number with a dice under it."""
-    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1)
+    seed = gr.Number(models.seed, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1)
     dice = gr.Button("⚄ New seed", size="sm")
     dice.click(lambda: random.randrange(SEEDS), outputs=seed, queue=False, api_visibility="private")
     return seed

@@ -37,6 +37,7 @@ class Models:
     teacher: Opened | None = None
     encoder: Opened | None = None
     inpainter: "Models | None" = None
+    seed: int = 0  # with which the page begins
 
     @property
     def first(self) -> Model:

@@ -97,7 +97,7 @@ def generate_tab(models: Models, last: Any, built: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             words, scale, steps = words_input(models, "Class", many=True), scale_input(models), steps_input(models)
-            sampler, seed = sampler_input(models), seed_input()
+            sampler, seed = sampler_input(models), seed_input(models)
             count = gr.Slider(1, models.most, value=8 if live else 1, step=1, label="Images")
             beside = gr.Checkbox(label="The teacher's from the same noise", visible=models.teacher is not None)
             draw, stop = action("Draw")
@@ -152,7 +152,7 @@ def edit_tab(models: Models, last: Any) -> None:
         with gr.Column(scale=1, min_width=280):
             image, words, steps = picture_input(last), words_input(models, "Class"), steps_input(models)
             strength = gr.Slider(label="Strength", info="1 keeps nothing of the picture", **on_grid(steps.value or 1, 0.5))
-            scale, sampler, seed = scale_input(models), sampler_input(models), seed_input()
+            scale, sampler, seed = scale_input(models), sampler_input(models), seed_input(models)
             buttons = action("Edit")
         with gr.Column(scale=2, min_width=320):
 
@@ -188,7 +188,7 @@ def inpaint_tab(models: Models, last: Any) -> None:
             taken = gr.Button("Take the picture drawn last", size="sm")
             part = gr.Radio([by_hand, *BOXES], value=by_hand, label="What is drawn anew")
             words, steps, scale = words_input(filling, "Class"), steps_input(filling), scale_input(filling)
-            sampler, seed = sampler_input(filling), seed_input()
+            sampler, seed = sampler_input(filling), seed_input(models)
             buttons = action("Inpaint")
         with gr.Column(scale=2, min_width=320):
 

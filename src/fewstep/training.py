@@ -121,7 +121,8 @@ class Trainer:
             checkpoint_blocks(network)
         if self.accelerator.num_processes > 1 and self.accelerator.distributed_type != DistributedType.FSDP:
             idle = self._has_idle_weights(stage, replace(denoiser, autocast=self.accelerator.autocast))
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=idle)
+            handler: Any = DistributedDataParallelKwargs(find_unused_parameters=idle)
+            self.accelerator.ddp_handler = handler
         state = State(stage, network, self.settings, self.accelerator)
         checkpoint = load_checkpoint(self._checkpoint_path)
         if checkpoint is not None and checkpoint.values["stage"] == stage.name:
