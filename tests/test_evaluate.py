@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -327,3 +328,21 @@ def test_classes_in_another_order_and_absent_students_are_refused(run, tmp_path)
         fewstep.evaluate(run, turned, tmp_path / "out", **SMALL)
     with pytest.raises(InputError, match="no student for 3 steps"):
         fewstep.evaluate(run, "digits", tmp_path / "out", **SMALL | {"steps": (1, 3)})
+
+
+def test_the_part_of_the_data_that_is_named_or_that_the_recipe_names_is_compared_with(run, tmp_path):
+    data = fewstep.open_data(name="digits")
+    for name, count in (("train", 60), ("test", 40)):
+        x = data.batch(0, count)[0]
+        images = ((x[:, 0] + 1) * 127.5).round().byte().numpy()
+        numpy.savez(tmp_path / f"{name}.npz", images=images, labels=numpy.arange(count) % 10)
+    subject = open_subject(run, None, (1,))
+    sizes = [len(comparison.examples_of(tmp_path, subject, False, split).images()) for split in (None, "train", "test")]
+    assert sizes == [60, 60, 40]
+    assert subject.recipe is not None
+    told = replace(
+        subject, recipe=subject.recipe.model_copy(update={"data": subject.recipe.data.model_copy(update={"split": "test"})})
+    )
+    assert len(comparison.examples_of(tmp_path, told, False, None).images()) == 40
+    with pytest.raises(InputError, match="no split 'test'"):
+        comparison.examples_of("digits", subject, False, "test")

@@ -55,16 +55,18 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     resize: bool = False,
+    split: str | None = None,
     device: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure a model, its teacher and baselines on the teacher, from the same noise; what `out/metrics.json` holds.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
-    that of the run. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size. What
-    is left out comes from [evaluate] of the run's recipe, or is as there by default. A model of text is asked for the data's captions,
-    or for the `prompts` of a text file; `clip` names the CLIP model that scores them. Also writes `out/report.html`. The same call
-    resumes; other steps, guidance scales, baselines and budgets in the same `out` add to what is there.
+    that of the run. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
+    `split` names the part of it that is compared with. What is left out comes from [evaluate] of the run's recipe, or is as there
+    by default. A model of text is asked for the data's captions, or for the `prompts` of a text file; `clip` names the CLIP model
+    that scores them. Also writes `out/report.html`. The same call resumes; other steps, guidance scales, baselines and budgets in
+    the same `out` add to what is there.
 
     Raises:
         InputError: something that cannot be used or does not belong together, images that are not finite, or `out` in use.
@@ -78,7 +80,7 @@ def evaluate(
     subject = open_subject(model, against, steps)
     settings = settings_of(subject, asked)
     table = contenders(subject, settings.guidance_scale, settings.baselines, settings.budgets, settings.reference_steps)
-    examples = examples_of(data, subject, resize)
+    examples = examples_of(data, subject, resize, split)
     wanted = wanted_of(subject.any, examples, settings.prompts)
     state = PartialState(cpu=device == "cpu")
     place = best_device(str(state.device) if state.num_processes > 1 else device)
@@ -141,8 +143,8 @@ def settings_of(subject: Subject, asked: dict[str, Any]) -> EvaluateSettings:
     return make_recipe({"evaluate": base.model_dump() | given}, "fewstep evaluate").evaluate
 
 
-def examples_of(data: Any, subject: Subject, resize: bool) -> Any:
-    """The data, of the model's size, channels and classes; resized where that is asked for or the run's recipe did so.
+def examples_of(data: Any, subject: Subject, resize: bool, split: str | None) -> Any:
+    """The data, of the model's size, channels and classes; resized, and the part of it, as is asked for or as the run's recipe did.
 
     Raises:
         InputError: they cannot be opened, or are of another size.
@@ -155,7 +157,8 @@ def examples_of(data: Any, subject: Subject, resize: bool) -> Any:
         if resize or (trained and trained.size):
             known |= {"size": size, "channels": channels}
         if trained:
-            known |= {key: getattr(trained, key) for key in ("classes", "image_column", "label_column", "caption_column")}
+            known |= {key: getattr(trained, key) for key in ("classes", "image_column", "label_column", "caption_column", "split")}
+        known |= {} if split is None else {"split": split}
         known["captions"] = info.condition == "text"
         try:
             data = open_data(**known)

@@ -50,6 +50,9 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data, as train or test; that of the run's recipe without it, else train.")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
@@ -60,7 +63,7 @@ def evaluate(
     found = compare(
         model, data, out, against=against, steps=whole("steps", steps), guidance_scale=numbers("guidance-scale", guidance_scale),
         baselines=words(baselines), budgets=whole("budgets", budgets), features=features, inception=inception, clip=clip, prompts=prompts,
-        samples=samples, bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, device=device,
+        samples=samples, bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
     )  # fmt: skip
     from accelerate import PartialState
 
