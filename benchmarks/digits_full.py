@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+from results_page import run_main
+
 from fewstep.data import Data
 from fewstep.folder import INFO, bundled, open_model
 from fewstep.quickstart import find, measure
@@ -71,4 +73,4 @@ def ratio_rows(rows: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

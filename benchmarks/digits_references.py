@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from results_page import run_main
+
 from fewstep.folder import bundled, open_model
 from fewstep.references import fixed_noise, key_of, references_file, save_references
 
@@ -34,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from results_page import run_main
+
 from fewstep.folder import bundled, open_model
 
 RESULTS = Path(__file__).parent / "results" / "digits-full.json"
@@ -44,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

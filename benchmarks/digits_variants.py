@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from results_page import run_main
+
 from fewstep.data import Data, open_data
 from fewstep.distillation import distill_model
 from fewstep.folder import bundled, open_model
@@ -62,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from emoji_judge import found_captions, read, share_within
-from results_page import write_result
+from results_page import run_main, write_result
 from torch import Tensor
 
 from fewstep.clip_score import ClipScore
@@ -159,4 +159,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from results_page import run_main
 from torch import Tensor, nn
 
 ENCODER_SPLIT, DECODER_SPLIT = 11, 5  # taef2's encoder: what is before its pooled blocks; its decoder: what is up to theirs
@@ -172,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

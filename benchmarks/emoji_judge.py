@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from emoji_teacher import Captioned
+from results_page import run_main
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -23,27 +25,11 @@ from fewstep.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.denoiser import Denoiser
 from fewstep.recipe import load_recipe
 from fewstep.run import open_run
-from fewstep.sources import shuffled
-from fewstep.training import Batch, Interrupted, Stage, Trainer
+from fewstep.training import Batch, Stage, Trainer
 
 SIZES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 DIMENSIONS = 32  # of its features: few, so that a few hundred samples have a covariance
 SHIFT = 4  # pixels, at most, by which a training picture is moved
-
-
-class Pictures:
-    """Pictures (n, 3, h, w) in [-1, 1] with the tokens (n, length) of their captions, each epoch in an order of its own."""
-
-    def __init__(self, x: Tensor, tokens: Tensor, seed: int) -> None:
-        self.x, self.tokens, self.seed = x, tokens, seed
-
-    def batch(self, start: int, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The examples from position `start` on."""
-        total = len(self.x)
-        epochs = range(start // total, (start + count - 1) // total + 1)
-        order = np.concatenate([shuffled(total, self.seed, epoch) for epoch in epochs])
-        index = torch.from_numpy(order[start - epochs[0] * total :][:count])
-        return self.x[index], {"tokens": self.tokens[index]}
 
 
 def altered(x: Tensor, chance: Tensor, noise: Tensor) -> Tensor:
@@ -116,7 +102,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     judge = new_judge(tokenizer, x.shape[-1])
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    trainer = Trainer(out, Pictures(x, tokens, 0), recipe.train, "cpu", arguments.quiet)
+    trainer = Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", arguments.quiet)
     try:
         found = trainer.train(stage(arguments.updates, arguments.learning_rate), Denoiser(judge))
     finally:
@@ -142,13 +128,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--quiet", action="store_true")
     arguments = parser.parse_args(words)
-    try:
-        found = train(arguments)
-    except Interrupted as stop:
-        raise SystemExit(str(stop)) from None
+    found = train(arguments)
     (arguments.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

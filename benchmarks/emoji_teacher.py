@@ -19,6 +19,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from results_page import run_main
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -32,7 +33,7 @@ from fewstep.recipe import load_recipe
 from fewstep.run import open_run
 from fewstep.sources import shuffled
 from fewstep.stages import teaching
-from fewstep.training import Interrupted, Trainer
+from fewstep.training import Trainer
 
 KINDS = ("base", "zwj", "keycap")  # of the data: not the five skin tones of each hand and person, near copies of one another
 WORDS = 1500  # of the vocabulary, whole or in part
@@ -52,18 +53,18 @@ class TextToImage(nn.Module):
 
 
 class Captioned:
-    """Latents (n, c, h, w) with the tokens (n, TOKENS) of their captions, endlessly, each epoch in an order of its own."""
+    """Latents or pictures (n, c, h, w) with the tokens (n, length) of their captions, endlessly, each epoch in an order of its own."""
 
-    def __init__(self, latents: Tensor, tokens: Tensor, seed: int) -> None:
-        self.latents, self.tokens, self.seed = latents, tokens, seed
+    def __init__(self, x: Tensor, tokens: Tensor, seed: int) -> None:
+        self.x, self.tokens, self.seed = x, tokens, seed
 
     def batch(self, start: int, count: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The examples from position `start` on."""
-        total = len(self.latents)
+        total = len(self.x)
         epochs = range(start // total, (start + count - 1) // total + 1)
         order = np.concatenate([shuffled(total, self.seed, epoch) for epoch in epochs])
         index = torch.from_numpy(order[start - epochs[0] * total :][:count])
-        return self.latents[index], {"tokens": self.tokens[index]}
+        return self.x[index], {"tokens": self.tokens[index]}
 
 
 def chosen(data: Path, out: Path, kinds: list[str]) -> tuple[Tensor, list[str]]:
@@ -208,14 +209,11 @@ def main(words: list[str] | None = None) -> None:
     if (arguments.out / "RESULT.json").is_file():
         print(f"{arguments.out} is finished")
         return
-    try:
-        found = train(arguments)
-    except (InputError, Interrupted) as stop:
-        raise SystemExit(str(stop)) from None
+    found = train(arguments)
     if not arguments.snapshot:
         (arguments.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,17 +21,17 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from results_page import run_main
 from torch import Tensor, nn
 
 from fewstep.data import Data, open_data
 from fewstep.denoiser import Denoiser
-from fewstep.errors import InputError
 from fewstep.families.class_conditional import ClassConditional, ClassConditionalPipeline
 from fewstep.families.stock import decoded, encoded
 from fewstep.measures import psnr
 from fewstep.recipe import Recipe, load_recipe
 from fewstep.run import open_run
-from fewstep.training import Batch, Interrupted, Stage, Trainer
+from fewstep.training import Batch, Stage, Trainer
 
 SIZE, CHANNELS = 32, 4  # of the pictures; of the latents, which are a quarter as wide
 KL_WEIGHT = 1e-4
@@ -147,20 +147,17 @@ def main(words: list[str] | None = None) -> None:
         "train.warmup": min(100, arguments.updates),
     }
     recipe, opening = load_recipe(None, changes), {"size": SIZE, "channels": arguments.channels, "classes": arguments.classes}
-    try:
-        data = open_data(path=arguments.data, **opening)
-        assert isinstance(data, Data)
-        vae = trained_vae(recipe, data, open_run(arguments.out / "vae-run", recipe), arguments.device, arguments.quiet)
-        found: dict[str, Any] = {"parameters": write_teachers(vae, data.classes, arguments.out), "vae_updates": arguments.updates}
-        if arguments.test:
-            test = open_data(path=arguments.test, **opening)
-            assert isinstance(test, Data)
-            found["vae_psnr"] = fidelity(vae, test)
-    except (InputError, Interrupted) as stop:
-        raise SystemExit(str(stop)) from None
+    data = open_data(path=arguments.data, **opening)
+    assert isinstance(data, Data)
+    vae = trained_vae(recipe, data, open_run(arguments.out / "vae-run", recipe), arguments.device, arguments.quiet)
+    found: dict[str, Any] = {"parameters": write_teachers(vae, data.classes, arguments.out), "vae_updates": arguments.updates}
+    if arguments.test:
+        test = open_data(path=arguments.test, **opening)
+        assert isinstance(test, Data)
+        found["vae_psnr"] = fidelity(vae, test)
     (arguments.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import variants_table, write_result
+from results_page import run_main, variants_table, write_result
 from torch import Tensor
 
 from fewstep.condition import choose
@@ -180,4 +180,4 @@ def run_all(
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

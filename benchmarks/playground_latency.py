@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from results_page import run_main
+
 OUT = Path(__file__).parent / "results" / "playground.json"
 CORES, ROUNDS, MOVES, GOAL = 2, 4, 8, 300  # the goal in milliseconds
 COUNTS = (1, 8, 16)  # images
@@ -127,4 +129,4 @@ def summary(waits: list[float], inside: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -40,14 +40,18 @@ def write_result(path: Path, result: Result, device: Any = "cpu") -> None:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a benchmark as a command; what is wrong with what it was given is one line, exit code 2."""
+    """Run a benchmark as a command; what is wrong with what it was given is one line, exit code 2. Interrupted it exits with 130."""
     from fewstep.errors import InputError
+    from fewstep.training import Interrupted
 
     try:
         sys.exit(main())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
 
 
 def mixtures_table(result: Result) -> str:
@@ -175,6 +179,27 @@ def variants_table(result: Result) -> str:
     return markdown(["steps", "variant", "evaluations", *(f"scale {s:g}" for s in scales)], lines)
 
 
+def overhead_table(result: Result) -> str:
+    """A row a measurement: seconds with fewstep and by the bare network in a plain loop, their ratio and its goal."""
+    lines = [
+        [row["what"], str(row["batch_size"]), f"{row['seconds']:.4f}", f"{row['bare_seconds']:.4f}", f"{row['ratio']:.3f}", f"{row['goal'] or ''}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["what", "batch", "seconds with fewstep", "bare network", "ratio", "goal"], lines)
+
+
+def recipes_table(result: Result) -> str:
+    """A row a variant and model, the teacher first: at each guidance scale Fréchet distance / rms to the teacher's many steps."""
+    teacher = [row for row in next(iter(result.values()))["rows"] if row["model"] == "teacher"]
+    scales, lines = sorted({row["guidance_scale"] for row in teacher}), []
+    for name, rows in [("", teacher), *((name, [r for r in v["rows"] if r["model"] != "teacher"]) for name, v in result.items())]:
+        for model, steps in dict.fromkeys((row["model"], row["steps"]) for row in rows):
+            cells = {r["guidance_scale"]: r for r in rows if (r["model"], r["steps"]) == (model, steps)}
+            found = [f"{cells[scale]['frechet']:.3f} / {cells[scale]['rms_to_teacher']:.3f}" for scale in scales]
+            lines.append([name, f"{model}, {steps}", *found])
+    return markdown(["variant", "model, steps", *(f"scale {scale:g}" for scale in scales)], lines)
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "mixtures": mixtures_table,
     "headline": headline_table,
@@ -182,6 +207,8 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "digits-evaluate": evaluate_table,
     "fashion-evaluate": evaluate_table,
     "stage-one-trials": trials_table,
+    "overhead": overhead_table,
+    "digits-variants": recipes_table,
     "method-variants": variants_table,
     "editing": editing_table,
     "inpainting": inpainting_table,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results_page import trials_table, write_result
+from results_page import run_main, trials_table, write_result
 from torch import Tensor
 
 from fewstep.data import Data, open_data
@@ -109,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

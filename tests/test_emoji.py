@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fewstep.training import Interrupted
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CAPTIONS = ["red heart", "cat face", "cat face with tears of joy", "left arrow", "heart with arrow", "face with red heart"]
 TINY = [
@@ -114,10 +116,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(teacher, emoji, tmp_pat
     def save_and_stop(trainer, stage, state):
         save(trainer, stage, state)
         saved.append(state.update)
-        raise emoji_teacher.Interrupted("stopped")
+        raise Interrupted("stopped")
 
     monkeypatch.setattr(emoji_teacher.Trainer, "_save", save_and_stop)
-    with pytest.raises(SystemExit):
+    with pytest.raises(Interrupted):
         emoji_teacher.main(words)
     monkeypatch.setattr(emoji_teacher.Trainer, "_save", save)
     emoji_teacher.main([*words, "--snapshot"])

@@ -1,6 +1,7 @@
 """`teach.start`: a model of any family trained on as a guided teacher, and the benchmark's untrained ones of latents."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +124,14 @@ def test_a_dry_run_counts_the_network_that_is_taught(tmp_path, capsys, teacher_f
     assert not (tmp_path / "run").exists()
 
 
-def test_the_script_says_what_is_wrong_in_one_line(tmp_path, monkeypatch):
+def test_the_script_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import latent_models
 
+    monkeypatch.setattr(sys, "argv", ["latent_models.py", "--data", str(tmp_path / "none.npz"), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stop:
-        latent_models.main(["--data", str(tmp_path / "none.npz"), "--out", str(tmp_path / "out")])
-    assert "none.npz" in str(stop.value)
-    assert "\n" not in str(stop.value)
+        latent_models.run_main(latent_models.main)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "none.npz" in line
     assert not (tmp_path / "out").exists()

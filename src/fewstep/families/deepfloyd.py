@@ -1,6 +1,5 @@
 """DeepFloyd IF, a living Imagen: pixels, text through a T5 encoder; its base network and the one that makes a small picture larger."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,28 +36,13 @@ class DeepFloyd(LearnedVariance):
         """The output (b, c, h, w) at timesteps `time` (b,)."""
         return first_half(network(z, time, condition["text"], timestep_cond=embedded_w(w, z), return_dict=False)[0])
 
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """{"text"} of prompts, cleaned as the stock pipelines clean them; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        return {"text": self.text_of(wanted, device)}
-
     @torch.no_grad()
-    def text_of(self, prompts: list[str], device: torch.device) -> Tensor:
-        """Hidden states (n, 77, features) of prompts."""
-        pipeline = self.parts(*self.encoders)
-        warn_of_cuts(pipeline.tokenizer, prompts, TOKENS)
-        pipeline.text_encoder.to(device)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text"} of prompts, hidden states (n, 77, features), cleaned as the stock pipelines clean them."""
+        pipeline = self.encoders_on(device)
+        warn_of_cuts(pipeline.tokenizer, wanted, TOKENS)
         with quiet():  # it would tell of the cuts again
-            return pipeline.encode_prompt(prompts, False, 1, device, clean_caption=True)[0]
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the empty prompt, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: {"text": self.text_of([prompt], torch.device("cpu"))})
+            return {"text": pipeline.encode_prompt(wanted, False, 1, device, clean_caption=True)[0]}
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text (n, 77, features), always the same."""

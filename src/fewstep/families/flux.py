@@ -98,18 +98,10 @@ class Flux(Packed):
         return made_of(network, kept, guidance_embeds=False)
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition of prompts; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self.parts(*self.encoders)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text", "pooled"} of prompts."""
+        pipeline = self.encoders_on(device)
         warn_of_cuts(pipeline.tokenizer_2, wanted, TEXT_TOKENS)
-        pipeline.text_encoder.to(device)
-        pipeline.text_encoder_2.to(device)
         with quiet():  # it would tell of the cuts again
             text, pooled, _ = pipeline.encode_prompt(wanted, None, device, max_sequence_length=TEXT_TOKENS)
         return {"text": text, "pooled": pooled}

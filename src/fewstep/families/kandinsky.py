@@ -12,7 +12,7 @@ from fewstep.errors import InputError
 from fewstep.families.added_embedding import check_fit
 from fewstep.families.learned_variance import LearnedVariance, first_half
 from fewstep.families.stable_diffusion import warn_of_cuts
-from fewstep.families.stock import Stock, config_of, has_part, index_of, quiet
+from fewstep.families.stock import Stock, config_of, has_part, index_of, quiet, refuse
 from fewstep.families.unet import embedded_w
 from fewstep.info import Info
 
@@ -71,8 +71,7 @@ class Kandinsky(LearnedVariance):
         Raises:
             InputError: a decoder without its prior, or something that this family does not take.
         """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
+        refuse(extra)
         prior, generator = self._prior(device), generator or torch.Generator().manual_seed(0)
         warn_of_cuts(prior.tokenizer, wanted)
         settings = {"num_inference_steps": prior_num_inference_steps, "guidance_scale": prior_guidance_scale}

@@ -1,6 +1,5 @@
 """What Flux and Qwen-Image share: flows whose transformer takes patches of 2x2 latents as a sequence of tokens, and long texts."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ class Packed(Stock):
     """The method sees latents (b, c, h, w); the network and the stock pipeline tokens (b, h/2 w/2, 4 c)."""
 
     component = "transformer"
-    nothing = ""  # the prompt that stands for none
 
     def describe(self, folder: Path) -> Info:
         """As `Stock` does, with the shape of latents that are not square.
@@ -48,14 +46,6 @@ class Packed(Stock):
     def pixels_of_latent(self, folder: Path) -> int:
         """How many pixels a latent stands for, along a side."""
         return 2 ** (len(config_of(folder, "vae")["block_out_channels"]) - 1)
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the prompt for none, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: self.encode([prompt or self.nothing], torch.device("cpu")))
-
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition of prompts."""
-        raise NotImplementedError
 
     def stock_latents(self, z: Tensor, pipeline: Any) -> dict[str, Any]:
         """Tokens, and the size of the picture, without which the pipeline would not know theirs."""

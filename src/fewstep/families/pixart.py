@@ -1,6 +1,5 @@
 """PixArt-alpha and PixArt-sigma: text through T5, latents of a VAE; w is added to the one time embedding that all blocks share."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.condition import Condition
-from fewstep.errors import InputError
 from fewstep.families.added_embedding import AddedEmbedding, check_fit, check_guided, given, inputs_of, tokens_of
 from fewstep.families.stable_diffusion import warn_of_cuts
 from fewstep.families.stock import config_of, index_of, quiet
@@ -64,24 +62,13 @@ class PixArt(AddedEmbedding):
         return {"resolution": resolution, "aspect_ratio": resolution[:, :1] / resolution[:, 1:]}
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition of prompts; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self.parts(*self.encoders)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text", "mask"} of prompts."""
+        pipeline = self.encoders_on(device)
         warn_of_cuts(pipeline.tokenizer, wanted, tokens_of(pipeline))
-        pipeline.text_encoder.to(device)
         with quiet():  # it would tell of the cuts again
             text, mask, _, _ = pipeline.encode_prompt(wanted, False, device=device, clean_caption=True)
         return {"text": text, "mask": mask}
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the empty prompt, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: self.encode([prompt], torch.device("cpu")))
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text (n, tokens, features) of fewer and fewer words, always the same."""

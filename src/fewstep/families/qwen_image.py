@@ -67,17 +67,10 @@ class QwenImage(Packed, AddedEmbedding):
         return unpack(output, z)
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition of prompts, filled up to one length; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self.parts(*self.encoders)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text", "shown"} of prompts, filled up to one length."""
+        pipeline = self.encoders_on(device)
         warn_of_cuts(pipeline.tokenizer, wanted, TEXT_TOKENS)
-        pipeline.text_encoder.to(device)
         with quiet():
             text, shown = pipeline.encode_prompt(wanted, device, max_sequence_length=TEXT_TOKENS)
         shown = torch.ones(text.shape[:2], dtype=torch.long, device=device) if shown is None else shown

@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x and 2.x, eps and v: text through a CLIP encoder, latents of a VAE, w through `time_cond_proj_dim`."""
 
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,23 +54,12 @@ class StableDiffusion(Stock):
         return baked_unet(network, guidance_scale)
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """{"text"} of prompts; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self.parts(*self.encoders)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text"} of prompts."""
+        pipeline = self.encoders_on(device)
         warn_of_cuts(pipeline.tokenizer, wanted)
-        pipeline.text_encoder.to(device)
         with quiet():  # it would tell of the cuts again
             return {"text": pipeline.encode_prompt(wanted, device, 1, False)[0]}
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the empty prompt, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: StableDiffusion.encode(self, [prompt], torch.device("cpu")))
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text (n, tokens, features), always the same."""
@@ -92,4 +80,4 @@ def warn_of_cuts(tokenizer: Any, prompts: list[str], limit: int | None = None) -
         words = tokenizer(prompt, truncation=False, verbose=False).input_ids
         if len(words) > limit:
             lost = tokenizer.decode(words[limit - 1 : -1])
-            warnings.warn(f"a prompt of {len(words)} tokens is cut to {limit}; not read: '{lost.strip()}'", stacklevel=4)
+            warnings.warn(f"a prompt of {len(words)} tokens is cut to {limit}; not read: '{lost.strip()}'", stacklevel=5)

@@ -7,7 +7,6 @@ The stock pipeline's own grid wastes its last step: with a shift of 3 and N = 4 
 
 import json
 import math
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +16,6 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor, nn
 
 from fewstep.condition import Condition
-from fewstep.errors import InputError
 from fewstep.families.added_embedding import AddedEmbedding, check_fit, given, tokens_of
 from fewstep.families.schedulers import load_scheduler, scheduler_of
 from fewstep.families.stable_diffusion import TOKENS, warn_of_cuts
@@ -77,18 +75,10 @@ class StableDiffusion3(AddedEmbedding):
         return network(z, timestep=time, return_dict=False, **text, **given(w))[0]
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition of prompts; one that is too long for the encoder that reads most is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text", "pooled"} of prompts; one is cut where it is too long for the encoder that reads most."""
         large = self.large_encoder if self.folder and has_part(self.folder, "text_encoder_3") else ()
-        pipeline = self.parts(*self.encoders, *large)
-        for part in (*self.encoders[::2], *large[:1]):
-            getattr(pipeline, part).to(device)
+        pipeline = self.encoders_on(device, *large)
         if large:
             warn_of_cuts(pipeline.tokenizer_3, wanted, tokens_of(pipeline))
         else:
@@ -99,10 +89,6 @@ class StableDiffusion3(AddedEmbedding):
         with quiet():  # it would tell of the cuts again
             text, _, pooled, _ = pipeline.encode_prompt(wanted, None, None, device, 1, False)
         return {"text": text, "pooled": pooled}
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the empty prompt, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: self.encode([prompt], torch.device("cpu")))
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text (n, tokens, features) and its pooled form, always the same."""

@@ -42,14 +42,9 @@ class StableDiffusionInpainting(Masked, StableDiffusion):
         pixels = pipeline.image_processor.preprocess(image, height=side, width=side).to(device, torch.float32)
         painted = pipeline.mask_processor.preprocess(mask, height=side, width=side).to(device, torch.float32)
         beside = cycle(self.with_mask({}, pixels, painted), len(wanted))
-        assert isinstance(beside, dict)
-        return {**self.told(wanted, device, **extra), **beside}
-
-    def told(self, wanted: list[str], device: torch.device, **extra: Any) -> dict[str, Tensor]:
-        """The part of the condition that is prompts."""
         text = super().encode(wanted, device, **extra)
-        assert isinstance(text, dict)
-        return text
+        assert isinstance(beside, dict) and isinstance(text, dict)
+        return {**text, **beside}
 
     def example(self, network: nn.Module, info: Info, n: int) -> Condition:
         """Random text, the left half to be painted, random latents to stay in the right one."""

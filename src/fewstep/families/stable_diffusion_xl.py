@@ -57,7 +57,6 @@ class StableDiffusionXL(StableDiffusion):
         text, embedded = condition["text"], embedded_w(w, z)
         return network(z, time, text, timestep_cond=embedded, added_cond_kwargs=added, return_dict=False)[0]
 
-    @torch.no_grad()
     def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition of prompts; `extra` may be the stock pipelines' `original_size`, `crops_coords_top_left`, `target_size`.
 
@@ -65,23 +64,21 @@ class StableDiffusionXL(StableDiffusion):
             InputError: something is given that this family does not take.
         """
         sizes = {name: extra.pop(name) for name in SIZES if name in extra}
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self._encoders(device)
-        warn_of_cuts(pipeline.tokenizer, wanted)
-        with quiet():  # it would tell of the cuts again
-            text, _, pooled, _ = pipeline.encode_prompt(wanted, None, device, 1, False)
-        assert self.folder is not None
+        text = super().encode(wanted, device, **extra)
+        assert isinstance(text, dict) and self.folder is not None
         side = self.shape(self.folder, network_config(self.folder, self))[2]
         usual = dict(zip(SIZES, ((side, side), (0, 0), (side, side)), strict=True))
         numbers = [number for pair in (usual | sizes).values() for number in pair]
-        return {"text": text, "pooled": pooled, "sizes": torch.tensor([numbers] * len(wanted), device=device, dtype=text.dtype)}
+        return {**text, "sizes": torch.tensor([numbers] * len(wanted), device=device, dtype=text["text"].dtype)}
 
-    def _encoders(self, device: torch.device) -> Any:
-        pipeline = self.parts(*StableDiffusionXL.encoders)
-        pipeline.text_encoder.to(device)
-        pipeline.text_encoder_2.to(device)
-        return pipeline
+    @torch.no_grad()
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text", "pooled"} of prompts."""
+        pipeline = self.encoders_on(device)
+        warn_of_cuts(pipeline.tokenizer, wanted)
+        with quiet():  # it would tell of the cuts again
+            text, _, pooled, _ = pipeline.encode_prompt(wanted, None, device, 1, False)
+        return {"text": text, "pooled": pooled}
 
     def null(self, info: Info, prompt: str = "") -> Any:
         """A function that gives what the stock pipeline guides away from: zeros or the empty prompt, as the folder says, or a negative one."""
@@ -91,7 +88,7 @@ class StableDiffusionXL(StableDiffusion):
         def encoded() -> Condition:
             device = torch.device("cpu")
             with quiet():
-                _, text, _, pooled = self._encoders(device).encode_prompt("", None, device, 1, True, prompt or None)
+                _, text, _, pooled = self.encoders_on(device).encode_prompt("", None, device, 1, True, prompt or None)
             return {"text": text, "pooled": pooled}
 
         return encoded

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ class Stock:
     condition: Literal["class", "text"] = "text"
     low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves
-    encoders: tuple[str, ...] = ("text_encoder", "tokenizer")  # the parts that `encode` needs
+    encoders: tuple[str, ...] = ("text_encoder", "tokenizer")  # the parts that `told` needs
+    nothing = ""  # the prompt that stands for none
 
     def __init__(self, folder: Path | None = None, variant: str | None = None) -> None:
         self.folder, self.variant = folder, variant
@@ -114,6 +116,31 @@ class Stock:
                 )
         return self._loaded[names]
 
+    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
+        """The condition of prompts; one that is too long is cut, with a warning that says where.
+
+        Raises:
+            InputError: something is given that this family does not take.
+        """
+        refuse(extra)
+        return self.told(wanted, device)
+
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """What the network is told of prompts, without what may go with them."""
+        raise NotImplementedError
+
+    def null(self, info: Info, prompt: str = "") -> Any:
+        """A function that gives the prompt for none, or a negative one, (1, ...), encoded once."""
+        return cache(lambda: self.told([prompt or self.nothing], torch.device("cpu")))
+
+    def encoders_on(self, device: torch.device, *more: str) -> Any:
+        """The stock pipeline with tokenizers and text encoders alone, the encoders on a device."""
+        pipeline = self.parts(*self.encoders, *more)
+        for name in (*self.encoders, *more):
+            if name.startswith("text_encoder"):
+                getattr(pipeline, name).to(device)
+        return pipeline
+
     def free(self) -> None:
         """Let go of the parts; they are loaded again when needed."""
         self._loaded.clear()
@@ -177,6 +204,12 @@ class Stock:
     def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
         """What the stock pipeline takes in place of a prompt for this condition."""
         raise NotImplementedError
+
+
+def refuse(extra: Mapping[str, Any]) -> None:
+    """Raises InputError where something is given beside prompts that a family does not take."""
+    if extra:
+        raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
 
 
 def index_of(folder: Path) -> dict[str, Any]:

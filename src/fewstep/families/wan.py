@@ -1,7 +1,6 @@
 """Wan: text to video, a flow over latents (b, c, frames, h, w); w is added to the time embedding."""
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +97,12 @@ class Wan(AddedEmbedding):
         return super().stock_settings(folder, pipeline, steps)
 
     @torch.no_grad()
-    def encode(self, wanted: list[str], device: torch.device, **extra: Any) -> Condition:
-        """{"text"} of prompts; one that is too long is cut, with a warning that says where.
-
-        Raises:
-            InputError: something is given that this family does not take.
-        """
-        if extra:
-            raise InputError(f"this model takes no {' and no '.join(extra)}; leave it out")
-        pipeline = self.parts(*self.encoders)
+    def told(self, wanted: list[str], device: torch.device) -> Condition:
+        """{"text"} of prompts."""
+        pipeline = self.encoders_on(device)
         warn_of_cuts(pipeline.tokenizer, wanted, TEXT_TOKENS)
-        pipeline.text_encoder.to(device)
         with quiet():
             return {"text": pipeline.encode_prompt(wanted, None, False, device=device, max_sequence_length=TEXT_TOKENS)[0]}
-
-    def null(self, info: Info, prompt: str = "") -> Any:
-        """A function that gives the empty prompt, or a negative one, (1, ...), encoded once."""
-        return cache(lambda: self.encode([prompt], torch.device("cpu")))
 
     def example(self, network: Any, info: Info, n: int) -> Condition:
         """Random text."""
