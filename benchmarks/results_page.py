@@ -137,26 +137,31 @@ def digits_full_table(result: Result) -> str:
 
 
 def evaluate_table(result: Result) -> str:
-    """A row a configuration of `fewstep evaluate`, at each guidance scale: Fréchet distance as a ratio to the teacher's / to its samples / rms to it."""
+    """A row a configuration of `fewstep evaluate`, at each guidance scale: Fréchet distance as a ratio to the teacher's / to its samples / rms to it.
+
+    Rows of several networks stand side by side.
+    """
     rows, lines = result["rows"], []
     scales = sorted({row["guidance_scale"] for row in rows})
     order = list(dict.fromkeys((r["model"], r["sampler"]) for r in rows))
+    networks = list(dict.fromkeys(r.get("network") for r in rows))
     most = {key: max(r["evaluations"] for r in rows if config_of(r) == key) for key in {config_of(r) for r in rows}}
-    for key in sorted(most, key=lambda k: (order.index(k[:2]), -k[2])):
+    for key in sorted(most, key=lambda k: (order.index(k[:2]), -k[2], networks.index(k[3]))):
         cells = {r["guidance_scale"]: r for r in rows if config_of(r) == key}
         far = {s: "".join(f" / {r[m]:.3f}" for m in TO_TEACHER if r.get(m) is not None) for s, r in cells.items()}
-        name = "student" if key[0] == "student" else " ".join(key[:2])
+        name = "**student**" if key[0] == "student" else " ".join(key[:2])
         shown = [f"{cells[s]['ratio']:.3f}{far[s]}" if s in cells else "" for s in scales]
-        lines.append([f"**{name}**" if name == "student" else name, str(key[2]), str(most[key]), *shown])
-    return markdown(["model and sampler", "steps", "evaluations", *(f"scale {s:g}" for s in scales)], lines)
+        lines.append([*([key[3]] if key[3] else []), name, str(key[2]), str(most[key]), *shown])
+    several = ["network"] if networks != [None] else []
+    return markdown([*several, "model and sampler", "steps", "evaluations", *(f"scale {s:g}" for s in scales)], lines)
 
 
 TO_TEACHER = ("frechet_to_teacher", "rms_to_teacher")
 
 
-def config_of(row: Result) -> tuple[str, str, int]:
+def config_of(row: Result) -> tuple[str, str, int, str | None]:
     """What tells configurations apart but for the guidance scale."""
-    return row["model"], row["sampler"], row["steps"]
+    return row["model"], row["sampler"], row["steps"], row.get("network")
 
 
 def trials_table(result: Result) -> str:
@@ -206,6 +211,8 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "digits-full": digits_full_table,
     "digits-evaluate": evaluate_table,
     "fashion-evaluate": evaluate_table,
+    "fashion-latent": evaluate_table,
+    "cifar10-evaluate": evaluate_table,
     "stage-one-trials": trials_table,
     "overhead": overhead_table,
     "digits-variants": recipes_table,

@@ -184,3 +184,49 @@ def test_the_committed_page_has_the_committed_results():
     for path in results_page.PAGES:
         page = path.read_text(encoding="utf-8")
         assert results_page.rendered(page) == page, "python benchmarks/results_page.py"
+
+
+def evaluation(folder, samples=10, **row):
+    """What `fewstep evaluate` leaves, as far as `evaluations` reads it."""
+    rows = [{"model": m, "sampler": s, "steps": n, "evaluations": n, "guidance_scale": 1.0, "ratio": 1.5, "rms_to_teacher": 0.25, **row}
+            for m, s, n in (("teacher", "ddim", 8), ("student", "deterministic", 2))]  # fmt: skip
+    known = {
+        "data": {"sha256": "0"}, "features": {"fingerprint": "1"}, "settings": {"samples": samples, "reference_steps": 8, "seed": 0},
+        "model": str(folder.name), "against": None, "summary": "", "rows": rows,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(known))
+    return folder
+
+
+def test_evaluations_are_kept_side_by_side_where_they_were_measured_alike(tmp_path, monkeypatch, capsys):
+    import evaluations
+
+    one, two = evaluation(tmp_path / "one"), evaluation(tmp_path / "two", ratio=2.5)
+    other, out = evaluation(tmp_path / "other", samples=20), tmp_path / "result.json"
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["evaluations.py", *map(str, words), "--out", str(out)])
+        with pytest.raises(SystemExit) as stop:
+            evaluations.run_main(evaluations.main)
+        return stop.value.code
+
+    assert not run(f"UNet={one}", f"DiT={two}")
+    kept = json.loads(out.read_text())
+    assert kept["models"]["DiT"]["model"] == "two" and [row["network"] for row in kept["rows"]] == ["UNet", "UNet", "DiT", "DiT"]
+    lines = evaluations.evaluate_table(kept).splitlines()[2:]
+    assert lines == [
+        "| UNet | teacher ddim | 8 | 8 | 1.500 / 0.250 |", "| DiT | teacher ddim | 8 | 8 | 2.500 / 0.250 |",
+        "| UNet | **student** | 2 | 2 | 1.500 / 0.250 |", "| DiT | **student** | 2 | 2 | 2.500 / 0.250 |",
+    ]  # fmt: skip
+    assert not run(one)
+    assert json.loads(out.read_text())["rows"] == json.loads((one / "metrics.json").read_text())["rows"]
+    capsys.readouterr()
+    for words, message in (
+        ((f"A={one}", f"B={other}"), "samples of the settings is 10 for A and 20 for B"),
+        ((one, two), "a name of its own"),
+        ((tmp_path / "none",), "holds no evaluation"),
+    ):
+        assert run(*words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and message in line
