@@ -254,3 +254,12 @@ def test_configs_that_are_no_discrete_betas_are_one_line():
             DiscreteBetas.of_scheduler(config)
     with pytest.raises(InputError, match="flow scheduler"):
         betas_of(RectifiedFlow())
+
+
+def test_the_widest_type_is_the_devices_own():
+    from fewstep.process import wide, widest
+
+    assert widest(torch.device("cpu")) == torch.float64 and widest(torch.device("cuda", 1)) == torch.float64
+    assert widest(torch.device("mps")) == torch.float32
+    assert wide(torch.ones(2)).dtype == torch.float64
+    assert wide(torch.ones(2), torch.device("meta")).device.type == "meta"

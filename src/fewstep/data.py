@@ -1,6 +1,5 @@
 """Opening training data: from where it lies to Data or StreamingData."""
 
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewstep import sources
+from fewstep import fingerprints, sources
 from fewstep.captions import captioned
 from fewstep.decoding import gather
 from fewstep.epochs import Data, StreamingData, check_classes, describe
@@ -169,8 +168,7 @@ def load(
         report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
     if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), index)]:
         report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
-    print_of = hashlib.sha256(repr((pixels.shape, classes)).encode() + index.tobytes())
-    print_of.update(pixels.data)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
     words = describe(
         source,
         len(labels),
@@ -178,9 +176,9 @@ def load(
         pixels.shape[3],
         pixels.shape[1],
         len(skipped),
-        print_of.hexdigest(),
+        fingerprints.of_pictures(images, labels, classes),
     )
-    return Data(torch.from_numpy(pixels), torch.from_numpy(index), classes, tuple(skipped), words, flip, seed)
+    return Data(images, labels, classes, tuple(skipped), words, flip, seed)
 
 
 def check_arguments(name: str | None, path: str | None, size: int | None, channels: int | None, seed: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, check_new
 from fewstep.options import Device, Seed, app, say
 
 Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for more.")]
@@ -50,9 +50,9 @@ def edit(
     from fewstep.folder import open_model
     from fewstep.images import read_images
     from fewstep.pictures import best_device
-    from fewstep.sheets import check_out, write_sheet
+    from fewstep.sheets import write_sheet
 
-    check_out(out)
+    check_new(out)
     opened = open_model(model, best_device(device), steps).without(negative_prompt)
     checked = [editing.choose(opened, steps, scale, sampler) for scale in guidance_scale]
     count = checked[0].steps
@@ -98,9 +98,9 @@ def inpaint(
     from fewstep.images import read_images, read_masks
     from fewstep.model import to_images
     from fewstep.pictures import best_device
-    from fewstep.sheets import check_out, write_sheet
+    from fewstep.sheets import write_sheet
 
-    check_out(out)
+    check_new(out)
     opened = open_model(model, best_device(device), steps).without(negative_prompt)
     for scale in guidance_scale:
         editing.choose(opened, steps, scale, sampler)
@@ -147,12 +147,11 @@ def translate(
     """Carry pictures to noise under one condition and back under another: style transfer. Nothing in it is random."""
     from fewstep.folder import open_model
     from fewstep.pictures import best_device
-    from fewstep.sheets import check_out
     from fewstep.translation import open_encoder
 
     if bool(image) == bool(between) or (image and not to):
         raise InputError("give --image F, --from L and --to L, or --between F F and --from L")
-    check_out(out)
+    check_new(out)
     models = open_model(decoder, best_device(device), steps), open_encoder(encoder or decoder, best_device(device), encoder_steps)
     fixed = {
         "steps": steps,

@@ -47,7 +47,7 @@ def edit(
     noise = noise_like(x, generator, noise)
     done, began, process = [], time.perf_counter(), model.denoiser.process
     for (x_part, eps), label in batches((x, noise), condition, batch_size, model.denoiser.device):
-        t = torch.full((len(eps),), start / choice.steps, dtype=torch.float64, device=eps.device)
+        t = samplers.times_left(choice.steps, start, eps.device)[:1].expand(len(eps))
         arguments = (choice.estimate, add_noise(x_part, eps, t, process), choice.steps, label, choice.weights(eps), process)
         if choice.sampler == "stochastic":
             drawn = samplers.stochastic(*arguments, generator, start)

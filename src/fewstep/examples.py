@@ -101,11 +101,10 @@ def of_given(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
     examples = encoded(data, model, recipe.data.encode_batch)
     if examples is data or not isinstance(data, Data) or recipe.data.on_the_fly or teacher_print(model) is None:
         return examples
-    digest = hashlib.sha256(repr((data.pixels.shape, data.classes)).encode() + data.labels.numpy().tobytes())
-    digest.update(data.pixels.contiguous().numpy().data)
+    digest = fingerprints.of_pictures(data.pixels, data.labels, data.classes)
     rows = Pictures(source_of(data), model, data.flip)
     check_pictures(rows.source, model)
-    words = {"kind": "pictures", "path": "memory", "sha256": digest.hexdigest(), "size": data.size, "flip": data.flip}
+    words = {"kind": "pictures", "path": "memory", "sha256": digest, "size": data.size, "flip": data.flip}
     return ToCache(rows, model, words, data.seed, data.flip)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.card import write_card
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, check_new, nearest
 from fewstep.folder import save_model
 from fewstep.lora import merged
 from fewstep.model import Model
@@ -40,8 +40,7 @@ def export(
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known; {nearest(format, FORMATS)}")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already; name a folder that is new or empty")
+    check_new(folder)
     scales = (float(guidance_scale),) if isinstance(guidance_scale, int | float) else tuple(guidance_scale)
     module, _, function = FORMATS[format].partition(":")
     write: Write = getattr(import_module(module), function)

@@ -1,6 +1,5 @@
 """Features by a network from a file: the Inception network that FID is defined by, any other TorchScript module, or ONNX."""
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.fingerprints import whole
 
 INCEPTION_SOURCE = (
     "the TorchScript file inception-2015-12-05.pt of StyleGAN2-ADA's metrics, "
@@ -131,7 +131,7 @@ def open_inception(path: Path, device: str = "cpu") -> FromFile:
         raise InputError(
             f"{path} gives {features.shape[1]} features; the FID Inception network gives {INCEPTION_FEATURES}: get {INCEPTION_SOURCE}"
         )
-    return FromFile("inception", INCEPTION_FEATURES, 3, None, file_hash(path), run, weight)
+    return FromFile("inception", INCEPTION_FEATURES, 3, None, whole(path), run, weight)
 
 
 def open_script(path: Path, channels: int, size: int, device: str = "cpu") -> FromFile:
@@ -156,7 +156,7 @@ def open_script(path: Path, channels: int, size: int, device: str = "cpu") -> Fr
             continue
         dimension = checked(features, 2, path.name).shape[1]
         weight, bias = head_of(module, dimension)
-        return FromFile(path.name, dimension, count, None, file_hash(path), run, weight, bias)
+        return FromFile(path.name, dimension, count, None, whole(path), run, weight, bias)
     raise InputError(
         f"{path} does not take images of shape (n, {channels}, {size}, {size}) ({failures[0]}): give a module for this shape"
     )
@@ -223,13 +223,7 @@ def open_onnx(path: Path) -> FromFile:
     dimension = checked(features, count or 2, path.name).shape[1]
     if count not in (None, 1):
         raise InputError(f"{path} takes {count} images at a time; export it with a dynamic first axis")
-    return FromFile(path.name, dimension, channels, height, file_hash(path), run, batch=count or BATCH)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, without holding it in memory."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return FromFile(path.name, dimension, channels, height, whole(path), run, batch=count or BATCH)
 
 
 def last_line(error: BaseException) -> str:

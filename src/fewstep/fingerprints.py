@@ -39,6 +39,13 @@ def of_weights(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def of_pictures(pixels: Tensor, labels: Tensor, classes: tuple[str, ...]) -> str:
+    """SHA-256 of pictures uint8 (n, c, h, w) with their labels int64 (n,) and the names of the classes."""
+    digest = hashlib.sha256(repr((tuple(pixels.shape), classes)).encode() + labels.numpy().tobytes())
+    digest.update(pixels.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
 def whole(path: Path) -> str:
     """SHA-256 of all of a file."""
     with path.open("rb") as file:

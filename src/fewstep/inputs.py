@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.condition import Condition, choose, leaf, split, take, to
 from fewstep.guidance import EstimateX, draw_w
-from fewstep.process import Process, match
+from fewstep.process import Process, match, wide
 from fewstep.samplers import deterministic
 
 POOL = 1024  # samples
@@ -56,8 +56,8 @@ def guided_pool(
     n = POOL if isinstance(conditions, int) else len(leaf(conditions))
     noise = torch.randn(n, *shape, generator=generator)
     condition = torch.randint(conditions, (n,), generator=generator) if isinstance(conditions, int) else conditions
-    w = draw_w(torch.rand(n, generator=generator, dtype=torch.float64), guidance_scale)
+    w = wide(draw_w(torch.rand(n, generator=generator, dtype=torch.float64), guidance_scale), device)
     count = max(d for d in range(1, STEPS + 1) if steps % d == 0)  # times that a student of `steps` steps knows
     parts = zip(noise.split(256), split(condition, 256), w.split(256), strict=True)
-    done = [deterministic(estimate, z.to(device), count, to(c, device), v.to(device), process) for z, c, v in parts]
-    return GuidedPool(torch.cat(done).float(), to(condition, device), w.to(device))
+    done = [deterministic(estimate, z.to(device), count, to(c, device), v, process) for z, c, v in parts]
+    return GuidedPool(torch.cat(done).float(), to(condition, device), w)

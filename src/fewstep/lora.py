@@ -256,6 +256,6 @@ def _with_biases(lora: dict[str, Tensor], model: Model, guidance_scale: float) -
     for module in [name.removesuffix(".lora_B.weight") for name in lora if name.endswith(".lora_B.weight")]:
         bias = torch.zeros(len(lora[f"{module}.lora_B.weight"]))
         if module in modules:
-            bias = (after[f"{module}.bias"].double() - before[f"{module}.bias"].double()).detach().float().cpu()
+            bias = (after[f"{module}.bias"].cpu().double() - before[f"{module}.bias"].cpu().double()).detach().float()
         lora[f"{module}.lora_B.bias"] = bias
     return lora

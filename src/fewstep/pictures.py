@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.condition import Condition, leaf
-from fewstep.errors import InputError, first_line
+from fewstep.errors import InputError, check_new, first_line
 from fewstep.model import Model, to_images
 from fewstep.progress import LiveLine
 
@@ -59,8 +59,7 @@ def write_samples(
     Raises:
         InputError: `out` holds something else or cannot be written, or a choice does not fit the model.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} holds something already; name a folder that is new or empty")
+    check_new(out)
     line = LiveLine()
     total = len(leaf(condition))
     drawn = model.sample_tensor(

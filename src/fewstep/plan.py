@@ -57,16 +57,7 @@ def plan(
     kind = torch.device(device).type if device else here
     known = kind in (here, "cpu") and (teacher is None or not on_meta(teacher))
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
-        real = (
-            untrained(recipe, classes, "cpu")
-            if teacher is None
-            else with_w(teacher, lora)
-            if distilling
-            else copy.deepcopy(teacher)
-        )
-        if train.gradient_checkpointing:
-            checkpoint_blocks(real.denoiser.network)
-        rates: dict[str, Any] = measure(real, torch.device(kind), cost["flops"]["trained"], train.batch_size, train.precision)
+        rates = measured_rates(recipe, teacher, distilling, classes, cost, kind)
     else:
         speed = speed or ASSUMED_SPEED.get(kind, 1e11)
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
@@ -84,6 +75,20 @@ def plan(
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind, "processes": processes,
         "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
+
+
+def measured_rates(
+    recipe: Recipe, teacher: Model | None, distilling: bool, classes: int | None, cost: dict[str, Any], kind: str
+) -> dict[str, Any]:
+    """Seconds for an example's evaluation and for its training, by a short probe on the device of this kind."""
+    train, lora = recipe.train, recipe.student.lora
+    if teacher is None:
+        probed = untrained(recipe, classes, "cpu")
+    else:
+        probed = with_w(teacher, lora) if distilling else copy.deepcopy(teacher)
+    if train.gradient_checkpointing:
+        checkpoint_blocks(probed.denoiser.network)
+    return measure(probed, torch.device(kind), cost["flops"]["trained"], train.batch_size, train.precision)
 
 
 def planned_teacher(recipe: Recipe) -> Model:

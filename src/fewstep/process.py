@@ -40,9 +40,15 @@ def match(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def wide(values: Tensor) -> Tensor:
-    """`values` in float64, or in float32 on Apple's GPU, which has no float64."""
-    return values.float() if values.device.type == "mps" else values.double()
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def wide(values: Tensor, device: torch.device | None = None) -> Tensor:
+    """`values` in the widest type of their device, or of `device`, to which they are carried."""
+    device = device or values.device
+    return values.to(device, widest(device))
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class DiscreteBetas:
 
     def _angles_on(self, device: torch.device) -> Tensor:
         if device not in self._copies:  # a copy to the device waits for it: once, not in each update
-            self._copies[device] = self._angles.to(device, torch.float32 if device.type == "mps" else torch.float64)
+            self._copies[device] = wide(self._angles, device)
         return self._copies[device]
 
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

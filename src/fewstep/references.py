@@ -1,6 +1,5 @@
 """The bundled teacher's own samples at many steps, shipped so that a quickstart need not make them: they take it minutes."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.fingerprints import whole
 from fewstep.folder import bundled
 from fewstep.model import Model, Samples
 
@@ -24,7 +24,7 @@ def fixed_noise(model: Model, samples: int) -> tuple[Tensor, Tensor]:
 
 def weights_hash(folder: Path) -> str:
     """SHA-256 of the network's weights in a model folder."""
-    return hashlib.sha256((folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+    return whole(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
 
 def references_file(name: str = "digits") -> Path:

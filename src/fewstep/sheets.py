@@ -23,16 +23,6 @@ class Row:
     facts: dict[str, Any]
 
 
-def check_out(out: Path) -> None:
-    """Nothing is written into a folder that holds something.
-
-    Raises:
-        InputError: it does.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} holds something already; name a folder that is new or empty")
-
-
 def write_sheet(
     out: Path,
     rows: list[Row],

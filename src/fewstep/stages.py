@@ -12,7 +12,7 @@ from fewstep.guidance import EstimateX, draw_w
 from fewstep.inputs import POOL, draw_pooled, guided_pool
 from fewstep.model import Model
 from fewstep.negatives import Negatives
-from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise
+from fewstep.process import EARLIEST, DiscreteBetas, Process, add_noise, widest
 from fewstep.recipe import Recipe
 from fewstep.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
 from fewstep.stage_two import collapsed_target, draw_index, encoder_path, forward_path, stochastic_path
@@ -168,8 +168,7 @@ def told(condition: Condition, index: Tensor | None, negatives: Negatives | None
 
 def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
     """n numbers in [0, 1), float64 (float32 on Apple's GPU); stratified: one in each n-th part, in a random order (less noise in the loss)."""
-    dtype = torch.float32 if generator.device.type == "mps" else torch.float64
-    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=dtype)
+    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=widest(generator.device))
     if not stratified:
         return numbers
     return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fewstep.process import wide
+
 
 class AddedLayer(nn.Linear):
     """A linear layer without bias, zero at first, of an argument that the network itself does not know.
@@ -53,7 +55,7 @@ class AddedLayer(nn.Linear):
     @torch.no_grad()
     def constant(self, told: Tensor) -> Tensor:
         """What is added for one value (1, ...) of the argument, float64 (features,)."""
-        return self.weight.double() @ self.embedded(told.to(self.weight.device))[0].double()
+        return wide(self.weight) @ wide(self.embedded(told.to(self.weight.device))[0])
 
 
 def sharing(network: nn.Module) -> Any:
@@ -74,4 +76,4 @@ def detached(network: nn.Module, member: str) -> Any:
 def add_to_bias(entrances: Iterable[nn.Linear], added: Tensor) -> None:
     """Put what a layer adds (features,), float64, into the entrances' biases, which are made anew."""
     for entrance in entrances:
-        entrance.bias = nn.Parameter((entrance.bias.double() + added).to(entrance.bias.dtype), entrance.bias.requires_grad)
+        entrance.bias = nn.Parameter((wide(entrance.bias) + added).to(entrance.bias.dtype), entrance.bias.requires_grad)

@@ -17,7 +17,7 @@ from fewstep.families.labelled import Labelled
 from fewstep.families.schedulers import load_scheduler
 from fewstep.families.stock import config_of, index_of
 from fewstep.prediction import Prediction
-from fewstep.process import Process
+from fewstep.process import Process, wide
 
 if TYPE_CHECKING:
     from fewstep.model import Model
@@ -107,8 +107,8 @@ def widened(network: Any, scales: Sequence[float]) -> nn.Module:
     for block in made.transformer_blocks:  # pyright: ignore[reportGeneralTypeIssues]
         embedder = block.norm1.emb.class_embedder
         rows = embedder.embedding_table.weight
-        table = [rows[:classes].double() + network.w_embedding.of(scale) for scale in scales]
-        embedder.embedding_table = nn.Embedding.from_pretrained(torch.cat([*table, rows[classes:].double()]).to(rows.dtype))
+        table = [wide(rows[:classes]) + network.w_embedding.of(scale) for scale in scales]
+        embedder.embedding_table = nn.Embedding.from_pretrained(torch.cat([*table, wide(rows[classes:])]).to(rows.dtype))
         embedder.num_classes = classes * len(scales)
     return made
 

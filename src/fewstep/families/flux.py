@@ -15,6 +15,7 @@ from fewstep.families.stable_diffusion import warn_of_cuts
 from fewstep.families.stock import config_of, quiet
 from fewstep.guidance import scale_of
 from fewstep.info import Info
+from fewstep.process import wide
 
 ENTRANCE, EMBEDDER = "time_text_embed.guidance_embedder.", "time_text_embed.timestep_embedder."
 BIAS = "time_text_embed.timestep_embedder.linear_2.bias"  # w is added to the same sum
@@ -93,7 +94,7 @@ class Flux(Packed):
         bias = weights[BIAS]
         scale = torch.tensor([float(guidance_scale)], device=bias.device).to(bias.dtype) * 1000
         added = embed.get_submodule("guidance_embedder")(embed.time_proj(scale).to(bias.dtype))[0]
-        weights[BIAS] = (bias.double() + added.double()).to(bias.dtype)
+        weights[BIAS] = (wide(bias) + wide(added)).to(bias.dtype)
         kept = {name: value for name, value in weights.items() if not name.startswith(ENTRANCE)}
         return made_of(network, kept, guidance_embeds=False)
 

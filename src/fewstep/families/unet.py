@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.guidance import embed_w, weight_of
+from fewstep.process import wide
 
 EMBEDDING_SIZE = 256  # of w: what latent-consistency models use, so that their tools read it
 ENTRANCE = "time_embedding.cond_proj.weight"
@@ -54,10 +55,10 @@ def baked_unet(network: nn.Module, guidance_scale: float) -> UNet2DConditionMode
     plain = UNet2DConditionModel.from_config(network.config, time_cond_proj_dim=None)
     assert isinstance(plain, UNet2DConditionModel)
     weights = dict(network.state_dict())
-    entrance = weights.pop(ENTRANCE).double()
-    w = embed_w(torch.tensor([weight_of(float(guidance_scale))], device=entrance.device), EMBEDDING_SIZE).double()
-    linear, bias = weights["time_embedding.linear_1.weight"].double(), weights["time_embedding.linear_1.bias"]
-    weights["time_embedding.linear_1.bias"] = (bias.double() + linear @ (entrance @ w[0])).to(bias.dtype)
+    entrance = wide(weights.pop(ENTRANCE))
+    w = wide(embed_w(torch.tensor([weight_of(float(guidance_scale))], device=entrance.device), EMBEDDING_SIZE))
+    linear, bias = wide(weights["time_embedding.linear_1.weight"]), weights["time_embedding.linear_1.bias"]
+    weights["time_embedding.linear_1.bias"] = (wide(bias) + linear @ (entrance @ w[0])).to(bias.dtype)
     plain.load_state_dict(weights)
     return like(network, plain)
 
