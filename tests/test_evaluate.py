@@ -193,6 +193,21 @@ def test_two_processes_see_what_one_sees(run, tmp_path):
         assert both.entropies.score() == pytest.approx(one.entropies.score())
 
 
+def test_progress_is_shown_within_a_batch_and_counts_each_evaluation_once(run, tmp_path):
+    whole = contest_of(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1), samples=64)
+    reference, student = one_contender(run)[:2]
+    whole.plan([reference, student])
+    told, done = [], []
+    whole.line = SimpleNamespace(show=lambda text, final=False: told.append((text.split(": ")[1].split(" samples")[0], final)))
+    show = whole.show
+    whole.show = lambda contender, stop, ahead=0: (done.append(whole.done + ahead), show(contender, stop, ahead))
+    for contender in (reference, student):
+        whole.sampled(contender)
+    assert told == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
+    assert done == [128, 256, 384, 512, 640, 768, 768, 832, 896, 896] and whole.work == 896  # a guided call is two evaluations
+    assert not student.model.denoiser.network._forward_hooks
+
+
 def test_noise_belongs_to_the_sample(run):
     whole = contest.noise_of(0, 200, (1, 2, 3), seed=5)
     assert torch.equal(whole[128:200], contest.noise_of(128, 200, (1, 2, 3), seed=5))

@@ -3,6 +3,8 @@
 import json
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,7 +146,8 @@ class Contest:
         labels = self.wanted.labels(start, stop)
         batch_size = CHUNK if contender.sampler == "stochastic" else self.batch_size  # its noise is drawn batch by batch
         condition, seed = self.wanted.condition(labels), chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995
-        drawn = contender.draw(noise, condition, batch_size, seed)
+        with self.counted(contender, start):
+            drawn = contender.draw(noise, condition, batch_size, seed)
         if not drawn.samples.isfinite().all():
             raise InputError(
                 f"{contender}: samples {start} to {stop - 1} hold numbers that are not finite; "
@@ -166,10 +169,26 @@ class Contest:
             return None
         return self.wanted.pictures(torch.cat([load_file(path)["samples"].float() for path in paths]))
 
-    def show(self, contender: Contender, stop: int) -> None:
-        """The line of progress, with the time left for all configurations."""
-        spent = time.monotonic() - self.began
-        left = clock(spent * max(self.work - self.done, 0) / max(self.done, 1))
+    @contextmanager
+    def counted(self, contender: Contender, start: int) -> Iterator[None]:
+        """The line of progress after each call of the network: a batch of many steps may take hours."""
+        ahead = 0
+
+        def count(_network: Any, args: tuple[Any, ...], named: dict[str, Any], _output: Any) -> None:
+            nonlocal ahead
+            ahead += next(len(one) for one in (*args, *named.values()) if isinstance(one, Tensor) and one.ndim > 1)
+            self.show(contender, start, ahead * self.state.num_processes)
+
+        handle = contender.model.denoiser.network.register_forward_hook(count, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def show(self, contender: Contender, stop: int, ahead: int = 0) -> None:
+        """The line of progress, with the time left for all configurations; `ahead` are evaluations for samples after `stop`."""
+        spent, done = time.monotonic() - self.began, self.done + ahead
+        left = clock(spent * max(self.work - done, 0) / max(done, 1))
         self.line.show(f"{contender}: {stop:,} of {self.samples:,} samples; {left} left for all", stop == self.samples)
 
     def partial_path(self, contender: Contender) -> Path:
