@@ -49,8 +49,13 @@ def test_the_summary_says_what_a_student_is_worth_by_the_distance_to_the_teacher
     words = "4 evaluations of the student are better than 16 of DPM-Solver++ in distance to the teacher's samples, within 3 %"
     assert words in verdict.summary(rows + worse, 256)
     good = [*worse, row("teacher", "dpm++", 32, 1.02, to_teacher=0.2), row("teacher", "heun", 31, 1.1, to_teacher=0.3)]
-    words = "4 evaluations of the student = 32 of DPM-Solver++ in distance to the teacher's samples, within 3 %"
+    words = "4 evaluations of the student are better than 16 of every baseline in distance to the teacher's samples, within 3 %"
     assert words in verdict.summary(rows + good, 256)
+    more = [row("student", "deterministic", 16, 1.0, to_teacher=0.19), row("student", "deterministic", 1, 1.3, to_teacher=0.3)]
+    assert "16 evaluations of the student are better than 31 of every baseline" in verdict.summary(rows + good + more, 256)
+    assert words in verdict.summary([*rows, *good, more[1]], 256)  # that of one step does not outdo Heun
+    few = [row("student", "deterministic", 1, 1.3, to_teacher=0.21)]
+    assert "1 evaluation of the student is better than 16 of DPM-Solver++" in verdict.summary(rows + worse + few, 256)  # as 4 are
     best = [*rows, row("teacher", "ddim", 4, 0.9, to_teacher=0.1)]
     assert "are no better than 4 of DDIM in distance" in verdict.summary(best, 256)
     assert "the student are within 3 %" in verdict.summary([*rows, row("teacher", "ddim", 4, 0.9)], 256)  # distance not known

@@ -14,40 +14,46 @@ Row = dict[str, Any]
 
 
 def summary(rows: list[Row], reference_steps: int) -> str:
-    """One sentence on the student of most steps at a middle guidance scale, measured by Fréchet distance."""
+    """One sentence at a middle guidance scale, on the student of fewest steps among those that are worth most."""
     scales = sorted({r["guidance_scale"] for r in rows if r["model"] == "student"})
     if not scales:
         return "No student was measured."
     scale = scales[(len(scales) - 1) // 2]
     here = [r for r in rows if r["guidance_scale"] == scale]
-    student = max((r for r in here if r["model"] == "student"), key=lambda r: r["steps"])
-    others = [r for r in here if r["model"] == "teacher"]
-    whole = next((r for r in others if is_reference(r, reference_steps)), None)
+    whole = next((r for r in here if is_reference(r, reference_steps)), None)
+    baselines = [r for r in here if r["model"] == "teacher" and r is not whole and nearness(r) is not None]
+    students = sorted((r for r in here if r["model"] == "student"), key=lambda r: r["steps"])
+    known = baselines and all(nearness(r) is not None for r in students)
+    student = max(students, key=lambda r: outdone(r, baselines)) if known else students[-1]
     several = student["evaluations"] > 1
-    begins = f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student"
-    worth = against_baselines(student, [r for r in others if r is not whole], "are" if several else "is")
-    above = against_teacher(student, whole)
+    begins, verb = (
+        f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student",
+        "are" if several else "is",
+    )
+    worth, above = f"{verb} {against_baselines(student, baselines)}" if known else "", against_teacher(student, whole)
     if not worth and not above:
         return f"{begins} give a Fréchet distance of {student['frechet']:.3g}; no teacher was there to compare with."
-    return f"{begins} {', '.join(filter(None, (worth, above)))}." if worth else f"{begins} {'are' if several else 'is'} {above}."
+    return f"{begins} {', '.join(filter(None, (worth, above)))}." if worth else f"{begins} {verb} {above}."
 
 
-def against_baselines(student: Row, baselines: list[Row], verb: str) -> str:
-    """ "= 32 of DPM-Solver++ in distance to the teacher's samples": the least evaluations with which a baseline is as good.
+def outdone(student: Row, baselines: list[Row]) -> int:
+    """Of each baseline the most evaluations below which, and with which, it is farther from the teacher's samples; of these the least, 0 for none."""
+    found = []
+    for sampler in {r["sampler"] for r in baselines}:
+        rows = [r for r in baselines if r["sampler"] == sampler]
+        as_good = min((r["evaluations"] for r in rows if nearness(r) <= nearness(student)), default=math.inf)
+        found.append(max((r["evaluations"] for r in rows if r["evaluations"] < as_good), default=0))
+    return min(found, default=0)
 
-    Empty where there are no baselines, or nothing is known of their distance to the teacher's samples.
-    """
-    mine, baselines = nearness(student), [r for r in baselines if nearness(r) is not None]
-    if not baselines or mine is None:
-        return ""
-    to, good = " in distance to the teacher's samples", [r for r in baselines if nearness(r) <= mine]
-    if good:
-        best = min(good, key=lambda r: (r["evaluations"], nearness(r)))
-        fewer = any(r["evaluations"] < best["evaluations"] for r in baselines)
-        return f"{'=' if fewer else f'{verb} no better than'} {best['evaluations']} of {spoken(best['sampler'])}{to}"
+
+def against_baselines(student: Row, baselines: list[Row]) -> str:
+    """ "better than 32 of every baseline in distance to the teacher's samples": what the student outdoes, else the least that is as good."""
+    to, most = " in distance to the teacher's samples", outdone(student, baselines)
+    if not most:
+        best = min((r for r in baselines if nearness(r) <= nearness(student)), key=lambda r: (r["evaluations"], nearness(r)))
+        return f"no better than {best['evaluations']} of {spoken(best['sampler'])}{to}"
     names = {spoken(r["sampler"]) for r in baselines}
-    most = max(r["evaluations"] for r in baselines)
-    return f"{verb} better than {most} of {names.pop() if len(names) == 1 else 'every baseline'}{to}"
+    return f"better than {most} of {names.pop() if len(names) == 1 else 'every baseline'}{to}"
 
 
 def nearness(row: Row) -> Any:
