@@ -26,14 +26,11 @@ def summary(rows: list[Row], reference_steps: int) -> str:
     known = baselines and all(nearness(r) is not None for r in students)
     student = max(students, key=lambda r: outdone(r, baselines)) if known else students[-1]
     several = student["evaluations"] > 1
-    begins, verb = (
-        f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student",
-        "are" if several else "is",
-    )
-    worth, above = f"{verb} {against_baselines(student, baselines)}" if known else "", against_teacher(student, whole)
-    if not worth and not above:
+    begins = f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student"
+    found = [against_baselines(student, baselines) if known else "", against_teacher(student, whole)]
+    if not any(found):
         return f"{begins} give a Fréchet distance of {student['frechet']:.3g}; no teacher was there to compare with."
-    return f"{begins} {', '.join(filter(None, (worth, above)))}." if worth else f"{begins} {verb} {above}."
+    return f"{begins} {'are' if several else 'is'} {', '.join(filter(None, found))}."
 
 
 def outdone(student: Row, baselines: list[Row]) -> int:
