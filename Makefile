@@ -13,6 +13,7 @@ test: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate
 	$(BIN)/ruff format --check src tests benchmarks examples docs/generate
+	$(BIN)/lint-imports --no-cache
 
 types: .venv/ready
 	$(BIN)/pyright

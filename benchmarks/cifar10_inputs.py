@@ -20,7 +20,7 @@ from PIL import Image
 from results_page import run_main
 from torch import Tensor, nn
 
-from fewstep.extractors import quietly
+from fewstep.evaluation.extractors import quietly
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from results_page import run_main
 
-from fewstep.data import Data
-from fewstep.folder import INFO, bundled, open_model
-from fewstep.quickstart import find, measure
-from fewstep.recipe import load_recipe
-from fewstep.report import text_table
-from fewstep.run import open_examples
+from fewstep import open_model
+from fewstep.data.loading import Data
+from fewstep.evaluation.quickstart import find, measure
+from fewstep.evaluation.report import text_table
+from fewstep.models.metadata import INFO, bundled
+from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import open_examples
 
 GOALS = {4: 1.05, 2: 1.1, 1: 1.25}  # ratio of Fréchet distances to the teacher's 256 steps
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from results_page import run_main
 
-from fewstep.folder import bundled, open_model
-from fewstep.references import fixed_noise, key_of, references_file, save_references
+from fewstep import open_model
+from fewstep.evaluation.teacher_samples import fixed_noise, key_of, references_file, save_references
+from fewstep.models.metadata import bundled
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.data import Data, open_data
+from fewstep.data.loading import Data, open_data
 
 HELD_OUT = 300
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from results_page import run_main
 
-from fewstep.folder import bundled, open_model
+from fewstep import open_model
+from fewstep.models.metadata import bundled
 
 RESULTS = Path(__file__).parent / "results" / "digits-full.json"
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from results_page import run_main
 
-from fewstep.data import Data, open_data
-from fewstep.distillation import distill_model
-from fewstep.folder import bundled, open_model
-from fewstep.quickstart import measure
-from fewstep.recipe import load_recipe, parse_change
-from fewstep.training import Trainer
+from fewstep import open_model
+from fewstep.data.loading import Data, open_data
+from fewstep.evaluation.quickstart import measure
+from fewstep.models.metadata import bundled
+from fewstep.training.distill import distill_model
+from fewstep.training.recipe import load_recipe, parse_change
+from fewstep.training.trainer import Trainer
 
 
 def distilled(changes: list[str]) -> dict:

@@ -19,10 +19,11 @@ from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from uses_tables import editing_table
 
-from fewstep.editing import edit
+from fewstep import Model
+from fewstep.editing.sdedit import edit
+from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
-from fewstep.model import Model, Samples, to_images
-from fewstep.sheets import labelled_grid
+from fewstep.models.model import Samples, to_images
 
 REFERENCE = 64  # guided steps of the teacher that the others are compared with
 SHOWN = 8  # pictures

@@ -24,12 +24,12 @@ from emoji_judge import found_captions, read, share_within
 from results_page import run_main, write_result
 from torch import Tensor
 
-from fewstep.clip_score import ClipScore
-from fewstep.contenders import Contender, contenders, open_subject
-from fewstep.measures import frechet_distance, rms, saturation, sharpness
-from fewstep.model import to_images
-from fewstep.sources import shuffled
-from fewstep.streaming import Statistics
+from fewstep.data.sources import shuffled
+from fewstep.evaluation.clip_score import ClipScore
+from fewstep.evaluation.configurations import Contender, contenders, open_subject
+from fewstep.evaluation.metrics import frechet_distance, rms, saturation, sharpness
+from fewstep.evaluation.statistics import Statistics
+from fewstep.models.model import to_images
 
 SHOWN = ("smiling face with open mouth", "red apple", "tiger face", "blue heart", "thumbs up sign", "fire engine", "rainbow", "bicycle", "octopus", "sunflower")  # fmt: skip
 SHOWN_SCALES = (1.0, 2.0, 4.0, 8.0)

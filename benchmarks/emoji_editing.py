@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editing import Editor, bounds, jobs_of, sheet
 from emoji_judge import found_captions, read, share_within
 from results_page import run_main, write_result
 from torch import Tensor
 from uses import Row, students, timed_rows
 from uses_tables import editing_table
 
-from fewstep.clip_score import ClipScore
-from fewstep.condition import Condition
-from fewstep.folder import open_model
-from fewstep.images import into_model
-from fewstep.measures import edge_correlation, psnr
-from fewstep.model import Model, Samples
-from fewstep.sources import shuffled
+from editing import Editor, bounds, jobs_of, sheet
+from fewstep import Model, open_model
+from fewstep.data.images import into_model
+from fewstep.data.sources import shuffled
+from fewstep.evaluation.clip_score import ClipScore
+from fewstep.evaluation.metrics import edge_correlation, psnr
+from fewstep.method.conditioning import Condition
+from fewstep.models.model import Samples
 
 FOUND_AMONG = 5
 

@@ -4,7 +4,7 @@
 
 There is no published Inception network or CLIP to judge pictures of 64x64 here, so distances by this model compare samplers with one another
 and mean nothing elsewhere. Trained by fewstep's own loop; the same command resumes. --out/judge is a folder that transformers' CLIPModel
-and `fewstep.clip_score` open. Prints how often it finds a real picture's caption among all captions: of training pictures, altered as in
+and `fewstep.evaluation.clip_score` open. Prints how often it finds a real picture's caption among all captions: of training pictures, altered as in
 training, and of test pictures, whose captions it has never seen.
 """
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from fewstep.clip_score import DEVIATION, MEAN, ClipScore
-from fewstep.denoiser import Denoiser
-from fewstep.recipe import load_recipe
-from fewstep.run import open_run
-from fewstep.training import Batch, Stage, Trainer
+from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
+from fewstep.models.denoiser import Denoiser
+from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import open_run
+from fewstep.training.trainer import Batch, Stage, Trainer
 
 SIZES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 DIMENSIONS = 32  # of its features: few, so that a few hundred samples have a covariance

@@ -24,16 +24,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fewstep.checkpoint import load_checkpoint
-from fewstep.denoiser import Denoiser
+from fewstep.data.sources import shuffled
 from fewstep.errors import InputError
-from fewstep.families.schedulers import process_of_scheduler
-from fewstep.families.stock import encoded
-from fewstep.recipe import load_recipe
-from fewstep.run import open_run
-from fewstep.sources import shuffled
-from fewstep.stages import teaching
-from fewstep.training import Trainer
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.families.schedulers import process_of_scheduler
+from fewstep.models.families.stock import encoded
+from fewstep.training.checkpoint import load_checkpoint
+from fewstep.training.losses import teaching
+from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import open_run
+from fewstep.training.trainer import Trainer
 
 KINDS = ("base", "zwj", "keycap")  # of the data: not the five skin tones of each hand and person, near copies of one another
 WORDS = 1500  # of the vocabulary, whole or in part

@@ -22,15 +22,16 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from test_families import CHANGES, InMemory
+
 import fewstep
 import flow_pipelines
 import pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import halfway, samples_alone
-from fewstep.condition import take
-from fewstep.families.packed import pack, unpack
-from test_families import CHANGES, InMemory
+from fewstep.method.conditioning import take
+from fewstep.models.families.packed import pack, unpack
 
 SCALE, STEPS, LIMIT, SEED = 2.5, 2, 1e-4, 7
 PROMPT = ["a cat"]

@@ -16,10 +16,10 @@ import torch
 from families import CASES
 
 import fewstep
-from fewstep.distillation import student_of
 from fewstep.errors import InputError
-from fewstep.export import export
-from fewstep.recipe import load_recipe
+from fewstep.export.formats import export
+from fewstep.training.distill import student_of
+from fewstep.training.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "families-onnx.json"
 

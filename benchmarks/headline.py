@@ -20,17 +20,17 @@ import torch
 from results_page import headline_table, run_main, write_result
 from torch import Tensor
 
-from fewstep.data import Data
+from fewstep import Model, open_model
+from fewstep.data.loading import Data
 from fewstep.errors import InputError
-from fewstep.evaluation import Judge
-from fewstep.features import train_classifier
-from fewstep.folder import open_model
-from fewstep.measures import inception_score
-from fewstep.model import Model, Samples
+from fewstep.evaluation.features import train_classifier
+from fewstep.evaluation.judge import Judge
+from fewstep.evaluation.metrics import inception_score
+from fewstep.evaluation.teacher_samples import fixed_noise
+from fewstep.models.model import Samples
 from fewstep.progress import LiveLine, clock
-from fewstep.recipe import load_recipe
-from fewstep.references import fixed_noise
-from fewstep.run import open_examples
+from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import open_examples
 
 GOAL = 0.9  # share of the ratio of evaluations that is left in wall clock
 STUDENT_RUNS = 5  # before and after each run of the teacher

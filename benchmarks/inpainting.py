@@ -26,12 +26,13 @@ from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, students, subject, timed_rows
 from uses_tables import inpainting_table
 
+from fewstep import Model
+from fewstep.data.masks import random_masks
+from fewstep.editing.inpainting import condition_of, inpaint
+from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
-from fewstep.inpainting import condition_of, inpaint
-from fewstep.masks import random_masks
-from fewstep.measures import Statistics, frechet_distance
-from fewstep.model import Model, Samples, to_images
-from fewstep.sheets import labelled_grid
+from fewstep.evaluation.metrics import Statistics, frechet_distance
+from fewstep.models.model import Samples, to_images
 
 KINDS = {"box": 1 / 3, "stroke": 1 / 3, "half": 1 / 3}
 REFERENCE = 64  # steps of the teacher that the others are compared with

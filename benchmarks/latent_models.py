@@ -24,14 +24,14 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from results_page import run_main
 from torch import Tensor, nn
 
-from fewstep.data import Data, open_data
-from fewstep.denoiser import Denoiser
-from fewstep.families.class_conditional import ClassConditional, ClassConditionalPipeline
-from fewstep.families.stock import decoded, encoded
-from fewstep.measures import psnr
-from fewstep.recipe import Recipe, load_recipe
-from fewstep.run import open_run
-from fewstep.training import Batch, Stage, Trainer
+from fewstep.data.loading import Data, open_data
+from fewstep.evaluation.metrics import psnr
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.families.class_conditional import ClassConditional, ClassConditionalPipeline
+from fewstep.models.families.stock import decoded, encoded
+from fewstep.training.recipe import Recipe, load_recipe
+from fewstep.training.run_folder import open_run
+from fewstep.training.trainer import Batch, Stage, Trainer
 
 SIZE, CHANNELS = 32, 4  # of the pictures; of the latents, which are a quarter as wide
 KL_WEIGHT = 1e-4

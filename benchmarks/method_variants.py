@@ -26,22 +26,22 @@ import torch
 from results_page import run_main, variants_table, write_result
 from torch import Tensor
 
-from fewstep.condition import choose
-from fewstep.data import Data, open_data
-from fewstep.denoiser import Denoiser
-from fewstep.distillation import distill_model, next_student
-from fewstep.evaluation import Judge
-from fewstep.features import train_classifier
-from fewstep.folder import INFO, open_model
-from fewstep.guidance import EstimateX
-from fewstep.model import Model
-from fewstep.process import add_noise
-from fewstep.recipe import Recipe, load_recipe
-from fewstep.references import fixed_noise
-from fewstep.stage_one import WEIGHTINGS, weighted_error
-from fewstep.stage_two import collapsed_target, draw_index, forward_path, rungs
-from fewstep.stages import uniform
-from fewstep.training import Batch, Stage, Trainer
+from fewstep import Model, open_model
+from fewstep.data.loading import Data, open_data
+from fewstep.evaluation.features import train_classifier
+from fewstep.evaluation.judge import Judge
+from fewstep.evaluation.teacher_samples import fixed_noise
+from fewstep.method.conditioning import choose
+from fewstep.method.guidance import DenoiserFn
+from fewstep.method.process import add_noise
+from fewstep.method.stage_one import WEIGHTINGS, weighted_error
+from fewstep.method.stage_two import collapsed_target, draw_index, forward_path, rungs
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.metadata import INFO
+from fewstep.training.distill import distill_model, next_student
+from fewstep.training.losses import uniform
+from fewstep.training.recipe import Recipe, load_recipe
+from fewstep.training.trainer import Batch, Stage, Trainer
 
 SCALES = (1.0, 1.3, 2.0, 5.0)
 STEPS = (1, 2, 4, 8, 16)
@@ -117,7 +117,7 @@ def branches(recipe: Recipe, teacher: Model, steps: int, k: int) -> Stage:
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
 
 
-def without_w(denoiser: Denoiser) -> EstimateX:
+def without_w(denoiser: Denoiser) -> DenoiserFn:
     """The denoiser of a network without an input for w."""
     return lambda z, t, condition, w: denoiser(z, t, condition)
 

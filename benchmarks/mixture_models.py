@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fewstep.denoiser import Denoiser
-from fewstep.exact import Mixture
-from fewstep.families.own import Own
-from fewstep.model import Info, Model
-from fewstep.prediction import V
-from fewstep.process import Cosine, process_settings
+from fewstep import Model
+from fewstep.method.gaussian_mixture import Mixture
+from fewstep.method.parameterization import V
+from fewstep.method.process import Cosine, process_settings
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.families.own import Own
+from fewstep.models.model import Info
 
 PROCESS = Cosine()
 GUIDANCE_SCALE = (1.0, 5.0)  # that the students are trained for

@@ -25,17 +25,17 @@ from mixtures_picture import draw
 from results_page import mixtures_table, run_main, write_result
 from torch import Tensor
 
-from fewstep.baselines import BASELINES, evaluations_of, kept_timesteps, solve, steps_for
-from fewstep.distillation import next_student
-from fewstep.exact import Mixture
-from fewstep.folder import INFO, open_model
-from fewstep.guidance import EstimateX, weight_of
-from fewstep.model import Model
-from fewstep.recipe import Recipe, make_recipe
-from fewstep.samplers import deterministic
-from fewstep.stage_two import collapsed_target, rungs
-from fewstep.stages import stage_one, stage_two
-from fewstep.training import Stage, Trainer
+from fewstep import Model, open_model
+from fewstep.evaluation.solvers import BASELINES, evaluations_of, kept_timesteps, solve, steps_for
+from fewstep.method.gaussian_mixture import Mixture
+from fewstep.method.guidance import DenoiserFn, weight_of
+from fewstep.method.samplers import deterministic
+from fewstep.method.stage_two import collapsed_target, rungs
+from fewstep.models.metadata import INFO
+from fewstep.training.distill import next_student
+from fewstep.training.losses import stage_one, stage_two
+from fewstep.training.recipe import Recipe, make_recipe
+from fewstep.training.trainer import Stage, Trainer
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # evaluations of the network
 SCALES = (1.0, 2.0, 5.0)
@@ -158,7 +158,7 @@ def perfect_rows(case: Case, ladder: tuple[int, ...]) -> Iterator[Row]:
             path = ((t * ladder[0]).round() - back) / ladder[0]
             return collapsed_target(guided, z, path, condition, w, PROCESS)
 
-        estimate: EstimateX = perfect
+        estimate: DenoiserFn = perfect
         x = deterministic(estimate, case.noise, steps, case.labels, case.w, PROCESS)
         yield case.row(x, method="perfect student", steps=steps, evaluations=steps, budget=steps)
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.exact import Mixture
-from fewstep.guidance import weight_of
-from fewstep.model import Model
-from fewstep.process import Cosine, ddim_step, time_grid
+from fewstep import Model
+from fewstep.method.gaussian_mixture import Mixture
+from fewstep.method.guidance import weight_of
+from fewstep.method.process import Cosine, ddim_step, time_grid
 
 PROCESS = Cosine()
 INK, TEACHER, FOUR, ONE = "#1b2330", "#9aa5b4", "#d1495b", "#1f6fb2"

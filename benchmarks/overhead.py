@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import torch
 from results_page import run_main, write_result
 
-from fewstep.bench import bench_model, bench_training, table
-from fewstep.distillation import new_teacher, student_of
+from fewstep import Model, open_model
 from fewstep.errors import InputError
-from fewstep.folder import bundled, open_model
-from fewstep.model import Model
-from fewstep.recipe import load_recipe
+from fewstep.evaluation.latency import bench_model, bench_training, table
+from fewstep.models.metadata import bundled
+from fewstep.training.distill import new_teacher, student_of
+from fewstep.training.recipe import load_recipe
 
 
 def arguments() -> argparse.Namespace:

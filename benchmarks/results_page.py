@@ -31,7 +31,7 @@ def write_result(path: Path, result: Result, device: Any = "cpu") -> None:
     """Write what a benchmark found as JSON, after the command, the date and the machine."""
     import torch
 
-    from fewstep.bench import machine
+    from fewstep.evaluation.latency import machine
 
     known = {"command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_result(path: Path, result: Result, device: Any = "cpu") -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a benchmark as a command; what is wrong with what it was given is one line, exit code 2. Interrupted it exits with 130."""
     from fewstep.errors import InputError
-    from fewstep.training import Interrupted
+    from fewstep.training.trainer import Interrupted
 
     try:
         sys.exit(main())

@@ -18,16 +18,15 @@ import torch
 from results_page import run_main, trials_table, write_result
 from torch import Tensor
 
-from fewstep.data import Data, open_data
-from fewstep.distillation import student_of
-from fewstep.folder import open_model
-from fewstep.guidance import weight_of
-from fewstep.model import Model
-from fewstep.process import add_noise
-from fewstep.recipe import Recipe, load_recipe
-from fewstep.stage_one import snr_plus_one, weighted_error
-from fewstep.stages import stage_one
-from fewstep.training import Trainer
+from fewstep import Model, open_model
+from fewstep.data.loading import Data, open_data
+from fewstep.method.guidance import weight_of
+from fewstep.method.process import add_noise
+from fewstep.method.stage_one import snr_plus_one, weighted_error
+from fewstep.training.distill import student_of
+from fewstep.training.losses import stage_one
+from fewstep.training.recipe import Recipe, load_recipe
+from fewstep.training.trainer import Trainer
 
 SCALES = (1.0, 1.3, 2.0, 3.0, 5.0)
 SHORT = {"stage_one.learning_rate": 2e-3, "train.ema": 0.99}

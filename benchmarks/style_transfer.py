@@ -19,11 +19,12 @@ from torch import Tensor
 from uses import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from uses_tables import style_table
 
+from fewstep import Model, open_model
+from fewstep.editing.sheets import labelled_grid
+from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
-from fewstep.folder import INFO, open_model
-from fewstep.model import Model, Samples, to_images
-from fewstep.sheets import labelled_grid
-from fewstep.translation import pair_of, translate
+from fewstep.models.metadata import INFO
+from fewstep.models.model import Samples, to_images
 
 REFERENCE = 256  # steps of the teacher, each way
 SHOWN = 8  # pictures

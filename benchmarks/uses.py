@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.classifier import Classifier, cache_folder, train_or_load_classifier
-from fewstep.data import Data, open_data
+from fewstep import Model, open_model
+from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
-from fewstep.examples import open_examples
-from fewstep.folder import INFO, bundled, open_model
-from fewstep.measures import edge_correlation, psnr, rms
-from fewstep.model import Model, Samples
-from fewstep.recipe import load_recipe
+from fewstep.evaluation.classifier import Classifier, cache_folder, train_or_load_classifier
+from fewstep.evaluation.metrics import edge_correlation, psnr, rms
+from fewstep.models.metadata import INFO, bundled
+from fewstep.models.model import Samples
+from fewstep.training.examples import open_examples
+from fewstep.training.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"

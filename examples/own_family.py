@@ -8,8 +8,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 import fewstep
-from fewstep.families import FAMILIES
-from fewstep.families.labelled import Labelled
+from fewstep.models.families import FAMILIES
+from fewstep.models.families.labelled import Labelled
 
 
 class ToyNetwork(ModelMixin, ConfigMixin):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fewstep
-from fewstep.process import add_noise
+from fewstep.method.process import add_noise
 
 
 class Mlp(nn.Module):

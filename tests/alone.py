@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fewstep
-from fewstep.samplers import deterministic
-from test_families import CHANGES, InMemory, awake
+from fewstep.method.samplers import deterministic
+from tiny import CHANGES, InMemory, awake
 
 
 def distilled(folder, out, **changes):

@@ -34,9 +34,10 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
     """A model folder of a tiny teacher of digits with random weights."""
-    from fewstep.data import open_data
-    from fewstep.distillation import new_teacher
-    from fewstep.recipe import load_recipe
+    from fewstep.api import public
+    from fewstep.data.loading import open_data
+    from fewstep.training.distill import new_teacher
+    from fewstep.training.recipe import load_recipe
 
     folder = tmp_path_factory.mktemp("models") / "teacher"
     model = new_teacher(load_recipe(None, TINY), open_data(name="digits"))
@@ -44,13 +45,13 @@ def teacher_folder(tmp_path_factory):
     with torch.no_grad():
         for p in model.denoiser.network.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p.flatten()))))
-    return model.save(folder)
+    return public(model).save(folder)
 
 
 @pytest.fixture
 def recipe(teacher_folder):
     """A function that gives a tiny recipe for that teacher, with more keys changed."""
-    from fewstep.recipe import load_recipe
+    from fewstep.training.recipe import load_recipe
 
     def make(**changes):
         dotted = {key.replace("__", "."): value for key, value in changes.items()}

@@ -68,7 +68,7 @@ def text_pipeline(folder, prediction="epsilon", network=None, pipeline="StableDi
 
 def class_pipeline(folder, latent):
     """A class-conditional folder of latents or of pixels."""
-    from fewstep.families.class_conditional import ClassConditionalPipeline
+    from fewstep.models.families.class_conditional import ClassConditionalPipeline
 
     torch.manual_seed(0)
     network = unet(text=0, num_class_embeds=4)

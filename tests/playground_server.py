@@ -18,7 +18,7 @@ def main() -> None:
                 print(event, arguments[0] if event == "socket.getaddrinfo" else arguments[-1], sep="\t", file=file)
 
     sys.addaudithook(heard)
-    from fewstep.denoiser import Denoiser
+    from fewstep.models.denoiser import Denoiser
 
     evaluate = Denoiser.__call__
 

@@ -6,14 +6,17 @@ import torch
 from torch import nn
 
 from conftest import TINY
-from fewstep.data import open_data
-from fewstep.denoiser import Denoiser
-from fewstep.distillation import new_teacher, next_student, student_of
-from fewstep.exact import Mixture
-from fewstep.families.own import Own
-from fewstep.model import Info, Model
-from fewstep.process import Cosine, Process, process_settings
-from fewstep.recipe import load_recipe
+from fewstep import Model
+from fewstep.api import public
+from fewstep.data.loading import open_data
+from fewstep.method.conditioning import take
+from fewstep.method.gaussian_mixture import Mixture
+from fewstep.method.process import Cosine, Process, process_settings
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.families.own import Own
+from fewstep.models.model import Info
+from fewstep.training.distill import new_teacher, next_student, student_of
+from fewstep.training.recipe import load_recipe
 
 LABELS = torch.tensor([3, 1, 4])
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
@@ -21,7 +24,7 @@ X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 def tiny_teacher(**changes) -> Model:
     """A teacher of 8x8 digits with random weights."""
-    model = new_teacher(load_recipe(None, TINY | changes), open_data(name="digits"))
+    model = public(new_teacher(load_recipe(None, TINY | changes), open_data(name="digits")))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.denoiser.network.eval().parameters():
@@ -68,3 +71,27 @@ def exact_teacher(mixture: Mixture, size: int, process: Process | None = None) -
     classes = tuple(str(label) for label in range(mixture.classes))
     known = {"process": process_settings(process), "classes": classes, "size": size, "channels": 1}
     return Model(denoiser, Info(kind="teacher", family="own", prediction="x", **known), Own(denoiser.network))
+
+
+CHANGES = {k: v for k, v in TINY.items() if not k.startswith("network")}
+CHANGES |= {"stage_one.updates": 3, "stage_two.ladder": [4, 2], "stage_two.updates": 3, "stage_two.last_updates": 3}
+
+
+class InMemory:
+    """Random latents with the conditions of a model's example, of which any slice can be asked for."""
+
+    def __init__(self, model, n=16):
+        info = model.info
+        self.x = torch.randn(n, *info.shape, generator=torch.Generator().manual_seed(5))
+        self.condition = model.example(n)
+
+    def batch(self, start, count):
+        index = torch.arange(start, start + count) % len(self.x)
+        return self.x[index], take(self.condition, index)
+
+
+def awake(model):
+    """The same student, its input for w doing something."""
+    weight = model.denoiser.network.time_embedding.cond_proj.weight
+    torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
+    return model

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from fewstep import cli
+from fewstep.cli import main as cli
 
 ORDER = ("quickstart", "teach", "distill", "cache", "sample", "edit", "inpaint", "translate", "evaluate", "show", "bench", "export")
 BOUNDS = re.compile(

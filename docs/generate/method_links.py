@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "fewstep"
-MODULES = ("process", "prediction", "guidance", "stage_one", "stage_two", "samplers", "exact")
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "fewstep" / "method"
+MODULES = ("process", "parameterization", "guidance", "stage_one", "stage_two", "samplers", "gaussian_mixture")
 NAME = re.compile(r"`(\w+)`|(?s:```.*?```)")
 
 
@@ -15,7 +15,7 @@ def functions() -> dict[str, str]:
     for module in MODULES:
         for node in ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, f"fewstep.{module}.{node.name}")
+                found.setdefault(node.name, f"fewstep.method.{module}.{node.name}")
     return found
 
 

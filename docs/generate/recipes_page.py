@@ -4,7 +4,7 @@ import html
 import re
 from pathlib import Path
 
-from fewstep.recipe import load_recipe, shipped_recipes
+from fewstep.training.recipe import load_recipe, shipped_recipes
 
 
 def recipes() -> str:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from fewstep.settings import Recipe
+from fewstep.training.settings import Recipe
 
 
 def settings() -> str:

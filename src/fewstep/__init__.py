@@ -1,18 +1,19 @@
 """fewstep: distils guided diffusion models into one network that takes the guidance scale and samples in 1 to 4 steps.
 
-Reading order, which is also the order of imports:
+Packages in reading order, which is also the order of imports (import-linter keeps it):
 
-    the mathematics   process, prediction, condition, guidance, stage_one, stage_two, samplers, exact
-    models            denoiser, info, families/, negative_embedding, model, lora, teachers, stock_code, card, folder, hub
-    training          settings, recipe, data (fingerprints, decoding, sources, tables, captions, epochs), encoding, masks, prompts, negatives, inputs,
-                      checkpoint, progress, state, training, cache, caching, examples, stages, distillation, run
-    use               streaming, measures, extractors, classifier, clip_score, features, reference_statistics, evaluation,
-                      references, pictures, columns, charts, report, bench, baselines, contenders, tally, wanted, contest, verdict,
-                      comparison, cost, plan, sizing, show, quickstart,
-                      images, editing, inpainting, translation, sheets, onnx_file, export
-    faces             options, train_commands, use_commands, evaluate_command, edit_commands, export_command,
-                      playground (playground_models, playground_pictures, playground_record, playground_html, playground_about, playground_guard,
-                  playground_controls, playground_tabs, playground_command), cli
+    method       the paper's mathematics, torch only
+    models       a network and what is known of it; families: what is peculiar to one kind of network
+    data         pictures, labels, captions and prompts as training data
+    training     settings, recipes, losses, the training loop, run folders, cost
+    evaluation   metrics, features, samplers to compare with, report; latency
+    editing      SDEdit, inpainting, style transfer
+    export       folders, LoRA files, ONNX, model cards, the hub
+    api          the public face: Model, open_model, teach, distill
+    playground   the page in the browser
+    cli          the commands
+
+Beneath all of them: errors, files, devices, progress.
 """
 
 from importlib import import_module
@@ -20,14 +21,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep.comparison import evaluate
-    from fewstep.data import Data, open_data
-    from fewstep.denoiser import Denoiser
+    from fewstep.api import Model, distill, open_model, teach
+    from fewstep.data.loading import Data, open_data
     from fewstep.errors import InputError
-    from fewstep.folder import open_model
-    from fewstep.model import Model
-    from fewstep.process import Cosine, DiscreteBetas, RectifiedFlow
-    from fewstep.run import distill, teach
+    from fewstep.evaluation.evaluate import evaluate
+    from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
+    from fewstep.models.denoiser import Denoiser
 
 __version__ = version("fewstep")
 __all__ = [
@@ -46,9 +45,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cosine": "process", "Data": "data", "DiscreteBetas": "process", "RectifiedFlow": "process", "Denoiser": "denoiser", "InputError": "errors",
-    "Model": "model", "open_model": "folder", "open_data": "data", "teach": "run", "distill": "run",
-    "evaluate": "comparison",
+    "Cosine": "method.process", "DiscreteBetas": "method.process", "RectifiedFlow": "method.process", "Denoiser": "models.denoiser",
+    "Data": "data.datasets", "open_data": "data.loading", "InputError": "errors", "evaluate": "evaluation.evaluate",
+    "Model": "api", "open_model": "api", "teach": "api", "distill": "api",
 }  # fmt: skip
 
 

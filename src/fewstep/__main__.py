@@ -1,6 +1,6 @@
 """`python -m fewstep` and `accelerate launch -m fewstep`."""
 
-from fewstep.cli import main
+from fewstep.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -2,17 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class InputError(ValueError):
     """What was given cannot be used; the message is one line: the value, the limit and the remedy."""
-
-
-def check_new(folder: Path) -> None:
-    """Raises InputError where something is in the folder already: nothing of anyone's is overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already; name a folder that is new or empty")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,102 @@
+"""The command that measures: evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.cli.options import Device, Seed, app
+from fewstep.errors import InputError
+
+EXAMPLES = """\b
+Examples:
+  fewstep evaluate runs/quickstart --data digits --out evaluation
+  fewstep evaluate runs/fashion --data train.npz --samples 10000 --bootstrap 200 --out evaluation
+  fewstep evaluate my-student --against my-teacher --data images/ --inception inception-2015-12-05.pt --out evaluation
+  fewstep evaluate my-sd-student --data captioned/ --clip openai/clip-vit-base-patch32 --out evaluation
+  fewstep evaluate my-teacher --data images/ --baselines ddim,dpm++ --budgets 16,64 --out evaluation
+  accelerate launch -m fewstep evaluate runs/mine --data images/ --out evaluation"""
+
+
+@app.command(epilog=EXAMPLES)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run folder (all its students), model folder, or 'digits'.")],
+    data: Annotated[str, typer.Option(help="Data to compare with: 'digits', a folder, .npz, or anything of datasets.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes.")],
+    steps: Annotated[str | None, typer.Option(help="Students of a run, as 1,2,4; those of its recipe without it.")] = None,
+    guidance_scale: Annotated[str | None, typer.Option(help="As 1,2,5; 1 is none, as in diffusers.")] = None,
+    against: Annotated[str | None, typer.Option(help="The teacher; that of the run without it.")] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="Stock samplers of the teacher: ddim,dpm++,unipc,heun,euler, or none. [default: all]")
+    ] = None,
+    budgets: Annotated[str | None, typer.Option(help="Network evaluations for each baseline. [default: 4,8,16,32]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Of each configuration. [default: 1000]")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="classifier (trained on the data), clip, a TorchScript or an .onnx file. [default: classifier; of text clip]"
+        ),
+    ] = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="The FID Inception network, as TorchScript: inception-2015-12-05.pt.")
+    ] = None,
+    clip: Annotated[str | None, typer.Option(help="CLIP model, folder or hub id: CLIP score of text, and features 'clip'.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Text file, one prompt a line, for a model of text; without it the data's captions.")
+    ] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="Repeats for an interval of the Fréchet distance; 200 are usual.")] = None,
+    reference_steps: Annotated[
+        int | None, typer.Option(help="Of the teacher, to which all others are compared. [default: 256]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data, as train or test; that of the run's recipe without it, else train.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Quality by steps and guidance scale, against the teacher and stock samplers: metrics.json and report.html."""
+    from fewstep.evaluation.evaluate import evaluate as compare
+    from fewstep.evaluation.results_table import text_table
+
+    found = compare(
+        model, data, out, against=against, steps=whole("steps", steps), guidance_scale=numbers("guidance-scale", guidance_scale),
+        baselines=words(baselines), budgets=whole("budgets", budgets), features=features, inception=inception, clip=clip, prompts=prompts,
+        samples=samples, bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
+    )  # fmt: skip
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        print(f"{text_table(found['rows'])}\n\n{found['summary']}\n{out / 'report.html'}")
+
+
+def words(text: str | None) -> list[str] | None:
+    """The words of a list; "none" is an empty one."""
+    if text is None:
+        return None
+    return [] if text == "none" else [word.strip() for word in text.split(",")]
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """The numbers of a list.
+
+    Raises:
+        InputError: something else is in it.
+    """
+    try:
+        return None if text is None else [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"--{option} {text}: numbers separated by commas are needed, as 1,2,5") from None
+
+
+def whole(option: str, text: str | None) -> list[int] | None:
+    """The whole numbers of a list.
+
+    Raises:
+        InputError: something else is in it.
+    """
+    found = numbers(option, text)
+    if found is not None and not all(number.is_integer() for number in found):
+        raise InputError(f"--{option} {text}: whole numbers separated by commas are needed, as 1,2,4")
+    return None if found is None else [int(number) for number in found]

@@ -1,0 +1,61 @@
+"""The command that writes models for use elsewhere: export."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.cli.options import Device, Seed, app
+from fewstep.errors import InputError
+
+EXAMPLES = """\b
+Examples:
+  fewstep export runs/mine my-student
+  fewstep export runs/mine plain --guidance-scale 2.5
+  fewstep export runs/mine network --format onnx
+  fewstep export runs/lora adapters --format lora --guidance-scale 2.5
+  fewstep export runs/mine --push-to-hub me/my-student --private"""
+
+
+@app.command(epilog=EXAMPLES)
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder to write, new or empty; not needed with --push-to-hub.")] = None,
+    guidance_scale: Annotated[
+        list[float] | None, typer.Option(help="Bake this scale in: a plain model; again for more, of a DiT.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", help="diffusers, onnx (the network alone), or lora (of a LoRA student).")
+    ] = "diffusers",
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="Bake this negative prompt in, of a student trained with student.negative_prompts.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Write a model for use elsewhere: a pipeline folder, with a guidance scale baked in or without, or its network as ONNX."""
+    from fewstep.api import open_model
+    from fewstep.devices import best_device
+    from fewstep.export.formats import export as write
+    from fewstep.export.hub import check_id, push_folder
+
+    if out is None and push_to_hub is None:
+        raise InputError("no folder to write is given; name one, or a repository with --push-to-hub OWNER/NAME")
+    if push_to_hub:
+        check_id(push_to_hub)
+    with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
+        opened = open_model(model, best_device(device or "cpu"), steps)
+        chosen = {"guidance_scale": guidance_scale or (), "format": format, "name": push_to_hub}
+        if negative_prompt is not None and not opened.info.negative_prompts:
+            raise InputError(
+                "a negative prompt can be baked into a student alone that was distilled with student.negative_prompts = true; leave it out"
+            )
+        folder = write(opened.with_negative_prompt(negative_prompt), out or Path(aside) / "model", **chosen)
+        if out:
+            print(out)
+        if push_to_hub:
+            print(push_folder(folder, push_to_hub, private=private))

@@ -1,0 +1,52 @@
+"""The commands: each parses its words, makes one call of the library, and prints. Results to stdout, progress to stderr.
+
+Exit codes: 0 done, 2 wrong input (one line), 130 interrupted (state saved). Heavy libraries are imported inside the commands.
+"""
+
+import os
+import sys
+import warnings
+
+import typer
+
+from fewstep.cli import edit, evaluate, export, playground, train, use  # noqa: F401 - importing registers their commands
+from fewstep.cli.options import app, say
+from fewstep.errors import InputError
+
+
+def main() -> None:
+    """The entry point: errors become one line and an exit code."""
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that wait in a loop make a small network 10 times slower on a busy machine
+    warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(exit_code(error))
+    if code == 130:  # what typer makes of Ctrl+C within a command
+        say("interrupted")
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+def exit_code(error: Exception) -> int:
+    """Print what a user is to know of an error; its exit code. What is a fault of ours is raised again."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, InputError):
+        say(f"error: {' '.join(str(error).split())}")
+        return 2
+    if type(error).__name__ == "NoArgsIsHelpError":  # a command without its words
+        say(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    if hasattr(error, "format_message"):  # how typer says that the words of a command are wrong
+        say(f"error: {' '.join(error.format_message().split())} (see: fewstep --help)")  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    if type(error).__name__ == "Interrupted":  # of training, which is not imported here for its weight
+        say(str(error))
+        return 130
+    raise error

@@ -1,0 +1,70 @@
+"""The command that opens the page in a browser: playground."""
+
+import socket
+import threading
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from fewstep.cli.options import Device, Seed, app, say
+from fewstep.errors import InputError
+
+FIRST_PORT, TRIED = 7860, 20  # without --port: the first of so many that is free
+
+
+@app.command(epilog="Examples:  fewstep playground    fewstep playground runs/quickstart --port 7861")
+def playground(
+    model: Annotated[str | None, typer.Argument(help="Run folder (all its students), model folder, or 'digits'; a bundled student without it.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher to compare with; of a run, its own without it.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder for style transfer; the run's own or the teacher without it.")] = None,
+    inpainter: Annotated[str | None, typer.Option(help="Model of the Inpaint tab, of 9 channels or not; MODEL without it.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own lets others in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; without it the first free one from 7860 on.")] = None,
+    device: Device = None,
+    seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Draw, edit, fill in and restyle pictures on a page in the browser, until Ctrl+C."""
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise InputError("the playground needs gradio; install it: pip install 'fewstep[playground]'")
+    free_port(host, port)  # what is wrong with the address is said before the models are opened
+    from fewstep.devices import best_device
+    from fewstep.playground.models import open_models
+
+    models = replace(open_models(model, teacher, encoder, best_device(device), inpainter), seed=seed or 0)
+    from fewstep.playground.guard import answers_to
+    from fewstep.playground.page import serve
+
+    page = serve(models, host, port)
+    if answers_to(host) is None:
+        say(
+            f"warning: whoever can reach {host} on port {page.server_port} can use the playground; leave --host out to keep it to yourself"
+        )
+    print(f"playground at http://{host}:{page.server_port} (Ctrl+C ends it)", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port, or without one the first from 7860 on that nothing listens on.
+
+    Raises:
+        InputError: it is in use, none is free, or there is no such address here.
+    """
+    tried = [port] if port else range(FIRST_PORT, FIRST_PORT + TRIED)
+    for one in tried:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, one))
+                return one
+        except (socket.gaierror, OSError) as error:
+            if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 13, 10048, 10013):
+                raise InputError(f"--host {host} is not an address of this machine ({error.strerror}); leave it out") from None
+    if port:
+        raise InputError(f"--port {port} on {host} is in use or not allowed; name another, or leave it out")
+    raise InputError(f"ports {FIRST_PORT} to {FIRST_PORT + TRIED - 1} on {host} are all in use; name a free one with --port")

@@ -1,0 +1,222 @@
+"""Endless shuffled epochs of pictures in [-1, 1] with labels, where any slice can be asked for by its position."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count as counting
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data.decoding import Example, Unreadable, attempt, threads
+from fewstep.data.sources import Source, resolve, shuffled
+from fewstep.errors import InputError
+
+MOST_UNREADABLE = 256  # in a row, before a stream is given up
+order = lru_cache(maxsize=4)(shuffled)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Pictures in memory, uint8 (n, c, size, size), labels int64 (n,), and the names of the classes that labels index."""
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()  # "name: reason" of each picture that could not be read
+    description: dict[str, Any] = field(default_factory=dict)
+    flip: bool = False
+    seed: int = 0
+
+    def __len__(self) -> int:
+        """The number of pictures, which is the length of an epoch."""
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return self.pixels.shape[-1]
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (red, green, blue)."""
+        return self.pixels.shape[1]
+
+    def images(self) -> Tensor:
+        """All pictures in the order of the source, uint8 (n, c, size, size); not a copy."""
+        return self.pixels
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Pictures float32 (count, c, size, size) in [-1, 1] and labels int64 (count,) from position `start` on.
+
+        Positions run through endless epochs, each a permutation of all pictures drawn from (seed, epoch). The result depends
+        on the arguments alone, so that a resumed run goes on exactly and any process can take any slice.
+
+        Raises:
+            InputError: `start` is negative or `count` not positive.
+        """
+        positions = span(start, count)
+        index = torch.from_numpy(rows_at(positions, len(self), self.seed))
+        return as_input(self.pixels[index], positions, self.seed if self.flip else None), self.labels[index]
+
+
+class StreamingData:
+    """Pictures read and decoded as they are asked for; the same face as Data, without a length and without `images()`.
+
+    An epoch has one position for each picture of the source. A picture that cannot be read is replaced by the next that can:
+    so positions are known without decoding, and going to one costs reading at most one epoch and not decoding it.
+    """
+
+    def __init__(
+        self, source: Source, size: int, channels: int | None, flip: bool, seed: int, report: Callable[[str], None]
+    ) -> None:
+        """Open the source and decode its first picture.
+
+        Raises:
+            InputError: fewer than two classes, or no picture can be read.
+        """
+        self.classes: tuple[str, ...] = source.classes or ()
+        check_classes(len(self.classes), source.path, self.classes)
+        self.size, self._channels = size, channels  # of the decoded pictures
+        self._source, self._flip, self._seed, self._report = source, flip, seed, report
+        self._unreadable: dict[str, str] = {}
+        self._length = source.total  # of an epoch; None until the first one has been read to its end
+        self._pool = threads()
+        self.channels = self._channels = channels or self._first().shape[0]
+        self._go_to(0, 0)
+
+    def _first(self) -> np.ndarray:
+        """The first picture in the order of the source that can be read."""
+        for example in islice(self._source.examples(None, 0), MOST_UNREADABLE):
+            picture, _ = self._decoded(example)
+            if picture is not None:
+                return picture
+        why = f": {self.skipped[0]}" if self.skipped else ""
+        raise InputError(f"{self._source.path}: no picture can be read{why}: give data with readable pictures")
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Each picture that could not be read so far, as "name: reason"."""
+        return tuple(f"{name}: {reason}" for name, reason in self._unreadable.items())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the data are, for JSON; the fingerprint is None, since the content is not read beforehand."""
+        return describe(self._source, self._length, self.classes, self.size, self.channels, len(self._unreadable), None)
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Pictures float32 (count, c, size, size) in [-1, 1] and labels int64 (count,) from position `start` on.
+
+        The result depends on the arguments alone; it is fast where `start` goes up from call to call.
+
+        Raises:
+            InputError: `start` is negative, `count` not positive, the source is damaged, or a label is not among the classes.
+        """
+        positions = span(start, count)
+        self._seek(start)
+        self._fill(count)
+        stand_in = self._ahead[-1]
+        for k in range(len(self._ahead) - 1, -1, -1):
+            self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
+        chosen = [self._ahead.popleft() for _ in range(count)]
+        self._position = start + count
+        labels, _ = resolve([label for _, label in chosen], self.classes, self._source.path)
+        images = torch.from_numpy(np.stack([picture for picture, _ in chosen]))
+        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(labels)
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        self._raw = self._endless(epoch)
+        self._position = position
+        self._ahead: deque[tuple[Any, Any]] = deque()  # (uint8 (c, h, w) or None, label) from the position on; the last is readable
+
+    def _endless(self, epoch: int) -> Iterator[Example]:
+        for current in counting(epoch):
+            seen = 0
+            for example in self._source.examples(self._seed, current):
+                seen += 1
+                yield example
+            if not seen:
+                raise InputError(f"{self._source.path} has no examples: give data with pictures")
+            self._length = seen
+
+    def _seek(self, start: int) -> None:
+        """Make `start` the position, reading on without decoding, or anew from the beginning of its epoch."""
+        if start < self._position:
+            self._go_to(0, 0)
+        while self._position < start:
+            if self._length and start // self._length > self._position // self._length:
+                self._go_to(start // self._length, start - start % self._length)
+            elif self._ahead:
+                self._ahead.popleft()
+                self._position += 1
+            else:
+                next(self._raw)
+                self._position += 1
+
+    def _fill(self, count: int) -> None:
+        """Decode ahead until `count` pictures are there and the last of them can be read."""
+        while len(self._ahead) < count or self._ahead[-1][0] is None:
+            raw = [next(self._raw) for _ in range(max(1, count - len(self._ahead)))]
+            self._ahead.extend(self._pool.map(self._decoded, raw))
+            if len(self._ahead) > MOST_UNREADABLE and all(picture is None for picture, _ in list(self._ahead)[-MOST_UNREADABLE:]):
+                why = f"{MOST_UNREADABLE} pictures in a row cannot be read ({self.skipped[-1]})"
+                raise InputError(f"{self._source.path}: {why}: give data with readable pictures")
+
+    def _decoded(self, example: Example) -> tuple[Any, Any]:
+        outcome = attempt(example, self.size, self._channels)
+        if not isinstance(outcome, Unreadable):
+            return outcome, example.label
+        if example.title not in self._unreadable:
+            self._unreadable[example.title] = outcome.reason
+            self._report(f"skipped a picture that cannot be read: {example.title}: {outcome.reason}")
+        return None, None
+
+
+def describe(
+    source: Source, images: int | None, classes: tuple[str, ...], size: int, channels: int, skipped: int, sha256: str | None
+) -> dict[str, Any]:
+    """What the data are, for JSON."""
+    what = {"kind": source.kind, "path": source.path, "images": images, "classes": list(classes)}
+    return {**what, "size": size, "channels": channels, "skipped": skipped, "sha256": sha256}
+
+
+def check_classes(number: int, path: str, names: tuple[str, ...]) -> None:
+    """Raises InputError where there are fewer than two classes."""
+    if number < 2:
+        only = f"only one class ('{names[0]}')" if names else "no classes"
+        raise InputError(f"{path} has {only}, and guidance needs at least 2: give data of two classes or more")
+
+
+def span(start: int, count: int) -> np.ndarray:
+    """Positions start .. start + count - 1, int64 (count,)."""
+    if start < 0 or count < 1:
+        raise InputError(f"no batch of {count} at position {start}: the position is at least 0 and the count at least 1")
+    return np.arange(start, start + count, dtype=np.int64)
+
+
+def rows_at(positions: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """The rows, of `length` in all, at positions int64 (count,) of endless epochs, each a permutation drawn from (seed, epoch)."""
+    epochs, offsets = np.divmod(positions, length)
+    return np.concatenate([order(length, seed, int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
+
+
+def as_input(images: Tensor, positions: np.ndarray, flip_seed: int | None) -> Tensor:
+    """uint8 images (n, c, h, w) as float32 in [-1, 1], those mirrored whose position says so; None mirrors none."""
+    images = images.float().div_(127.5).sub_(1)
+    if flip_seed is not None:
+        mirrored = torch.from_numpy(coins(positions, flip_seed))
+        images[mirrored] = images[mirrored].flip(-1)
+    return images
+
+
+def coins(positions: np.ndarray, seed: int) -> np.ndarray:
+    """One fair coin a position, bool (n,): the top bit of splitmix64, so that no state is kept."""
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)  # an array: unsigned arrays wrap without a warning
+    z = start + positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z >> np.uint64(63)).astype(bool)

@@ -1,0 +1,134 @@
+"""Pictures as training data of models that denoise latents or read text: encoded as they are asked for, or one after another."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data.datasets import Data, as_input
+from fewstep.data.decoding import Example, Unreadable, attempt, threads
+from fewstep.data.sources import Source, in_memory
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition, join, take, to
+from fewstep.models.model import Model
+
+HELD = 256  # conditions that are kept in memory; more distinct ones are encoded for each batch anew
+
+
+def conditions(model: Model, wanted: Sequence[int | str], batch: int = HELD) -> Condition:
+    """The condition (n, ...) of labels or prompts, on the CPU, `batch` prompts at a time.
+
+    Raises:
+        InputError: the model needs more than a class or a prompt.
+    """
+    if model.info.condition == "class":
+        return torch.tensor([int(label) for label in wanted])
+    done: Condition | None = None
+    for start in range(0, len(wanted), batch):
+        try:
+            part = to(model.condition(prompts=[str(word) for word in wanted[start : start + batch]]), "cpu")
+        except InputError as error:
+            raise InputError(
+                f"pictures with classes or captions are not enough: {error}; give data whose batches hold whole conditions"
+            ) from None
+        done = part if done is None else join(done, part)
+    assert done is not None
+    return done
+
+
+def latents(model: Model, x: Tensor) -> Tensor:
+    """What the model denoises, float32 on the CPU, of pictures x (n, c, h, w) in [-1, 1]."""
+    with torch.no_grad():
+        return model.family.to_latents(x.to(model.denoiser.device)).float().cpu()
+
+
+class EncodedData:
+    """The latents of a model's VAE for pictures, and their captions or the names of their classes as its prompts (or the labels)."""
+
+    def __init__(self, data: Any, model: Model, batch: int = HELD) -> None:
+        """Encode what is said of the pictures, where it is little.
+
+        Raises:
+            InputError: the model needs more than a class or a prompt.
+        """
+        self.data, self.model, self.encode_batch = data, model, batch
+        self.classes, self.description = data.classes, data.description
+        few = model.info.condition == "text" and len(data.classes) <= HELD
+        self._texts = conditions(model, data.classes, batch) if few else None
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """Latents (count, c, h, w) and conditions (count, ...) from position `start` on."""
+        x, labels = self.data.batch(start, count)
+        z = torch.cat([latents(self.model, part) for part in x.split(self.encode_batch)])
+        if self._texts is not None:
+            return z, take(self._texts, labels)
+        wanted = labels.tolist() if self.model.info.condition == "class" else [self.classes[k] for k in labels.tolist()]
+        return z, conditions(self.model, wanted, self.encode_batch)
+
+
+def is_encoded(model: Model) -> bool:
+    """Whether a model's training data are something else than pixels with labels."""
+    return model.info.image_size is not None or model.info.condition == "text"
+
+
+def encoded(data: Any, model: Model, batch: int = HELD) -> Any:
+    """`data` itself where it is what the model denoises, else its pictures as the model's latents."""
+    if not is_encoded(model) or not hasattr(data, "classes") or data.batch(0, 1)[0].shape[-1] != model.info.picture[1]:
+        return data
+    return EncodedData(data, model, batch)
+
+
+class Pictures:
+    """The pictures of a source in its order, to be encoded once each: what a cache is written of.
+
+    An item is an example of the source; its `wanted` is a label, the name of a class, or a caption.
+    """
+
+    def __init__(self, source: Source, model: Model, flip: bool = False) -> None:
+        self.source, self.model, self.flip = source, model, flip
+        self.total, self._pool = source.total, threads()
+        self.channels, self.size = model.info.picture
+
+    def items(self) -> Iterator[Example]:
+        """The examples, in order, unreadable ones included."""
+        return self.source.examples(None, 0)
+
+    def wanted(self, item: Example) -> int | str | None:
+        """What the model is to be told of a picture; None where the picture is left out.
+
+        Raises:
+            InputError: a label that is none of the classes.
+        """
+        if item.fault:
+            return None
+        classes = self.source.classes
+        if classes is None:
+            return str(item.label)
+        label = classes.index(item.label) if isinstance(item.label, str) and item.label in classes else item.label
+        if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < len(classes):
+            raise InputError(
+                f"{self.source.path}: the label {label!r} is not one of the {len(classes)} classes: name all in data.classes"
+            )
+        return int(label) if self.model.info.condition == "class" else classes[int(label)]
+
+    def encode(self, items: list[Example], condition: Condition | None) -> tuple[dict[str, Tensor], list[int], list[str]]:
+        """(tensors, the places in `items` that they are of, "name: reason" of the others): "x", and with flips "mirrored"."""
+        outcomes = list(self._pool.map(partial(attempt, size=self.size, channels=self.channels), items))
+        readable = {k: outcome for k, outcome in enumerate(outcomes) if not isinstance(outcome, Unreadable)}
+        pairs = zip(items, outcomes, strict=True)
+        skipped = [f"{item.title}: {outcome.reason}" for item, outcome in pairs if isinstance(outcome, Unreadable)]
+        if not readable:
+            return {}, [], skipped
+        x = as_input(torch.from_numpy(np.stack(list(readable.values()))), np.arange(0), None)
+        made = {"x": latents(self.model, x)}
+        if self.flip:
+            made["mirrored"] = latents(self.model, x.flip(-1))
+        return made, list(readable), skipped
+
+
+def source_of(data: Data) -> Source:
+    """The pictures of data that are in memory already."""
+    return in_memory("memory", "data", data.pixels.numpy(), data.labels.tolist(), data.classes)

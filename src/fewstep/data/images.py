@@ -1,0 +1,157 @@
+"""A user's own pictures and masks at a model's size, and the step between pixels and the space that a model works in."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data.decoding import as_array, as_mode, square, upright
+from fewstep.errors import InputError
+from fewstep.models.metadata import Info
+from fewstep.models.model import DECODED, Model
+
+Picture = str | Path | Any  # a file, or an image of Pillow
+Say = Callable[[str], None]  # called with a line that a person should read
+FORMATS = "give a PNG, JPEG or WebP picture"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """`pixels` float32 (n, c, size, size) in [-1, 1], with each picture's name and its own width and height, upright."""
+
+    pixels: Tensor
+    names: list[str]
+    shapes: list[tuple[int, int]]
+
+
+def warn(line: str) -> None:
+    """Say a line as Python warns."""
+    warnings.warn(line, stacklevel=3)
+
+
+def into_model(model: Model, pixels: Tensor) -> Tensor:
+    """What the model works on, (n, c, h, w), of pixels (n, c, h, w) in [-1, 1]: for a model in pixel space the pixels themselves."""
+    if model.info.image_size is None:
+        return pixels
+    device = model.denoiser.device
+    return torch.cat([model.family.to_latents(part.to(device)).float().cpu() for part in pixels.split(DECODED)])
+
+
+def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: Say = warn) -> Pictures:
+    """Pictures at the model's size: upright, over white where transparent, the central square resized.
+
+    A tensor (n, c, size, size) in [-1, 1] passes as it is. What else is done to a picture is said through `say`.
+
+    Raises:
+        InputError: one cannot be read, or there is none; a tensor of another shape or with numbers that are not finite.
+    """
+    channels, size = info.picture
+    if isinstance(images, Tensor):
+        shape = (channels, size, size)
+        if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+            raise InputError(f"images are shaped {tuple(images.shape)}; this model takes (n, {', '.join(map(str, shape))})")
+        if not bool(images.isfinite().all()):
+            raise InputError("images have numbers that are not finite; give numbers from -1 to 1")
+        return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, size)] * len(images))
+    found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
+    for i, source in enumerate(_listed(images, "image")):
+        image, name = open_picture(source, f"image {i}", say), _name(source, f"image {i}")
+        small = _attempt(lambda image=image: square(as_mode(_central(image), channels), size), name)
+        found.append((as_array(small), name, image.size))
+    pixels = torch.from_numpy(np.stack([array for array, _, _ in found])).float() / 127.5 - 1
+    return Pictures(pixels, [name for _, name, _ in found], [shape for _, _, shape in found])
+
+
+def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, say: Say = warn) -> Tensor:
+    """What is to be filled in, bool (n, 1, size, size), one mask a picture or one for all, cropped and resized as they are.
+
+    White (128 and above) is filled in; where a mask is transparent in parts, its alpha counts instead and what is opaque is
+    filled. A pixel that white touches when the mask shrinks is filled.
+
+    Raises:
+        InputError: one cannot be read, or has other proportions than its picture; neither one mask nor one a picture.
+    """
+    n, size = len(pictures.pixels), pictures.pixels.shape[-1]
+    if isinstance(masks, Tensor):
+        if masks.ndim != 4 or masks.shape[1:] != (1, size, size) or len(masks) not in (1, n):
+            raise InputError(f"masks are shaped {tuple(masks.shape)}; give ({n}, 1, {size}, {size}), 1 where filled in, else 0")
+        return (masks > 0.5).cpu().expand(n, 1, size, size)
+    sources = _listed(masks, "mask")
+    if len(sources) not in (1, n):
+        raise InputError(f"there are {len(sources)} masks for {n} images; give one mask, or one for each image")
+    return torch.stack([_mask(sources[min(i, len(sources) - 1)], i, pictures, size, say) for i in range(n)])
+
+
+def _mask(source: Picture, i: int, pictures: Pictures, size: int, say: Say) -> Tensor:
+    from PIL import Image
+
+    image, name, (width, height) = open_picture(source, f"mask {i}", say), _name(source, f"mask {i}"), pictures.shapes[i]
+    if abs(image.width * height - image.height * width) > (width + height) / 2:  # what rounding a smaller copy's size explains
+        raise InputError(
+            f"{name} is {image.width}x{image.height}, {pictures.names[i]} {width}x{height}; give a mask of the picture's proportions"
+        )
+    white = _attempt(lambda: _white(_central(image)), name)
+    return torch.from_numpy(np.asarray(white.resize((size, size), Image.Resampling.BOX)) > 0)[None]
+
+
+def _white(image: Any) -> Any:
+    """The mask in mode L, 0 or 255."""
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+        image = alpha if alpha.getextrema()[0] < 255 else image
+    return as_mode(image, 1).point([0] * 128 + [255] * 128)
+
+
+def _listed(sources: Any, what: str) -> Sequence[Picture]:
+    listed = sources if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
+    if not len(listed):
+        raise InputError(f"no {what} is given; give at least one")
+    return listed
+
+
+def _name(source: Picture, otherwise: str) -> str:
+    return str(source) if isinstance(source, str | Path) else otherwise
+
+
+def open_picture(source: Picture, otherwise: str, say: Say) -> Any:
+    """The upright image; that an animation was cut to its first frame is said."""
+    from PIL import Image
+
+    name = _name(source, otherwise)
+    if not isinstance(source, str | Path):
+        if not isinstance(source, Image.Image):
+            raise InputError(f"{name} is a {type(source).__name__}; give a file, an image of Pillow, or one tensor for all")
+        return _attempt(lambda: upright(source.copy()), name)
+    image = _attempt(lambda: upright(Path(source)), name)
+    with Image.open(source) as file:
+        if getattr(file, "is_animated", False):
+            say(f"{name} has several frames; the first is taken")
+    return image
+
+
+def _central(image: Any) -> Any:
+    """The central square of an image, before anything is converted: a long strip costs the memory of its square alone."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image if image.width == image.height else image.crop((left, top, left + side, top + side))
+
+
+def _attempt(read: Callable[[], Any], name: str) -> Any:
+    """What `read` gives; whatever Pillow raises of a damaged picture becomes one line."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return read()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise InputError(f"{name} has more than the limit of {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
+        except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
+            why = " ".join(str(error).split()) or type(error).__name__
+            why = why if name in why else f"{name}: {why}"
+            raise InputError(f"{'' if why.startswith('cannot ') else 'cannot read '}{why}; {FORMATS}") from None

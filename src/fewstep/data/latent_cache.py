@@ -1,0 +1,161 @@
+"""A cache: latents and conditions in shards of safetensors with an index.json, read by memory map in shuffled epochs.
+
+A shard `00000.safetensors` holds "x" (n, ...), perhaps "mirrored" (n, ...), the distinct conditions of its examples as "condition"
+(u,) or "condition.LEAF" (u, ...), and "which" (n,), each example's place among them.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data import fingerprints
+from fewstep.data.datasets import coins, rows_at, span
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition
+from fewstep.models.model import Model
+
+INDEX = "index.json"
+CONDITION = "condition"
+OPEN = 64  # shards that are mapped at a time
+REMAKE = "run `fewstep cache` with the same --out again, which remakes what is damaged"
+
+
+class CachedData:
+    """The examples of a cache, in epochs shuffled by the seed: any part of them can be asked for by its position."""
+
+    def __init__(self, folder: str | Path, seed: int = 0, flip: bool = False) -> None:
+        """Read the index and look at every shard's size.
+
+        Raises:
+            InputError: no cache, an unfinished one, one without mirrored pictures where they are wanted, or damaged shards.
+        """
+        self.folder, self.seed, self.flip = Path(folder), seed, flip
+        index = read_index(self.folder)
+        if not index["complete"]:
+            raise InputError(f"the cache {folder} is not finished: run `fewstep cache` with the same --out again")
+        self.shards = [shard for shard in index["shards"] if shard["count"]]
+        self.made_by, self.count = index["made_by"], int(index["count"])
+        self.description = self.made_by["data"] | {"cache": str(folder), "images": self.count}
+        if flip and not self.made_by["data"].get("flip"):
+            raise InputError(f"the cache {folder} was made without data.flip = true: set it to false, or make another cache")
+        self._check_sizes()
+        self._starts = np.cumsum([0] + [shard["count"] for shard in self.shards])
+        self._open = lru_cache(maxsize=OPEN)(self._map)
+
+    def __len__(self) -> int:
+        """The number of examples, which is the length of an epoch."""
+        return self.count
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """What the model denoises, float32 (count, ...), and conditions (count, ...) from position `start` on.
+
+        Raises:
+            InputError: `start` is negative or `count` not positive, or a shard is damaged.
+        """
+        positions = span(start, count)
+        rows = rows_at(positions, self.count, self.seed)
+        mirrored = coins(positions, self.seed) if self.flip else np.zeros(count, dtype=bool)
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        read = [
+            self._row(int(shard), int(row - self._starts[shard]), bool(flip))
+            for shard, row, flip in zip(shards, rows, mirrored, strict=True)
+        ]
+        leaves = {name: torch.stack([row[name] for row in read]) for name in read[0]}
+        x = leaves.pop("x")
+        return x, leaves.get(CONDITION, {name.removeprefix(f"{CONDITION}."): leaf for name, leaf in leaves.items()})
+
+    def _row(self, shard: int, row: int, mirrored: bool) -> dict[str, Tensor]:
+        """One example: "x" and the leaves of its condition, without the batch."""
+        from safetensors import SafetensorError
+
+        try:
+            file, which = self._open(shard)
+            taken = {"x": file.get_slice("mirrored" if mirrored else "x")[row]}
+            names = [name for name in file.keys() if name.startswith(CONDITION)]  # noqa: SIM118 - not a dict
+            return taken | {name: file.get_slice(name)[int(which[row])] for name in names}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.folder / self.shards[shard]['file']} is damaged ({error}): {REMAKE}") from None
+
+    def _map(self, shard: int) -> tuple[Any, Tensor]:
+        """The memory-mapped file of a shard, and where each of its examples has its condition."""
+        from safetensors import safe_open
+
+        file = safe_open(self.folder / self.shards[shard]["file"], framework="pt")  # its pages are read when rows are asked for
+        return file, file.get_tensor("which")
+
+    def _check_sizes(self) -> None:
+        for shard in self.shards:
+            file = self.folder / shard["file"]
+            size = file.stat().st_size if file.is_file() else None
+            if size != shard["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes in place of {shard['bytes']}"
+                raise InputError(f"{file} {found}: {REMAKE}")
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether a cache was begun in the folder."""
+    return (folder / INDEX).is_file()
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a cache.
+
+    Raises:
+        InputError: there is none, or it is of something else.
+    """
+    file = folder / INDEX
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder} is no cache ({INDEX} is not there): make one by `fewstep cache RECIPE --out {folder}`"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{file} is damaged ({error}): remove the folder and make the cache anew") from None
+    if not isinstance(index, dict) or index.get("what") != "cache of fewstep":
+        raise InputError(f"{file} is not the index of a cache of fewstep: name a folder that `fewstep cache` wrote")
+    return index
+
+
+def teacher_fingerprint(model: Model) -> dict[str, Any] | None:
+    """What tells a teacher from others: its family, and a fingerprint of every part; None where it lies in no folder."""
+    folder = getattr(model.family, "folder", None)
+    if folder is None:
+        return None
+    parts = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = {part.name: [file.relative_to(part) for file in part.rglob("*") if file.is_file()] for part in parts}
+    prints = {part.name: fingerprints.of_files(part, files[part.name]) for part in parts if files[part.name]}
+    return {"path": str(folder), "family": model.family.name, "parts": prints}
+
+
+def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:
+    """The first key, paths aside, in which two records differ, with both values; None where they agree."""
+    for key in dict.fromkeys([*now, *before]):
+        one, other, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(one, dict) and isinstance(other, dict):
+            if inner := difference(one, other, f"{name}."):
+                return inner
+        elif key != "path" and one != other:
+            return f"{name} was {shown(one)} and is {shown(other)}"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:16]}...{text[-4:]}"
+
+
+def check_made_by(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises InputError where the cache was made by another teacher or of other data than `now` names."""
+    for what in ("teacher", "data"):
+        if now.get(what) is not None and (changed := difference(before[what], now[what], f"{what}.")):
+            raise InputError(
+                f"the cache {folder} was made {'by another teacher' if what == 'teacher' else 'of other data'}: {changed}; "
+                "make one for this recipe in another folder, or put back what it was made with"
+            )

@@ -1,0 +1,113 @@
+"""Training data of networks that fill in pictures: every example with a mask of its own, and with what that leaves of it."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data.encoding import HELD, latents
+from fewstep.method.conditioning import Condition, join, take, to
+from fewstep.models.families import Family
+from fewstep.models.model import Model
+
+SHARES = {"box": 0.3, "stroke": 0.3, "half": 0.25, "all": 0.15}  # all: so that the network can draw without a picture, too
+
+
+def random_mask(size: int, seed: int, position: int, shares: Mapping[str, float] = SHARES) -> np.ndarray:
+    """What is to be filled in of the example at a position, bool (size, size), never empty: a function of its arguments alone."""
+    rng = np.random.default_rng((seed, position))
+    kind = rng.choice(list(shares), p=list(shares.values()))
+    y, x = (np.mgrid[:size, :size] + 0.5) / size  # centres of the pixels, 0 to 1
+    return SHAPES[kind](y, x, rng)
+
+
+def random_masks(count: int, size: int, seed: int = 0, start: int = 0, shares: Mapping[str, float] = SHARES) -> Tensor:
+    """The masks of `count` examples from a position on, bool (count, 1, size, size); `shares` of the kinds sum to 1."""
+    return torch.from_numpy(np.stack([random_mask(size, seed, start + i, shares) for i in range(count)]))[:, None]
+
+
+def box(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A rectangle inside the picture, its sides a quarter to three quarters of the picture's."""
+    sides = rng.uniform(0.25, 0.75, 2)
+    top, left = rng.uniform(0, 1 - sides)
+    return with_nearest(
+        (y >= top) & (y < top + sides[0]) & (x >= left) & (x < left + sides[1]), y, x, top + sides[0] / 2, left + sides[1] / 2
+    )
+
+
+def stroke(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A brush's way between 2 to 4 points, an eighth to a quarter of the picture thick."""
+    points, radius = rng.uniform(0, 1, (rng.integers(2, 5), 2)), rng.uniform(1 / 16, 1 / 8)
+    near = np.full(y.shape, np.inf)
+    for (y0, x0), (dy, dx) in zip(points[:-1], np.diff(points, axis=0), strict=True):
+        along = np.clip(((y - y0) * dy + (x - x0) * dx) / max(dy**2 + dx**2, 1e-12), 0, 1)
+        near = np.minimum(near, np.hypot(y - y0 - along * dy, x - x0 - along * dx))
+    return with_nearest(near <= radius, y, x, *points[0])
+
+
+def half(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What lies on one side of a line near the middle."""
+    angle, (top, left) = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 0.7, 2)
+    return with_nearest((y - top) * math.sin(angle) + (x - left) * math.cos(angle) >= 0, y, x, top, left)
+
+
+def everything(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The whole picture."""
+    return np.ones(y.shape, dtype=bool)
+
+
+def with_nearest(mask: np.ndarray, y: np.ndarray, x: np.ndarray, top: float, left: float) -> np.ndarray:
+    """The mask and the pixel nearest to a place in it, so that on a coarse grid something is left of it."""
+    mask = mask.copy()
+    mask.flat[np.argmin(np.hypot(y - top, x - left))] = True
+    return mask
+
+
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "box": box,
+    "stroke": stroke,
+    "half": half,
+    "all": everything,
+}
+
+
+class MaskedData:
+    """Pictures with classes or captions as what a network that fills in takes; in every epoch each has another mask.
+
+    What a mask leaves of a picture is encoded as it is asked for, and so are the latents.
+    """
+
+    def __init__(self, data: Any, family: Family, seed: int, model: Model | None = None, batch: int = HELD) -> None:
+        """`data` are pictures; without `model` the network takes them and their labels as they are."""
+        self.data, self.family, self.seed, self.model, self.encode_batch = data, family, seed, model, batch
+        self.classes, self.description = data.classes, data.description
+        self.size, self.channels = data.size, data.channels
+        text = model is not None and model.info.condition == "text"
+        self._texts = self._read(range(len(self.classes))) if text and len(self.classes) <= HELD else None
+
+    def _read(self, labels: Iterable[int]) -> Condition:
+        """What a network of text is told of labels, on the CPU."""
+        model, words = self.model, [self.classes[k] for k in labels]
+        assert model is not None
+        parts = [words[first : first + self.encode_batch] for first in range(0, len(words), self.encode_batch)]
+        family: Any = self.family
+        return reduce(join, (to(family.encode_prompts(part, model.denoiser.device), "cpu") for part in parts))
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """What the network denoises (count, c, h, w) and whole conditions (count, ...) from position `start` on."""
+        x, labels = self.data.batch(start, count)
+        masks, family = random_masks(count, x.shape[-1], self.seed, start), cast(Any, self.family)
+        if self.model is None:
+            return x, family.with_mask(labels, x, masks)
+        told: Condition = labels
+        if self.model.info.condition == "text":
+            told = self._read(labels.tolist()) if self._texts is None else take(self._texts, labels)
+        device, done = self.model.denoiser.device, []
+        for part in torch.arange(count).split(self.encode_batch):
+            whole = family.with_mask(to(take(told, part), device), x[part].to(device), masks[part].to(device))
+            done.append((latents(self.model, x[part]), to(whole, "cpu")))
+        return torch.cat([z for z, _ in done]), reduce(join, (whole for _, whole in done))

@@ -1,0 +1,53 @@
+"""Devices: which there are, and how long work takes on them."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fewstep.errors import InputError, first_line
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """The named device, or without a name the best there is.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not here ({first_line(error)}); leave --device out, or name cpu") from None
+
+
+def check_device(device: str | None) -> None:
+    """Raises InputError where there is no such device here."""
+    here = getattr(torch.accelerator.current_accelerator(), "type", "cpu")
+    try:
+        kind = None if device is None else torch.device(device).type
+    except RuntimeError:
+        raise InputError(f"device '{device}' is not known; leave --device out, or name cpu, cuda or mps") from None
+    if kind not in (None, "cpu", here):
+        raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that `work` takes, the device's part of it included."""
+    wait(device)
+    began = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,189 @@
+"""Style transfer (2210.03142, section 4): a picture is encoded to noise under one condition and decoded under another."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data.images import into_model
+from fewstep.editing.sdedit import Choice, batches, choose
+from fewstep.errors import InputError
+from fewstep.method import samplers
+from fewstep.models.metadata import INFO, rungs_in
+from fewstep.models.model import Model, Samples
+from fewstep.models.pretrained import open_model
+
+Progress = Callable[[int], None]  # called with the number of images made
+
+
+@torch.no_grad()
+def translate(
+    decoder: Model,
+    encoder: Model,
+    images: Tensor,
+    from_condition: Any,
+    to_condition: Any,
+    *,
+    batch_size: int = 256,
+    progress: Progress = lambda done: None,
+    **choices: Any,
+) -> Samples:
+    """Images (n, c, h, w) in [-1, 1] as `decoder` draws them from the noise that `encoder` finds for them; conditions of n rows.
+
+    `choices` as for `pair_of`; the decoder's guidance scale is the strength of the new style. What comes back has the code as its
+    `noise`, and the `evaluations` of both models.
+
+    Raises:
+        InputError: models that do not belong together, a choice that one of them was not trained for, counts that do not agree.
+    """
+    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
+    codes = pair.encode(images, from_condition, batch_size)
+    drawn = pair.decode(codes, to_condition, batch_size, progress)
+    return Samples(
+        codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began, decoder.decode
+    )
+
+
+@torch.no_grad()
+def interpolate(
+    decoder: Model,
+    encoder: Model,
+    images: Tensor,
+    from_condition: Any,
+    to_condition: Any,
+    *,
+    frames: int = 8,
+    batch_size: int = 256,
+    progress: Progress = lambda done: None,
+    **choices: Any,
+) -> Samples:
+    """`frames` pictures from the first to the second of images (2, c, h, w): their codes, one turned into the other, decoded.
+
+    `from_condition` has 2 rows, `to_condition` one a frame; `choices` as for `pair_of`. `evaluations` are the decoder's alone, since
+    the encoder's are made for the two ends only.
+
+    Raises:
+        InputError: not two images, fewer than two frames, or as for `translate`.
+    """
+    if len(images) != 2 or frames < 2:
+        raise InputError(f"there are {len(images)} images and {frames} frames; give 2 images and 2 frames or more")
+    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
+    first, last = pair.encode(images, from_condition, batch_size)
+    codes = torch.stack([turn(first, last, i / (frames - 1)) for i in range(frames)])
+    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
+    seconds = time.perf_counter() - began
+    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds, decoder.decode)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that belong together, and what each was asked for."""
+
+    decoder: Model
+    encoder: Model
+    decoding: Choice
+    encoding: Choice
+
+    @property
+    def evaluations(self) -> int:
+        """Of both networks, for each image."""
+        return sum(choice.steps * choice.evaluations for choice in (self.encoding, self.decoding))
+
+    def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
+        """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
+        denoiser, choice, done = self.encoder.denoiser, self.encoding, []
+        for (x,), label in batches((into_model(self.encoder, images),), condition, batch_size, denoiser.device):
+            code = samplers.encode(choice.estimate, x, choice.steps, label, choice.weights(x), denoiser.process)
+            done.append(code.float().cpu())
+        return torch.cat(done)
+
+    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> Tensor:
+        """Samples, float32 (n, c, h, w), of noise (n, c, h, w) under a condition of n rows."""
+        denoiser, choice, done = self.decoder.denoiser, self.decoding, []
+        for (z,), label in batches((codes,), condition, batch_size, denoiser.device):
+            drawn = samplers.deterministic(choice.estimate, z, choice.steps, label, choice.weights(z), denoiser.process)
+            done.append(drawn.float().cpu())
+            progress(sum(len(d) for d in done))
+        return torch.cat(done)
+
+
+def pair_of(
+    decoder: Model,
+    encoder: Model,
+    *,
+    guidance_scale: float = 1.0,
+    steps: int | None = None,
+    encoder_steps: int | None = None,
+    encoder_guidance_scale: float = 1.0,
+) -> Pair:
+    """A decoder (student or teacher) and an encoder (an encoder, or a model that takes any number of steps), checked.
+
+    Encoding is stable without guidance, which is why its scale is 1 (section 4).
+
+    Raises:
+        InputError: other channels, size or noise process; a choice that one of them was not trained for.
+    """
+    for what, ours, theirs in (
+        ("channels", decoder.info.channels, encoder.info.channels),
+        ("pixels a side", decoder.info.size, encoder.info.size),
+        ("noise process", decoder.denoiser.process, encoder.denoiser.process),
+    ):
+        if ours != theirs:
+            pair = f"{what} {ours} and {theirs}" if isinstance(ours, int) else f"different {what}es"
+            raise InputError(f"decoder and encoder do not belong together: {pair}; distil both from the same teacher")
+    decoding = choose(decoder, steps, guidance_scale, "deterministic")
+    return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
+
+
+def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Choice:
+    trained = encoder.info.steps
+    if trained is None:
+        return choose(encoder, steps, guidance_scale, "deterministic")
+    if encoder.info.kind != "encoder":
+        raise InputError(
+            f"the encoder is a student that {trained} steps carry from noise to data; name a run's encoder-NNNN, or the teacher"
+        )
+    if steps not in (None, trained):
+        raise InputError(
+            f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
+        )
+    return Choice(trained, "deterministic", *encoder._branches(guidance_scale))
+
+
+def turn(first: Tensor, last: Tensor, share: float) -> Tensor:
+    """Spherical interpolation of two tensors of one shape: `first` at share 0, `last` at 1, as long as noise is in between."""
+    cosine = (first.flatten() @ last.flatten()) / (first.norm() * last.norm())
+    angle = cosine.clamp(-1, 1).acos()
+    if not angle.sin() > 1e-6:  # the same direction, or opposite ones, between which no plane is given
+        return torch.lerp(first, last, share)
+    return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
+
+
+def open_encoder(path: str | Path, device: torch.device | str = "cpu", steps: int | None = None) -> Model:
+    """The encoder of a run folder (its encoder-NNNN for `steps`, else that of fewest), or the model that `open_model` finds.
+
+    Raises:
+        InputError: the run has no such encoder, or as for `open_model`.
+    """
+    return open_model(encoder_folder(path, steps), device, steps)
+
+
+def encoder_folder(path: str | Path, steps: int | None = None) -> str | Path:
+    """The folder of a run's encoder, as `open_encoder` chooses it; of no run, the path itself.
+
+    Raises:
+        InputError: the run has no such encoder.
+    """
+    run = Path(path)
+    if not (run / "recipe.toml").is_file() or (run / INFO).is_file():
+        return path
+    known = rungs_in(run, "encoder")
+    if not known:
+        raise InputError(f"run {run} has no encoder; distil one with --set encoder.ladder=[64,16,8], or name the teacher")
+    if steps is not None and steps not in known:
+        raise InputError(f"run {run} has no encoder of {steps} steps; it has {', '.join(map(str, sorted(known)))}")
+    return known[steps or min(known)]

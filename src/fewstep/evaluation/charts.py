@@ -1,0 +1,163 @@
+"""Charts of results: quality against evaluations, quality against diversity, losses over updates."""
+
+import base64
+import io
+import math
+from typing import Any, NamedTuple
+
+from fewstep.evaluation.results_table import Row, order, spoken
+
+LIGHT = {"ground": "#ffffff", "ink": "#1c2127", "teacher, DDIM": "#b35300", "student, deterministic": "#0a5fc2"}
+DARK = {"ground": "#14171b", "ink": "#e4e7eb", "teacher, DDIM": "#ffab5e", "student, deterministic": "#6db3ff"}
+FAR = 4  # times the student's largest Fréchet distance: what is above runs out of the charts, for the table to tell
+OTHERS = ("#8a63d2", "#2a9d6f", "#c2508f", "#7d8a1f", "#4a97a8", "#a8715a")  # for all other curves, on either ground
+STYLE: dict[Any, Any] = {
+    "axes.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
+    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.grid": True, "grid.alpha": 0.15, "grid.linewidth": 0.6, "font.size": 9,
+    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.3, "lines.markersize": 5, "text.parse_math": False,
+}  # fmt: skip
+
+
+class Panel(NamedTuple):
+    """One chart: log y unless `linear`, log x where `ticks` are given; curves by name, with a legend where ticks or notes are."""
+
+    title: str
+    x: str
+    y: str
+    curves: dict[str, list[tuple[float, float]]]
+    values: list[float]  # that the y axis covers
+    ticks: list[int] = []  # noqa: RUF012
+    notes: list[str] = []  # noqa: RUF012 - what each point of every curve stands for
+    linear: bool = False
+
+
+def quality_panels(rows: list[Row]) -> list[Panel]:
+    """Fréchet distance against evaluations, a panel for every guidance scale, all with the same axes."""
+    scales: dict[float, dict[str, list[tuple[float, float]]]] = {}
+    for row in sorted(rows, key=lambda r: (r["guidance_scale"], order(r["model"], 0), r["evaluations"])):
+        if row["model"] != "stage-one" and (row.get("frechet") or 0) > 0 and math.isfinite(row["frechet"]):
+            curves = scales.setdefault(row["guidance_scale"], {})
+            curves.setdefault(f"{row['model']}, {spoken(row['sampler'])}", []).append((row["evaluations"], row["frechet"]))
+    points = [point for curves in scales.values() for curve in curves.values() for point in curve]
+    ticks = [2**i for i in range(20) if points and min(points)[0] / 2 < 2**i < max(points)[0] * 2]
+    students = [
+        r["frechet"] for r in rows if r["model"] == "student" and (r.get("frechet") or 0) > 0 and math.isfinite(r["frechet"])
+    ]
+    most = FAR * max(students) if students else math.inf
+    known, values = ("network evaluations an image", "Fréchet distance"), [y for _, y in points if y <= most]
+    return [Panel(f"guidance scale {s:g}", *known, curves, values, ticks) for s, curves in scales.items()]
+
+
+def diversity_panels(rows: list[Row]) -> list[Panel]:
+    """Quality against diversity over guidance scales (2210.03142, figure 6); none where fewer than two scales were measured."""
+    scales = sorted({r["guidance_scale"] for r in rows})
+    found: dict[str, dict[float, Row]] = {}
+    for row in sorted(rows, key=lambda r: (order(r["model"], 0), -r["steps"])):
+        if name := compared(row, rows):
+            found.setdefault(name, {})[row["guidance_scale"]] = row
+    whole = {name: curve for name, curve in found.items() if len(scales) > 1 and set(curve) == set(scales)}
+    panels = []
+    for title, across, up, linear in (
+        ("Fréchet against Inception", ("inception_score", "Inception Score"), ("frechet", "Fréchet distance"), False),
+        ("precision against recall", ("recall", "recall"), ("precision", "precision"), True),
+    ):
+        curves: dict[str, list[Any]] = {
+            name: [(curve[s].get(across[0]), curve[s].get(up[0])) for s in scales] for name, curve in whole.items()
+        }
+        curves = {
+            name: points for name, points in curves.items() if all(v is not None and math.isfinite(v) for p in points for v in p)
+        }
+        values = [y for points in curves.values() for _, y in points]
+        if values and (linear or min(values) > 0):
+            panels.append(Panel(title, across[1], up[1], curves, values, [], [f"{s:g}" for s in scales], linear))
+    return panels
+
+
+def compared(row: Row, rows: list[Row]) -> str | None:
+    """The curve that a row belongs to: the teacher's most steps, DPM-Solver++ at its most evaluations, a student; else None."""
+    teacher = [r for r in rows if r["model"] == "teacher"]
+    if row["model"] == "student":
+        return f"student, {row['steps']} step{'s' * (row['steps'] > 1)}"
+    if row["model"] == "teacher" and row["steps"] == max(r["steps"] for r in teacher) and row["sampler"] == "ddim":
+        return "teacher, DDIM"
+    solver = [r["evaluations"] for r in teacher if r["sampler"] == "dpm++"]
+    if row.get("sampler") == "dpm++" and row["evaluations"] == max(solver):
+        return f"{spoken('dpm++')}, {row['evaluations']} evaluations"
+    return None
+
+
+def loss_panels(log: list[dict]) -> list[Panel]:
+    """The loss of every stage over its updates."""
+    stages: dict[str, list[tuple[float, float]]] = {}
+    for line in log:
+        if (line.get("loss") or 0) > 0 and math.isfinite(line["loss"]):
+            stages.setdefault(line["stage"], []).append((line["update"], line["loss"]))
+    return [Panel(spoken(s), "update", "loss", {"": sorted(c)}, [y for _, y in c]) for s, c in stages.items()]
+
+
+def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
+    """The panels, at most four in a row, as one PIL image; taller where legends stand below."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    down, across = -(-len(panels) // 4), min(len(panels), 4)
+    below = 0.18 * max((-(-len(p.curves) // 2) for p in panels if crowded(p)), default=0)  # inches
+    tall, inks = 2.8 + below, ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    style: dict[Any, Any] = STYLE | dict.fromkeys(inks, colours["ink"])
+    with rc_context(style):
+        figure = Figure((3.5 * across, tall * down), dpi=160, facecolor=colours["ground"])
+        for i, panel in enumerate(panels):
+            corner = (i % across + 0.2) / across, (down - 1 - i // across + (0.18 * 2.8 + below) / tall) / down
+            draw_panel(figure.add_axes((*corner, 0.77 / across, 0.7 * 2.8 / tall / down)), panel, colours)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+
+
+def crowded(panel: Panel) -> bool:
+    """Whether so many curves, or notes beside their points, leave no room for a legend among them."""
+    return len(panel.curves) > 3 or bool(panel.notes)
+
+
+def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
+    """Draw one panel."""
+    others, named = iter(OTHERS * 9), bool(panel.ticks or panel.notes)
+    for (name, points), marker in zip(panel.curves.items(), "os^Dv<>Pp" * 9, strict=False):
+        colour = colours.get(name) or (next(others) if name else colours["student, deterministic"])
+        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker if named else "")
+        for point, note in zip(points, panel.notes, strict=False):
+            axes.annotate(note, point, (3, 3), textcoords="offset points", fontsize=6.5, color=colour)
+    axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
+    if not panel.linear:
+        logarithmic(axes, panel, room=named and not crowded(panel))
+    if panel.ticks:
+        axes.set(xscale="log", xlim=(panel.ticks[0] / 1.3, panel.ticks[-1] * 1.3))
+        axes.set_xticks(panel.ticks, [str(tick) for tick in panel.ticks], fontsize=8)
+    axes.minorticks_off()
+    if crowded(panel):
+        handles, names = axes.get_legend_handles_labels()
+        names = [name.removeprefix("teacher, ").removesuffix(", deterministic") for name in names]
+        below = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.23), "borderaxespad": 0.0, "handlelength": 1.6}
+        axes.legend(handles, names, ncols=2, fontsize=7.5, columnspacing=1.2, labelspacing=0.3, **below)
+    elif named:
+        axes.legend(loc="upper right")
+
+
+def logarithmic(axes: Any, panel: Panel, room: bool) -> None:
+    """Set a log y axis of at least a factor of five, with room for the legend above."""
+    low, high = min(panel.values) / 1.3, max(panel.values) * 1.3
+    low, high = min(low, math.sqrt(low * high) / 2.3), max(high, math.sqrt(low * high) * 2.3)
+    high *= (high / low) ** 0.5 if room else 1
+    parts = (1, 2, 5) if high < 1000 * low else (1,)
+    marks = [part * 10.0**e for e in range(math.floor(math.log10(low)), 19) for part in parts if low <= part * 10.0**e <= high]
+    axes.set(yscale="log", ylim=(low, high))
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+
+
+def inline(image: Any) -> str:
+    """A PIL image as an address that holds it."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,211 @@
+"""What an evaluation compares: students at their steps, and their teacher by its own sampler and by stock schedulers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.evaluation.solvers import check_baselines, evaluations_of, sample_baseline, steps_for
+from fewstep.method.conditioning import Condition
+from fewstep.method.process import DiscreteBetas, process_of, process_settings
+from fewstep.models.metadata import HUB_ID, INFO, bundled, rung_of, rungs_in
+from fewstep.models.model import Model, Samples
+from fewstep.models.pretrained import open_model
+from fewstep.training.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to draw samples: a row of the table."""
+
+    role: str  # "teacher", "stage-one" or "student"
+    model: Model
+    sampler: str  # "deterministic", "stochastic", or a baseline's name
+    steps: int
+    guidance_scale: float
+    evaluations: int
+    budget: int | None = None  # of network evaluations, which a baseline was given
+    reference: bool = False  # the teacher at many steps, from which the others' distance is measured
+
+    @property
+    def key(self) -> str:
+        """Its name in the output folder."""
+        return f"{self.role}-{self.sampler}-{self.steps:04d}-scale-{self.guidance_scale:g}"
+
+    def __str__(self) -> str:
+        return f"{self.role}, {self.sampler}, {self.steps} step{'s' * (self.steps > 1)}, guidance scale {self.guidance_scale:g}"
+
+    def draw(self, noise: Tensor, condition: Condition, batch_size: int, seed: int) -> Samples:
+        """Samples for a condition (n, ...) from noise (n, c, h, w); `seed` is for the noise that a stochastic sampler adds."""
+        if self.role == "teacher" and not self.reference:
+            known = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise": noise, "batch_size": batch_size}
+            return sample_baseline(self.model, self.sampler, condition, **known)
+        return self.model.sample_tensor(
+            condition, steps=self.steps, guidance_scale=self.guidance_scale, seed=seed, noise=noise, batch_size=batch_size
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: students and stage one by role and steps, their teacher, and the run that they come from."""
+
+    students: dict[tuple[str, int], Model]
+    teacher: Model | None
+    run: Path | None = None
+    recipe: Recipe | None = None
+    teacher_name: str | None = None
+
+    @property
+    def any(self) -> Model:
+        """One of the models: all have the same classes, size and channels."""
+        return self.teacher or next(iter(self.students.values()))
+
+    def to(self, device: Any) -> "Subject":
+        """The same, all networks on `device`."""
+        for model in (*self.students.values(), *filter(None, (self.teacher,))):
+            model.to(device).denoiser.network.requires_grad_(False)
+        return self
+
+
+def open_subject(model: Any, against: Any, steps: Sequence[int] | None) -> Subject:
+    """The subject of a run folder (its rungs in `steps`, and stage one), of a model folder, a bundled name or a `Model`.
+
+    Without `steps`: those of a run that its recipe evaluates, or a student's own.
+
+    Raises:
+        InputError: nothing there, no student for any of the steps, or a teacher that does not belong to the student.
+    """
+    run = run_of(model)
+    recipe = load_recipe(run / "recipe.toml") if run else None
+    if run and recipe and Path(model) == run:
+        students, teacher = models_of_run(run, recipe, steps)
+    else:
+        students, teacher = models_of(model, steps)
+    subject = Subject(students, teacher, run, recipe)
+    if against is not None:
+        given = isinstance(against, Model)
+        opened, name = (against, "from Python") if given else (open_model(against), str(against))
+        subject = replace(subject, teacher=opened, teacher_name=name)
+    elif subject.teacher is not None:
+        subject = replace(subject, teacher_name="itself")
+    elif run and recipe and (folder := teacher_of_run(run, recipe)):
+        opened = open_model(folder, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
+        subject = replace(subject, teacher=opened, teacher_name=folder)
+    check_teacher(subject)
+    return subject
+
+
+def run_of(model: Any) -> Path | None:
+    """The run folder that a path is, or lies in."""
+    if isinstance(model, Model) or not Path(model).is_dir():
+        return None
+    folders = (Path(model), Path(model).resolve().parent)
+    return next((f for f in folders if (f / "recipe.toml").is_file() and not (f / INFO).is_file()), None)
+
+
+def models_of(model: Any, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
+    """(students, teacher) of one model."""
+    opened = model if isinstance(model, Model) else open_model(model)
+    info = opened.info
+    if info.kind == "teacher":
+        return {}, opened
+    if info.kind == "encoder":
+        raise InputError("this is an encoder: it carries images to noise and draws none; name a student, a run or a teacher")
+    own = info.steps
+    if own is not None and steps and own not in steps:
+        raise InputError(
+            f"steps are {', '.join(map(str, steps))}, but this student was trained for {own}; name that: --steps {own}"
+        )
+    return {("student", n): opened for n in ([own] if own is not None else steps or (64,))}, None
+
+
+def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
+    """(students, teacher) of a run folder; of a run that taught a teacher, no students."""
+    rungs = rungs_in(run)
+    ladder, evaluated = recipe.stage_two.ladder, [n for n in recipe.evaluate.steps if n in rungs]
+    wanted = sorted(steps or evaluated or rungs) if rungs else []
+    if absent := [n for n in wanted if n not in rungs]:
+        raise InputError(
+            f"run {run} has no student for {', '.join(map(str, absent))} steps; it has {', '.join(map(str, sorted(rungs)))}"
+        )
+    students = {("student", n): open_model(rungs[n]) for n in wanted}
+    if (run / "stage-one" / INFO).is_file():
+        stage_one = open_model(run / "stage-one")
+        students["stage-one", stage_one.info.steps or ladder[0]] = stage_one
+    return (students, None) if students else ({}, open_model(rung_of(run)))
+
+
+def teacher_of_run(run: Path, recipe: Recipe) -> str | None:
+    """The teacher that the recipe names, or the copy in the run folder; None where it names none.
+
+    Raises:
+        InputError: the recipe names a folder or file that is not here, and no hub id.
+    """
+    path, own = recipe.teacher.path, run / "teacher"
+    if path is None or not (Path(path).exists() or bundled(f"{path}-teacher").is_dir()):
+        if (own / INFO).is_file():
+            return str(own)
+        if path is not None and not HUB_ID.fullmatch(path):
+            raise InputError(f"the run's teacher {path} is not here; name it with --against")
+    return path
+
+
+def check_teacher(subject: Subject) -> None:
+    """Raises InputError where the teacher is none, or makes other images than the students."""
+    teacher = subject.teacher
+    if teacher is None:
+        return
+    if teacher.info.kind != "teacher":
+        raise InputError(f"--against is a {teacher.info.kind}; name the teacher, the guided model that the student was made from")
+    for (role, steps), student in subject.students.items():
+        for what in ("size", "channels", "classes", "process"):
+            ours, theirs = getattr(student.info, what), getattr(teacher.info, what)
+            if ours != theirs and not (what == "process" and ours == rescaled(theirs)):
+                pair = f"; {theirs!r} and {ours!r}" if what in ("size", "channels") else ""
+                raise InputError(
+                    f"{subject.teacher_name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against"
+                )
+
+
+def rescaled(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The process of students with `student.rescale_zero_terminal_snr`, from their teacher's; None where it has none."""
+    process = process_of(settings)
+    return process_settings(process.without_terminal_signal()) if isinstance(process, DiscreteBetas) else None
+
+
+def contenders(
+    subject: Subject, guidance_scale: Sequence[float], baselines: Sequence[str], budgets: Sequence[int], reference_steps: int
+) -> list[Contender]:
+    """Every row of the table, the teacher's reference first at each guidance scale; none twice.
+
+    Raises:
+        InputError: an unknown baseline, or a guidance scale or steps that a model was not trained for.
+    """
+    check_baselines(baselines)
+    rows: dict[str, Contender] = {}
+    for scale in guidance_scale:
+        here: list[Contender] = []
+        if teacher := subject.teacher:
+            evaluations = evaluations_of("ddim", reference_steps, scale)
+            here.append(Contender("teacher", teacher, "ddim", reference_steps, scale, evaluations, reference=True))
+            for name in baselines:
+                for budget in budgets:
+                    if steps := steps_for(name, budget, scale):
+                        evaluations = evaluations_of(name, steps, scale)
+                        here.append(Contender("teacher", teacher, name, steps, scale, evaluations, budget))
+        for (role, steps), model in subject.students.items():
+            check_scale(model, scale, role, steps)
+            here.append(Contender(role, model, model.info.sampler, steps, scale, steps))
+        for contender in here:
+            rows.setdefault(contender.key, contender)
+    return list(rows.values())
+
+
+def check_scale(model: Model, scale: float, role: str, steps: int) -> None:
+    """Raises InputError where a student was not trained for a guidance scale."""
+    low, high = model.info.guidance_scale or (scale, scale)
+    if not low <= scale <= high:
+        raise InputError(f"guidance_scale {scale:g} is outside {low:g} to {high:g}, the range of {role} {steps}; leave it out")

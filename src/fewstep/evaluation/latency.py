@@ -1,0 +1,233 @@
+"""What fewstep costs over the network itself: sampling and training, timed against the same calls of the bare network.
+
+One run of our code is watched, and each call of a network in it is repeated with the very same arguments and gradient mode, in a
+plain loop. Both are timed in turn, and the ratio is the median over the pairs: what else a machine does then slows both.
+"""
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.data.datasets import Data
+from fewstep.devices import seconds
+from fewstep.models.model import Model
+from fewstep.training.distill import next_student, student_of
+from fewstep.training.losses import stage_one, stage_two
+from fewstep.training.recipe import Recipe, make_recipe
+from fewstep.training.train_state import State
+from fewstep.training.trainer import Stage, Trainer
+
+SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
+WARM_UP = 3  # runs of each before any is timed
+Progress = Callable[[str], Any]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call of a network."""
+
+    network: nn.Module
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    trained: bool  # a backward pass follows
+
+    def __call__(self) -> Tensor:
+        """The network's output, whatever it wraps it in."""
+        output = self.network(*self.arguments, **self.named)
+        return output if isinstance(output, Tensor) else output[0]
+
+
+@contextmanager
+def recorded(*networks: nn.Module) -> Iterator[list[Call]]:
+    """The calls of these networks that are made inside, in order."""
+    calls: list[Call] = []
+
+    def note(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        calls.append(Call(network, arguments, named, torch.is_grad_enabled()))
+
+    handles = [network.register_forward_pre_hook(note, with_kwargs=True) for network in networks]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def bench_model(
+    model: Model, batch_size: int = 64, repeats: int = 20, steps: int | None = None, progress: Progress = lambda text: None
+) -> dict[str, Any]:
+    """Latency (one image) and throughput (`batch_size` images) of sampling, against as many calls of the bare network.
+
+    A teacher is guided, so its bare calls have twice the batch. Without `steps` a student takes its own, any other model 4.
+
+    Raises:
+        InputError: steps that the model was not trained for.
+    """
+    rows = []
+    for what, size in (("latency", 1), ("throughput", batch_size)):
+        progress(f"{what}: {size} image{'s' * (size > 1)} at a time")
+        rows.append(sampling_row(model, what, size, steps or model.info.steps or 4, repeats))
+    info, parameters = model.info, list(model.denoiser.network.parameters())
+    return {
+        "model": {"kind": info.kind, "family": info.family, "steps": info.steps, "size": info.size, "channels": info.channels},
+        "parameters": sum(p.numel() for p in parameters), "dtype": str(parameters[0].dtype).removeprefix("torch."), "rows": rows,
+        "peak_memory": max(row["peak_memory"] for row in rows), "machine": machine(model.denoiser.device),
+    }  # fmt: skip
+
+
+def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: int) -> Row:
+    """The row of `batch_size` images in `steps` steps."""
+    info, device = model.info, model.denoiser.device
+    low, high = info.guidance_scale or (2.0, 2.0)
+    condition = model.example(batch_size)
+    scale, noise = (low + high) / 2, torch.randn(batch_size, *info.shape)
+
+    def ours() -> None:
+        model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+
+    with recorded(model.denoiser.network) as calls:
+        drawn = model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for call in calls:
+            call()
+
+    row = timed(ours, bare, repeats, device) | {"evaluations": drawn.evaluations, "batch_size": batch_size, "steps": steps}
+    row["images_per_second"] = batch_size / row["seconds"]
+    # no goal for one image alone: there a small network's time goes to starting each operation, ours and its own
+    goal = SAMPLING_GOAL if what == "throughput" else None
+    return {"what": f"{info.kind}, {steps} step{'s' * (steps > 1)}, {what}", "goal": goal} | row
+
+
+def bench_training(teacher: Model, batch_size: int = 64, repeats: int = 20, progress: Progress = lambda text: None) -> list[Row]:
+    """An update of the trainer, in stage one and in a rung of two teacher steps, against its bare calls, backward and optimiser.
+
+    Raises:
+        InputError: `teacher` cannot be guided, or is a student.
+    """
+    info = teacher.info
+    pixels = torch.randint(0, 256, (1024, info.channels, info.size, info.size), dtype=torch.uint8)
+    data = Data(pixels, torch.arange(len(pixels)) % len(info.classes), info.classes)
+    recipe = make_recipe({"train": {"batch_size": batch_size}, "stage_two": {"ladder": (16, 8)}})
+    device = teacher.denoiser.device.type
+    trainer = Trainer(Path(os.devnull), data, recipe.train, device, quiet=True)  # nothing is logged or saved
+    progress("an update of stage one")
+    student = student_of(recipe, teacher)
+    rows = [training_row(stage_one(recipe, teacher), student, [teacher.denoiser.network], trainer, recipe, repeats)]
+    progress("an update of stage two")
+    rung, later = stage_two(recipe, student, 8, 2), next_student(student, 8)
+    rows.append(training_row(rung, later, [student.denoiser.network], trainer, recipe, repeats))
+    return rows
+
+
+def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer: Trainer, recipe: Recipe, repeats: int) -> Row:
+    """The row of one update of a stage; `frozen` are the networks that it calls besides the student's."""
+    device, size = trainer.accelerator.device, recipe.train.batch_size
+    network = student.denoiser.network.to(device).train(stage.dropout)
+    state = State(stage, network, recipe.train, trainer.accelerator)
+    trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
+
+    def ours() -> None:
+        state.step(trainer._gradients(stage, state, trained))
+
+    with recorded(network, *frozen) as calls:
+        ours()
+    # on the same weights, which a rate of 0 leaves alone at the same cost
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+    def bare() -> None:
+        for call in calls:
+            with torch.set_grad_enabled(call.trained), trainer.accelerator.autocast():
+                output = call()
+            if call.trained:
+                output.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    row = timed(ours, bare, repeats, device)
+    evaluations = sum(call.arguments[0].shape[0] for call in calls) / size
+    trainer.accelerator.free_memory()
+    row |= {"evaluations": round(evaluations), "batch_size": size, "images_per_second": size / row["seconds"]}
+    return {"what": f"{stage.name}, an update", "goal": TRAINING_GOAL} | row
+
+
+def timed(ours: Callable[[], Any], bare: Callable[[], Any], repeats: int, device: torch.device) -> Row:
+    """Seconds of both, median and least, the median ratio of the pairs, and the peak memory of ours in bytes."""
+    for _ in range(WARM_UP):
+        ours()
+        bare()
+    peak_memory(device, reset=True)
+    ours()
+    row, pairs = {"peak_memory": peak_memory(device)}, []
+    for number in range(repeats):  # each is first in every second pair
+        spans = {work: seconds(work, device) for work in ((bare, ours) if number % 2 else (ours, bare))}
+        pairs.append((spans[ours], spans[bare]))
+    first, second = zip(*pairs, strict=True)
+    return row | {
+        "seconds": statistics.median(first), "seconds_min": min(first),
+        "bare_seconds": statistics.median(second), "bare_seconds_min": min(second),
+        "ratio": statistics.median(a / b for a, b in pairs), "repeats": repeats,
+    }  # fmt: skip
+
+
+def peak_memory(device: torch.device, reset: bool = False) -> int:
+    """Bytes: on a GPU the most that tensors held since `reset`, else the most that the whole process ever held."""
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    cpus = Path("/proc/cpuinfo")
+    if device.type == "cpu" and cpus.is_file():
+        name = (
+            dict(line.split("\t", 1) for line in cpus.read_text().splitlines() if "\t" in line)
+            .get("model name", name)
+            .strip("\t :")
+        )
+    return {
+        "device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "diffusers": version("diffusers"), "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }  # fmt: skip
+
+
+def bench_text(measured: dict[str, Any]) -> str:
+    """What `bench_model` found, as a table for people."""
+    on, model, mib = measured["machine"], measured["model"], measured["peak_memory"] / 2**20
+    return "\n".join([
+        f"{model['kind']} of {model['size']}x{model['size']} images, {measured['parameters']:,} parameters, {measured['dtype']}",
+        f"{on['name']} ({on['device']}), {on['threads']} of {on['cores']} cores, torch {on['torch']}; peak memory {mib:,.0f} MiB",
+        *table(measured["rows"]),
+    ])  # fmt: skip
+
+
+def table(rows: list[Row]) -> list[str]:
+    """A heading, and a line a row."""
+    lines = [f"{'':30}{'batch':>6}{'fewstep':>14}{'bare network':>14}{'ratio':>7}{'goal':>6}{'images/s':>10}"]
+    for row in rows:
+        times = "".join(f"{1e3 * row[key]:>11.2f} ms" for key in ("seconds", "bare_seconds"))
+        goal = f"{row['goal']:.2f}" if row["goal"] else ""
+        lines.append(
+            f"{row['what']:30}{row['batch_size']:>6}{times}{row['ratio']:>7.3f}{goal:>6}{row['images_per_second']:>10,.0f}"
+        )
+    return lines

@@ -1,0 +1,195 @@
+"""Measures of samples, as pure functions of features, logits and images: how near to the data, how varied, how sharp."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.errors import InputError
+from fewstep.evaluation.statistics import Entropies, Moments, Reservoir, Statistics
+
+__all__ = [
+    "Entropies", "Moments", "Reservoir", "Statistics", "bootstrap", "check_enough", "diversity", "edge_correlation", "frechet_distance",
+    "inception_score", "kid", "precision_recall", "psnr", "rms", "saturation", "sharpness",
+]  # fmt: skip
+
+
+def frechet_distance(one: Statistics, other: Statistics) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): the squared 2-Wasserstein distance of two Gaussians (1706.08500, eq. 6).
+
+    From eigenvalues of a symmetric product, so that a singular covariance needs no care.
+    """
+    values, vectors = torch.linalg.eigh(one.covariance)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    mixed = torch.linalg.eigvalsh(root @ other.covariance @ root).clamp(min=0).sqrt().sum()
+    shift = (one.mean - other.mean).square().sum()
+    return float(shift + one.covariance.trace() + other.covariance.trace() - 2 * mixed)
+
+
+def check_enough(samples: int, features: int) -> None:
+    """Raises InputError where so few samples have a singular covariance of so many features."""
+    if samples <= features:
+        raise InputError(
+            f"{samples} samples have a singular covariance of {features} features; at least {features + 1} are needed: "
+            "ask for more samples, or name features of fewer dimensions"
+        )
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> float:
+    """exp of the mean KL divergence of a sample's classes from all samples', 1 to k, of logits (n, k) (1606.03498).
+
+    The mean over `splits` consecutive parts, as published scores are; each part is a little low where it is small.
+
+    Raises:
+        InputError: fewer samples than splits.
+    """
+    if not 1 <= splits <= len(logits):
+        raise InputError(
+            f"an Inception Score in {splits} splits needs at least as many samples, and one split at least; there are {len(logits)}"
+        )
+    scores = [Entropies.empty(logits.shape[1]).add(part).score() for part in logits.tensor_split(splits)]
+    return sum(scores) / splits
+
+
+def kid(features: Tensor, reference: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> float:
+    """Kernel Inception distance: the unbiased squared MMD of features (n, d) from reference (m, d), about zero for equal ones.
+
+    The kernel is (x . y / d + 1)^3; the mean over random subsets, one where a subset holds all (1801.01401, section 4).
+
+    Raises:
+        InputError: fewer than two rows in a subset.
+    """
+    size = min(subset_size, len(features), len(reference))
+    if size < 2:
+        raise InputError(f"KID of subsets of {size} is not defined; at least 2 samples and 2 references are needed")
+    subsets = 1 if size == len(features) == len(reference) else subsets
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for _ in range(subsets):
+        x, y = (f[torch.randperm(len(f), generator=generator)[:size]].double() for f in (features, reference))
+        within = sum(float(_cubic(s, s).sum() - _cubic_of_itself(s).sum()) for s in (x, y)) / (size * (size - 1))
+        total += within - 2 * float(_cubic(x, y).mean())
+    return total / subsets
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _cubic_of_itself(x: Tensor) -> Tensor:
+    return (x.square().mean(1) + 1) ** 3
+
+
+def precision_recall(features: Tensor, reference: Tensor, k: int = 3, rows: int = 1024) -> tuple[float, float]:
+    """(precision, recall): the share of features (n, d) within the reference's manifold (m, d), and of the reference within theirs.
+
+    A manifold is the balls around its points that reach to their k-th neighbour (1904.06991, eq. 1). Of `rows` distances at a time.
+
+    Raises:
+        InputError: no more than k samples or references.
+    """
+    if min(len(features), len(reference)) <= k:
+        raise InputError(
+            f"precision and recall by {k} neighbours need at least {k + 1} samples and references; there are {len(features)} and {len(reference)}"
+        )
+    x, y = features.double(), reference.double()
+    return _covered(x, y, _radii(y, k, rows), rows), _covered(y, x, _radii(x, k, rows), rows)
+
+
+def _radii(x: Tensor, k: int, rows: int) -> Tensor:
+    """Distance of each x (n, d) to its k-th neighbour, (n,); the nearest of all is the point itself."""
+    return torch.cat([torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(rows)])
+
+
+def _covered(x: Tensor, centres: Tensor, radii: Tensor, rows: int) -> float:
+    """Share of x (n, d) that lie in a ball around one of the centres (m, d)."""
+    return sum(int((torch.cdist(part, centres) <= radii).any(1).sum()) for part in x.split(rows)) / len(x)
+
+
+def diversity(features: Tensor, labels: Tensor) -> float | None:
+    """Root-mean-square distance of two features (n, d) of one label (n,); None where no label is there twice.
+
+    From sums: it is twice the pooled variance within a label, so that no pair is looked at.
+    """
+    _, index = labels.unique(return_inverse=True)
+    counts = index.bincount().double()
+    if len(features) == len(counts):
+        return None
+    x = features.double()
+    means = torch.zeros(len(counts), x.shape[1], dtype=torch.float64).index_add_(0, index, x) / counts[:, None]
+    return math.sqrt(2 * float((x - means[index]).square().sum()) / (len(x) - len(counts)))
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Mean absolute Laplacian of the grey values of images (n, c, h, w), clipped to [-1, 1]: float64 (n,), 0 to 8."""
+    grey = functional.pad(images.double().clamp(-1, 1).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    middle = grey[..., 1:-1, 1:-1]
+    around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
+    return (around - 4 * middle).abs().mean((1, 2, 3))
+
+
+def saturation(images: Tensor) -> Tensor:
+    """Strength of colour of images (n, c, h, w), clipped to [-1, 1]: float64 (n,).
+
+    Colour (c = 3): the mean chroma, the largest less the smallest channel of a pixel, 0 to 2. Otherwise contrast, the standard
+    deviation of the values of an image, 0 to 1: both grow where guidance pushes values to their ends.
+    """
+    x = images.double().clamp(-1, 1)
+    if x.shape[1] == 3:
+        return (x.amax(1) - x.amin(1)).mean((1, 2))
+    return x.flatten(1).std(1, correction=0)
+
+
+def rms(samples: Tensor, reference: Tensor) -> float:
+    """Root-mean-square distance of samples (n, c, h, w) from a reference from the same noise, in units of [-1, 1]."""
+    return float((samples.double() - reference.double()).square().mean().sqrt())
+
+
+def psnr(samples: Tensor, reference: Tensor) -> float:
+    """Peak signal-to-noise ratio in decibels, of the mean square over all images (n, c, h, w) in [-1, 1]; infinite for equal ones."""
+    distance = rms(samples.clamp(-1, 1), reference.clamp(-1, 1))
+    return 20 * math.log10(2 / distance) if distance else math.inf
+
+
+def edge_correlation(images: Tensor, reference: Tensor) -> Tensor:
+    """How much of the structure is the same: float64 (n,), 1 where edges lie alike, 0 where unlike or where there are none.
+
+    The correlation over pixels of how steep the grey values of images (n, c, h, w) and of their references are.
+    """
+    steep = [_steepness(x) for x in (images, reference)]
+    one, other = (x - x.mean(1, keepdim=True) for x in steep)
+    length = one.norm(dim=1) * other.norm(dim=1)
+    return torch.where(length > 1e-9, (one * other).sum(1) / length.clamp(min=1e-9), 0.0)
+
+
+def _steepness(images: Tensor) -> Tensor:
+    """Length of the gradient of the grey values, clipped to [-1, 1], at every pixel: float64 (n, h * w)."""
+    grey = functional.pad(images.double().clamp(-1, 1).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    down, right = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1], grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    return torch.hypot(down, right).flatten(1)
+
+
+def bootstrap(
+    statistic: Callable[..., float], *features: Tensor, repeats: int = 200, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval (low, high) of `statistic(*features)` from repeats that draw the rows of each (n, ...) anew, with replacement.
+
+    It is the spread about the statistic itself, at this number of samples: drawing rows twice shifts all repeats of a Fréchet
+    distance up, and that shift is taken out.
+
+    Raises:
+        InputError: fewer than two repeats.
+    """
+    if repeats < 2:
+        raise InputError(f"a bootstrap of {repeats} repeats has no interval; at least 2 are needed, 200 are usual")
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.tensor(
+        [statistic(*(f[torch.randint(len(f), (len(f),), generator=generator)] for f in features)) for _ in range(repeats)],
+        dtype=torch.float64,
+    )
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = (values - values.mean()).quantile(ends).tolist()
+    value = statistic(*features)
+    return value + low, value + high

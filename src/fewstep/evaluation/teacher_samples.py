@@ -1,0 +1,90 @@
+"""The bundled teacher's own samples at many steps, shipped so that a quickstart need not make them: they take it minutes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data.fingerprints import whole
+from fewstep.errors import InputError
+from fewstep.models.metadata import bundled
+from fewstep.models.model import Model, Samples
+
+SEED = 0
+CHECKED_STEPS = 64  # more take too long to check at each start
+
+
+def fixed_noise(model: Model, samples: int) -> tuple[Tensor, Tensor]:
+    """(noise (n, c, h, w), labels (n,)) from which every row of a table is sampled; the labels go round the classes."""
+    info = model.info
+    noise = torch.randn(samples, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(SEED))
+    return noise, torch.arange(samples) % len(info.classes)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the network's weights in a model folder."""
+    return whole(folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def references_file(name: str = "digits") -> Path:
+    """Where the shipped samples are."""
+    return bundled(f"{name}-references.safetensors")
+
+
+def key_of(steps: int, guidance_scale: float) -> str:
+    """The tensor's name in the file."""
+    return f"steps-{steps:04d}/scale-{guidance_scale:g}"
+
+
+def save_references(path: Path, teacher_folder: Path, samples: dict[str, Tensor]) -> None:
+    """Write samples (n, c, h, w) by `key_of`, in half precision, with the hash of the weights that they belong to."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {key: value.half() for key, value in samples.items()}, path, {"weights": weights_hash(teacher_folder), "seed": str(SEED)}
+    )
+
+
+def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
+    """The samples by `key_of`, float32; empty where there is no file.
+
+    Raises:
+        InputError: they belong to other weights.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, Any] = file.metadata() or {}
+        if metadata.get("weights") != weights_hash(teacher_folder):
+            raise InputError(
+                f"{path} belongs to other weights than {teacher_folder}; make it again: python benchmarks/digits_references.py"
+            )
+        return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def recall(
+    teacher: Model, references: dict[str, Tensor], noise: Tensor, labels: Tensor, steps: int, scale: float, pace: float
+) -> Samples:
+    """The teacher's samples from `noise`: the shipped ones, or sampled here where there are not enough of them.
+
+    Shipped samples are timed as `pace` seconds for an evaluation of one image, as measured here with fewer steps. The first two of the
+    64-step ones are sampled again, to see that they are this teacher's.
+
+    Raises:
+        RuntimeError: the shipped samples are not what this machine's teacher gives.
+    """
+    known = references.get(key_of(steps, scale))
+    if known is None or len(known) < len(labels):
+        return teacher.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
+    if steps <= CHECKED_STEPS:
+        again = teacher.sample_tensor(labels[:2], steps=steps, guidance_scale=scale, noise=noise[:2]).samples
+        difference = float((again - known[:2]).square().mean().sqrt())
+        if difference > 0.02:  # half precision is 5e-4, other machines round differently
+            raise RuntimeError(
+                f"the shipped samples for {steps} steps at guidance scale {scale:g} differ from this machine's by {difference:.3f}"
+            )
+    evaluations = steps if scale == 1 else 2 * steps
+    return Samples(noise, known[: len(labels)], steps, "deterministic", evaluations, pace * evaluations * len(labels))

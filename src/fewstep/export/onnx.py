@@ -1,0 +1,176 @@
+"""The network as an ONNX file: inputs z, timestep, the condition's tensors and w, any batch size; checked against PyTorch.
+
+Beside it `onnx.json` says all that a sampler needs besides: the inputs, the times of each step with their alpha and sigma, and the
+difference that the check found. Nothing of text encoder or VAE is in it.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError, first_line
+from fewstep.method.conditioning import Condition, to
+from fewstep.method.guidance import weight_of
+from fewstep.method.process import time_grid
+from fewstep.models.model import Model
+
+OPSET = 18
+TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, relative to the largest output; about 1e-6 is usual
+LARGEST = 1_900_000_000  # bytes of weights in the .onnx file itself, whose format ends at 2 GiB; of more they are beside it
+NETWORK, FACTS = "network.onnx", "onnx.json"
+STEPS = 64  # in the table of a model that takes any number of them
+
+
+class Called(nn.Module):
+    """A network as its family calls it: (z, timestep, condition, w) or, where it takes no w, (z, timestep, condition)."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.network = model.denoiser.network
+        self.calls = (model.denoiser.call,)  # in a tuple, where it is no method of this module
+
+    def forward(self, z: Tensor, timestep: Tensor, condition: Condition, w: Tensor | None = None) -> Tensor:
+        """The network's output (b, ...)."""
+        return self.calls[0](self.network, z, timestep, condition, w)
+
+
+def check_installed() -> None:
+    """Raises InputError where what writes and runs ONNX files is not installed."""
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise InputError(f"--format onnx needs {' and '.join(missing)}; install it: pip install 'fewstep[onnx]'")
+
+
+def write_onnx(model: Model, out: Path) -> None:
+    """Write `network.onnx` and `onnx.json` into the empty folder `out`; for one image at a time where PyTorch can export no other.
+
+    Raises:
+        InputError: the extra `onnx` is not installed, or PyTorch cannot export this network.
+        RuntimeError: ONNX Runtime says something else than PyTorch by more than `TOLERANCE` (nothing of it is to be used).
+    """
+    check_installed()
+    model = model.fold_negative_prompt(plain=True)
+    model.denoiser.network.requires_grad_(False).eval()
+    with without_remarks():
+        try:
+            made, sizes = exported(model, 2), (1, 3)
+        except Exception:  # the exporter's kinds of error are many; some networks have code for which the batch must be known
+            made, sizes = once_more(model), (1,)
+        weights = sum(p.numel() * p.element_size() for p in model.denoiser.network.parameters())
+        made.save(out / NETWORK, external_data=weights > LARGEST)
+    facts = facts_of(model, "batch" if len(sizes) > 1 else 1) | {"largest_difference": check(model, out / NETWORK, sizes)}
+    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def exported(model: Model, n: int) -> Any:
+    """The network as an ONNX program: for any batch size where n is 2, for one image where n is 1."""
+    given, called = inputs_of(model, n), Called(model)
+    called(
+        **given
+    )  # what a network computes once and keeps is computed here: of the exporter's tracing it would be without content
+    free = {0: torch.export.Dim.DYNAMIC} if n > 1 else None
+    shapes = {key: dict.fromkeys(value, free) if isinstance(value, dict) else free for key, value in given.items()}
+    return torch.onnx.export(
+        called, (), kwargs=given, dynamo=True, dynamic_shapes=shapes if free else None, opset_version=OPSET, verbose=False,
+        input_names=list(named(given)), output_names=["output"],
+    )  # fmt: skip
+
+
+def once_more(model: Model) -> Any:
+    """The program for one image.
+
+    Raises:
+        InputError: PyTorch cannot export this network.
+    """
+    try:
+        return exported(model, 1)
+    except Exception as error:
+        reason = first_line(error.__cause__ or error)
+        raise InputError(
+            f"PyTorch cannot export this network of {model.info.family} to ONNX ({reason}); use --format diffusers"
+        ) from error
+
+
+def inputs_of(model: Model, n: int) -> dict[str, Any]:
+    """Inputs (n, ...) of the network: z, timesteps from 1 to 1 / n, a condition, and w over the model's range where it takes one."""
+    info, device = model.info, model.denoiser.device
+    dtype = next(model.denoiser.network.parameters()).dtype
+    z = torch.randn(n, *info.shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    timestep = model.denoiser.process.network_time(time_grid(n, device)[:-1]).to(device)
+    given = {"z": z, "timestep": timestep, "condition": to(model.example(n), device)}
+    if not info.takes_w:
+        return given
+    low, high = (weight_of(scale) for scale in info.guidance_scale or (1.0, 2.0))
+    return given | {"w": torch.linspace(low, high, n, device=device)}
+
+
+def named(given: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors among the network's inputs, by their names in the file, in its order."""
+    leaves = given["condition"] if isinstance(given["condition"], dict) else {"labels": given["condition"]}
+    return {"z": given["z"], "timestep": given["timestep"], **leaves, **({"w": given["w"]} if "w" in given else {})}
+
+
+@torch.no_grad()
+def check(model: Model, file: Path, sizes: tuple[int, ...] = (1, 3)) -> float:
+    """The largest difference between ONNX Runtime and PyTorch for batches of these sizes, relative to the largest output.
+
+    Raises:
+        InputError: ONNX Runtime cannot open the file.
+        RuntimeError: it is above `TOLERANCE`.
+    """
+    import onnxruntime
+
+    try:
+        session, worst = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
+    except Exception as error:  # ONNX Runtime's own kinds
+        raise InputError(
+            f"ONNX Runtime cannot open what PyTorch made of this network of {model.info.family}; use --format diffusers"
+        ) from error
+    wanted = {entry.name for entry in session.get_inputs()}
+    for n in sizes:
+        given = inputs_of(model, n)
+        feeds = {name: value.cpu().numpy() for name, value in named(given).items() if name in wanted}
+        said = torch.from_numpy(session.run(None, feeds)[0])
+        right = Called(model)(**given).cpu()
+        worst = max(worst, float((said - right).abs().max() / right.abs().max().clamp(min=1)))
+    if not worst <= TOLERANCE:
+        raise RuntimeError(
+            f"ONNX Runtime's output of {file} differs from PyTorch's by {worst:.2g} (at most {TOLERANCE:g} is right)"
+        )
+    return worst
+
+
+def facts_of(model: Model, batch: str | int) -> dict[str, Any]:
+    """What `onnx.json` says: the inputs, the table of steps, and what the model is."""
+    given, info, process = inputs_of(model, 1), model.info, model.denoiser.process
+    times = time_grid(info.steps or STEPS)
+    alphas, sigmas = (value.flatten().tolist() for value in process.at(times, times))
+    steps = zip(process.network_time(times).tolist(), alphas, sigmas, strict=True)
+    return {
+        "inputs": {name: {"shape": [batch, *value.shape[1:]], "dtype": str(value.dtype)[6:]} for name, value in named(given).items()},
+        "opset": OPSET, "tolerance": TOLERANCE, "prediction": info.prediction, "sampler": info.sampler,
+        "grid": [dict(zip(("timestep", "alpha", "sigma"), step, strict=True)) for step in steps],
+        "model": info.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Without what the exporter says of itself: torchvision that is not here, names that it changes."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(before)

@@ -1,0 +1,93 @@
+"""A network, what it predicts and its noise process, together: the clean estimate X(z, t, c, w). The edge between dtypes."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition, cast, expand
+from fewstep.method.guidance import DenoiserFn, guided
+from fewstep.method.parameterization import Prediction, prediction_of
+from fewstep.method.process import Cosine, DiscreteBetas, Process, to_float64
+
+Null = int | Condition | Callable[[], Condition] | None
+Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
+
+
+def plain_call(network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
+    """network(z, time, condition) without a weight, network(z, time, condition, w) with one: a network of one's own."""
+    return network(z, time, condition) if w is None else network(z, time, condition, w)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """X(z, t, condition, w): the clean estimate, float64 (b, ...), from z (b, ...), t (b,), a condition and w (b,) or None.
+
+    The condition is labels (b,) or a tree of tensors (b, ...). `network` is called through `call` in its own dtype, all else is
+    float64. `prediction` is "v", "x", "eps" or "flow"; `null` is the condition that stands for none: a label, a tree of batch 1,
+    or a function that gives it when first needed; None where the network cannot be guided.
+
+    Raises:
+        InputError: the prediction is not known.
+    """
+
+    network: nn.Module
+    prediction: Prediction | str = "v"
+    process: Process = field(default_factory=Cosine)
+    null: Null = None
+    call: Call = plain_call
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prediction, str):
+            object.__setattr__(self, "prediction", prediction_of(self.prediction))
+
+    def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
+        dtype = next(self.network.parameters()).dtype
+        with self.autocast():
+            told = None if w is None else w.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for it
+            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), told)
+        alpha, sigma = self.process.at(t, z)
+        return self.predicts.to_x(to_float64(output), to_float64(z), alpha, sigma)
+
+    @property
+    def predicts(self) -> Prediction:
+        """What the network predicts."""
+        assert isinstance(self.prediction, Prediction)  # made so by __post_init__
+        return self.prediction
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def null_condition(self, condition: Condition) -> Condition:
+        """The null condition, shaped as `condition` (b, ...).
+
+        Raises:
+            InputError: the network has no null condition.
+        """
+        if self.null is None:
+            raise InputError("this teacher has no null condition (null = None), so it cannot be guided; name its null label")
+        return expand(self.null() if callable(self.null) else self.null, condition)
+
+    def guided(self, process: Process | None = None, null: Callable[[Any], Condition] | None = None) -> DenoiserFn:
+        """The guided teacher X^w, both branches in one batched evaluation; asked at the times of `process` where one is given.
+
+        `null(condition)` takes the place of the teacher's own null condition.
+
+        Of two processes that keep the variance the z of equal signal-to-noise ratio are the same: only the time is translated.
+        """
+        estimate, own = guided(self, null or self.null_condition), self.process
+        if process is None or process == own:
+            return estimate
+        assert isinstance(own, DiscreteBetas)
+
+        def translated(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
+            return estimate(z, own.time_of(*process.at(t, t)), condition, w)
+
+        return translated

@@ -1,0 +1,217 @@
+"""LoRA students: adapters and the layer for w, trained on the teacher's own frozen weights, of which memory holds one copy.
+
+A teacher, its student and the student of the next rung are modules of their own around the very same parameters; each student has
+adapters and a layer for w besides. So nothing is switched on and off between two evaluations, and a rung's teacher is the last
+rung's adapters on the teacher's weights. A student is saved with its adapters merged, and the adapters in a file beside.
+"""
+
+import copy
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError, nearest
+from fewstep.models.families import Family
+from fewstep.models.model import Model
+
+ADAPTERS = "adapters.safetensors"  # in a student's folder, beside its merged weights
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+UNET = (  # what LoRAs for few steps adapt, and the time embedding, through which w comes in
+    "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv",
+    "time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2",
+)  # fmt: skip
+ENDS = ("conv_in", "conv_out")  # of a UNet without attention besides
+INPUTS = (  # layers for w, those of Flux, and for negative prompts
+    "time_embedding.cond_proj.weight", "w_embedding.weight",
+    *(f"time_text_embed.guidance_embedder.{name}" for name in ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias")),
+    "negative_embedding.weight",
+)  # fmt: skip
+
+
+class LoraConfiguration(Protocol):
+    """The size of the adapters and where they go; `training.settings.LoraSettings` is one."""
+
+    @property
+    def rank(self) -> int:
+        """Of each adapter."""
+        ...
+
+    @property
+    def alpha(self) -> float:
+        """The adapters count alpha / rank."""
+        ...
+
+    @property
+    def targets(self) -> tuple[str, ...] | None:
+        """Ends of layers' names; None: what suits the network."""
+        ...
+
+
+def lora_student(teacher: nn.Module, family: Family, settings: LoraConfiguration, seed: int, base: str | None = None) -> nn.Module:
+    """A student around the teacher's own parameters, frozen; its adapters and its layer for w say nothing yet.
+
+    `base` is what the adapters' file names as the model they belong to.
+
+    Raises:
+        InputError: a network of one's own, whose input for w is not known, or targets that are not there.
+    """
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in teacher.parameters()}
+    with torch.device("meta"):  # the family makes its student without memory; the weights come from the teacher
+        student = family.student_of(copy.deepcopy(teacher, empty | {id(b): b for b in teacher.buffers()}))
+    new_weights = getattr(family, "new_weights", lambda weights: {})  # where they do not all begin as zero
+    new = _tie(student, teacher, new_weights(dict(teacher.named_parameters())))
+    if not new or not set(new) <= set(INPUTS):
+        raise InputError(f"student.lora is not known for the family {family.name}; leave it out, to train the whole network")
+    _inject(student, _targets(student, settings.targets), settings.rank, settings.alpha, seed, base)
+    student.requires_grad_(False)
+    for p in added(student).values():
+        p.requires_grad_(True)
+    return student.eval()
+
+
+def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> list[str]:
+    """Put the teacher's parameters and buffers into the student, and copies of `begin`, else zeros, into what it has besides: its names."""
+    shared = dict(teacher.named_parameters(remove_duplicate=False)) | dict(teacher.named_buffers(remove_duplicate=False))
+    like, new = next(teacher.parameters()), []
+    for name, p in list(student.named_parameters(remove_duplicate=False)):
+        if name not in shared:
+            new.append(name)
+            first = begin[name].detach().clone() if name in begin else torch.zeros(p.shape, dtype=like.dtype, device=like.device)
+            shared[name] = nn.Parameter(first)
+    for name, value in shared.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(student.get_submodule(module), leaf, value)
+    return new
+
+
+def _targets(network: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
+    """The full names of the layers to adapt: those that end as `wanted` says, or the defaults for this network.
+
+    Raises:
+        InputError: a wanted name that no linear or convolution layer ends in, or nothing to adapt.
+    """
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    layers = [name for name in layers if f"{name}.weight" not in INPUTS]  # those are trained whole
+
+    def ending(targets: Iterable[str]) -> list[str]:
+        return [name for name in layers if any(name == target or name.endswith(f".{target}") for target in targets)]
+
+    for target in wanted or ():
+        if not ending([target]):
+            last = {name.rpartition(".")[2] for name in layers}
+            raise InputError(
+                f"student.lora.targets: no linear or convolution layer is called '{target}'; {nearest(target, sorted(last))}"
+            )
+    attention = ending(ATTENTION)
+    unet = hasattr(network, "conv_in") and hasattr(network, "time_embedding")
+    found = ending(wanted or ((*ATTENTION, *UNET, *(() if attention else ENDS)) if unet else ATTENTION))
+    if not found:
+        raise InputError("student.lora finds no layer that it knows in this network; name some in student.lora.targets")
+    return found
+
+
+def _inject(network: nn.Module, targets: list[str], rank: int, alpha: float, seed: int, base: str | None) -> None:
+    """Put adapters into the network, whose first weights are a function of the seed."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, base_model_name_or_path=base)  # pyright: ignore[reportArgumentType]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, network)
+
+
+def name_of(teacher: Path | str | None) -> str | None:
+    """What an adapters' file calls the model that they belong to: a hub id, or a folder's name, not where it is on this machine."""
+    return Path(teacher).resolve().name if teacher and Path(teacher).exists() else teacher and str(teacher)
+
+
+def has_adapters(network: nn.Module) -> bool:
+    """Whether this is a student of ours with adapters that are not merged."""
+    return hasattr(network, "peft_config")
+
+
+def added(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a student has besides its teacher's: adapters and the layer for w."""
+    return {name: p for name, p in network.named_parameters() if ".lora_" in name or name in INPUTS}
+
+
+def next_lora_student(network: nn.Module) -> nn.Module:
+    """A copy with adapters and a layer for w of its own, to be trained, around the same frozen weights."""
+    made = _sharing(network, {id(p) for p in added(network).values()})
+    for p in added(made).values():
+        p.requires_grad_(True)
+    return made
+
+
+def _sharing(network: nn.Module, copied: Collection[int] = ()) -> nn.Module:
+    """A copy of the modules around the same parameters, all but those `copied` by their id, and the same buffers."""
+    kept = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in kept if id(tensor) not in copied})
+
+
+@torch.no_grad()
+def merged(network: nn.Module) -> nn.Module:
+    """The stock network of a student, adapters added to the weights; it shares what has none. A network without adapters is itself."""
+    if not has_adapters(network):
+        return network
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    made: Any = _sharing(network)
+    adapted: list[tuple[str, Any]] = [(name, layer) for name, layer in made.named_modules() if isinstance(layer, BaseTunerLayer)]
+    for name, layer in adapted:
+        base: Any = layer.get_base_layer()
+        base.weight = nn.Parameter(base.weight + layer.get_delta_weight("default"), requires_grad=False)
+        made.set_submodule(name, base)
+    del made.peft_config
+    return made
+
+
+def save_adapters(model: Model, folder: Path) -> None:
+    """Write what a LoRA student has besides its teacher's weights into its folder; nothing for another model."""
+    from safetensors.torch import save_file
+
+    found = adapters_of(model) if model.info.takes_w else None
+    if found is not None:
+        tensors, known = found
+        save_file(tensors, folder / ADAPTERS, {"format": "pt", "fewstep": json.dumps(known)})
+
+
+def adapters_of(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """(tensors by name, {"rank", "alpha", "base"}) of a LoRA student, from its network or its folder; None for another model."""
+    from safetensors import safe_open
+
+    network: Any = model.denoiser.network
+    if has_adapters(network):
+        config = network.peft_config["default"]
+        known = {"rank": config.r, "alpha": config.lora_alpha, "base": config.base_model_name_or_path}
+        return {name: p.detach().cpu().contiguous() for name, p in added(network).items()}, known
+    file = (getattr(model.family, "folder", None) or Path()) / ADAPTERS
+    if not getattr(model.family, "folder", None) or not file.is_file():
+        return None
+    with safe_open(file, framework="pt") as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}, json.loads(opened.metadata()["fewstep"])  # noqa: SIM118 - not a dict
+
+
+@torch.no_grad()
+def load_adapters(network: nn.Module, folder: Path) -> None:
+    """Put the adapters of a student's folder into a student of the same teacher.
+
+    Raises:
+        InputError: they are missing, or others than this student has.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(folder / ADAPTERS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / ADAPTERS} cannot be read: {error}; remove {folder} to train that stage again") from None
+    mine = added(network)
+    if {name: p.shape for name, p in mine.items()} != {name: value.shape for name, value in tensors.items()}:
+        raise InputError(f"{folder / ADAPTERS} is of another student; remove {folder} to train that stage again")
+    for name, p in mine.items():
+        p.copy_(tensors[name])

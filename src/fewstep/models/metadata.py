@@ -1,0 +1,124 @@
+"""What is known about a model: the content of `fewstep.json`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fewstep.errors import InputError
+
+
+class Info(BaseModel):
+    """What `fewstep.json` says of a model folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Literal["teacher", "student", "encoder"]
+    family: str
+    prediction: Literal["v", "x", "eps", "flow"]
+    process: dict[str, Any]
+    condition: Literal["class", "text"] = "class"
+    classes: tuple[str, ...] = ()
+    size: Annotated[int, Field(ge=1)]  # of what the network denoises: pixels, or latents
+    channels: Annotated[int, Field(ge=1)]
+    image_size: int | None = None  # of the pictures that latents stand for; None: the network denoises pixels
+    image_channels: int | None = None  # likewise
+    latent_shape: tuple[int, ...] | None = (
+        None  # where it is not (channels, size, size): (channels, frames, height, width); size is the width
+    )
+    steps: int | None = None  # the step count that a student was trained for; None: any
+    guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
+    baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
+    negative_prompts: bool = False  # whether a student takes one
+    sampler: Literal["deterministic", "stochastic"] = "deterministic"
+    history: tuple[dict[str, Any], ...] = ()  # the stages that led here
+    data: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example of what the network denoises."""
+        return self.latent_shape or (self.channels, self.size, self.size)
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        """(channels, size) of the pictures that go in and come out."""
+        return (self.channels, self.size) if self.image_size is None else (self.image_channels or 3, self.image_size)
+
+    @property
+    def takes_w(self) -> bool:
+        """Whether the network is told a guidance weight."""
+        return self.kind != "teacher" and not self.baked
+
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+INFO = "fewstep.json"
+
+
+def bundled(name: str) -> Path:
+    """The folder of a bundled model: "digits-teacher"."""
+    return Path(__file__).parents[1] / "bundled" / name
+
+
+def find_folder(path: str | Path) -> Path:
+    """The path, or the bundled folder of that name where there is no such path: "digits" is the teacher, "digits-student" its students."""
+    folder = Path(path)
+    if folder.exists() or len(folder.parts) != 1:
+        return folder
+    return next((bundled(name) for name in (f"{path}-teacher", str(path)) if bundled(name).is_dir()), folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run, which holds models, and no model itself."""
+    return not (folder / INFO).is_file() and ((folder / "recipe.toml").is_file() or any(folder.glob(f"steps-[0-9]*/{INFO}")))
+
+
+def rungs_in(run: Path, kind: str = "steps") -> dict[int, Path]:
+    """The students of a run by their number of steps, or with kind "encoder" its encoders."""
+    folders = [file.parent for file in sorted(run.glob(f"{kind}-*/{INFO}"))]
+    return {int(number): f for f in folders if (number := f.name.removeprefix(f"{kind}-")).isdecimal()}
+
+
+def rung_of(run: Path, steps: int | None = None) -> Path:
+    """The model folder in a run: the rung for `steps`, else the one of fewest steps, else what stage there is.
+
+    Raises:
+        InputError: the run holds no such model.
+    """
+    rungs = rungs_in(run)
+    if steps is not None and rungs:
+        if steps not in rungs:
+            raise InputError(f"run {run} has no student for {steps} steps; it has {', '.join(map(str, sorted(rungs)))}")
+        return rungs[steps]
+    if rungs:
+        return rungs[min(rungs)]
+    whole = [run / name for name in ("stage-one", "teacher") if (run / name / INFO).is_file()]
+    if not whole:
+        raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
+    return whole[0]
+
+
+def read_info(folder: Path) -> Info:
+    """The checked `fewstep.json` of a model folder.
+
+    Raises:
+        InputError: it is missing, is not JSON, or has other keys.
+    """
+    try:
+        return Info(**json.loads((folder / INFO).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} has no {INFO}, so it is not a model folder of fewstep; name one that fewstep teach or distill wrote"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
+        raise InputError(f"{folder / INFO} cannot be read: {error}; copy it again") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{folder / INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of another version, or damaged"
+        ) from None

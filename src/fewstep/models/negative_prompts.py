@@ -1,0 +1,207 @@
+"""Negative prompts of students: a layer of what is to be kept away from, added to the time embedding as w is.
+
+A student has one branch. With `student.negative_prompts` it is told, in training, the prompt that its teacher was guided away from: its
+condition has one leaf more, "negative" (b, features), the summary of the negative prompt's encoding less that of no prompt, and a linear
+layer of it, zero at first, is added to the output of the network's time embedder. So without a negative prompt it is a student like any
+other, to the bit, in the stock pipeline too, which does not know the layer; and a negative prompt is baked into a bias, exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition, expand, take, to
+from fewstep.models.denoiser import Call, Denoiser
+from fewstep.models.families import Family
+from fewstep.models.families.added_layer import AddedLayer, add_to_bias, detached
+from fewstep.models.metadata import Info
+
+LEAF = "negative"  # of a condition
+WEIGHTS = "negative_embedding.safetensors"  # in a student's folder: the layer
+
+
+class NegativeEmbedding(AddedLayer):
+    """The layer of the summary of a negative prompt."""
+
+    argument, member = LEAF, "negative_embedding"
+
+
+@dataclass(frozen=True)
+class NegativeCall:
+    """A family's call of a network with a `NegativeEmbedding`, which is told the condition's leaf, or `chosen` (1, features) for all."""
+
+    call: Call
+    chosen: Tensor | None = None
+
+    def __call__(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
+        """The output (b, ...)."""
+        negative = condition.get(LEAF)
+        if negative is None and self.chosen is not None:
+            negative = self.chosen.to(z).expand(len(z), -1)
+        called: Any = network if negative is None else _WithNegative(network, negative)
+        return self.call(called, z, time, condition, w)
+
+
+class _WithNegative:
+    """A network whose calls have the summaries (b, features) as one argument more."""
+
+    def __init__(self, network: nn.Module, negative: Tensor) -> None:
+        self.network, self.negative = network, negative
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """The network's output."""
+        return self.network(*inputs, **named, **{LEAF: self.negative})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+
+def summary(encoding: Condition) -> Tensor:
+    """(b, features) of an encoded prompt: its pooled leaves (b, n) as they are, the mean over the tokens that are shown of others."""
+    assert isinstance(encoding, dict)
+    masks = [leaf for leaf in encoding.values() if not leaf.is_floating_point()]
+    parts = []
+    for leaf in encoding.values():
+        if not leaf.is_floating_point():
+            continue
+        if leaf.ndim == 3:
+            shown = next((mask for mask in masks if mask.shape == leaf.shape[:2]), torch.ones(leaf.shape[:2], device=leaf.device))
+            leaf = (leaf * shown[:, :, None]).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
+        parts.append(leaf.float())
+    return torch.cat(parts, 1)
+
+
+def encode_negative_prompts(family: Family, info: Info, prompts: Sequence[str]) -> Condition:
+    """What a teacher's second branch is given (1 + n, ...): of no prompt, then of each negative one.
+
+    Raises:
+        InputError: a model of classes, or of a family without an encoding of prompts.
+    """
+    if info.condition != "text":
+        raise InputError(
+            "negative prompts are for teachers that take prompts; this one takes class labels: set student.negative_prompts to false"
+        )
+    made: list[Any] = [null() if callable(null) else null for null in (family.null(info, prompt) for prompt in ("", *prompts))]
+    if not all(isinstance(tree, dict) for tree in made):
+        raise InputError(f"negative prompts are not known for the family {info.family}; set student.negative_prompts to false")
+    return {name: torch.cat([tree[name] for tree in made]) for name in made[0]}
+
+
+def summaries_of(encoded: Condition) -> Tensor:
+    """The students' input (1 + n, features) for `encode_negative_prompts`: zero for no prompt."""
+    summaries = summary(encoded)
+    return summaries - summaries[:1]
+
+
+def attach_embedding(network: nn.Module, family: Any, features: int) -> NegativeEmbedding:
+    """Give a student's network its layer, zero."""
+    time_embedding_outputs = [
+        layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in family.time_embedding_outputs(network)
+    ]
+    weight = time_embedding_outputs[0].weight
+    made = NegativeEmbedding(features, time_embedding_outputs[0].out_features, device=weight.device, dtype=weight.dtype)
+    made.attach(network, time_embedding_outputs)
+    return made
+
+
+def open_network(family: Family, folder: Path) -> nn.Module:
+    """The network of a folder that `fewstep` wrote, with the layer where it has one."""
+    from safetensors.torch import load_file
+
+    network = family.open(folder)
+    if (folder / WEIGHTS).is_file():
+        weights = load_file(folder / WEIGHTS)
+        attach_embedding(network, family, weights["weight"].shape[1]).load_state_dict(weights)
+    return network
+
+
+def save_embedding(network: nn.Module, folder: Path) -> None:
+    """Write the layer into a student's folder; nothing of a network without."""
+    from safetensors.torch import save_file
+
+    layer = getattr(network, NegativeEmbedding.member, None)
+    if layer is not None:
+        save_file({"weight": layer.weight.detach().cpu().contiguous()}, folder / WEIGHTS, {"format": "pt"})
+
+
+def remove_embedding(network: nn.Module) -> nn.Module:
+    """The network as its family knows it; it shares all weights with the one given."""
+    return detached(network, NegativeEmbedding.member) if hasattr(network, NegativeEmbedding.member) else network
+
+
+@dataclass(frozen=True)
+class NegativePrompts:
+    """Rows of encoded negative prompts that stage one draws from, the first being that of none."""
+
+    encoded: Condition  # (1 + n, ...), for the teacher's second branch
+    summaries: Tensor  # (1 + n, features), for the student; zero for none
+    share: float  # of the examples that are drawn one
+
+    @classmethod
+    def encode(cls, family: Family, info: Info, prompts: Sequence[str], share: float) -> "NegativePrompts":
+        """The rows of a list of prompts, encoded by the teacher's own encoders.
+
+        Raises:
+            InputError: a teacher without prompts.
+        """
+        encoded = encode_negative_prompts(family, info, prompts)
+        return cls(encoded, summaries_of(encoded), share)
+
+    def to(self, device: torch.device) -> "NegativePrompts":
+        """The same rows on a device."""
+        return replace(self, encoded=to(self.encoded, device), summaries=self.summaries.to(device))
+
+    def draw(self, which: Tensor, place: Tensor) -> Tensor:
+        """A row for each example, int64 (b,), from two sets of uniform numbers: a prompt of the list for a share of them, else none."""
+        drawn = 1 + (place * (len(self.summaries) - 1)).long().clamp(max=len(self.summaries) - 2)
+        return torch.where(which < self.share, drawn, 0)
+
+    def null(self, index: Tensor) -> Any:
+        """The teacher's null condition, a function of a condition of as many examples as there are rows (b,) in the index."""
+        index = index.to(self.summaries.device)
+        return lambda condition: expand(take(self.encoded, index), condition)
+
+    def add_to(self, condition: Condition, index: Tensor) -> Condition:
+        """The student's condition: with the summaries of the rows (b,)."""
+        assert isinstance(condition, dict)
+        return {**condition, LEAF: self.summaries[index.to(self.summaries.device)]}
+
+
+def with_negative_prompt(denoiser: Denoiser, info: Info, family: Family, negative_prompt: str) -> Denoiser:
+    """The teacher guided away from a prompt, or the student with this negative prompt for every example.
+
+    Raises:
+        InputError: a student that did not learn it, or a model without text.
+    """
+    call = denoiser.call
+    if info.condition != "text":
+        raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
+    if info.kind == "teacher":
+        return replace(denoiser, null=family.null(info, negative_prompt))
+    if not isinstance(call, NegativeCall):
+        raise InputError(
+            "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil with "
+            "student.negative_prompts = true"
+        )
+    chosen = summaries_of(encode_negative_prompts(family, info, [negative_prompt]))[1:]
+    return replace(denoiser, call=replace(call, chosen=chosen))
+
+
+def fold_negative_prompt(denoiser: Denoiser, family: Family, plain: bool = False) -> Denoiser:
+    """The denoiser with the negative prompt that was chosen for it in a bias, which makes a student like any other, with the same samples.
+
+    Where none was chosen it is the denoiser itself or, to be `plain`, that without the layer.
+    """
+    call = denoiser.call
+    if not isinstance(call, NegativeCall) or (call.chosen is None and not plain):
+        return denoiser
+    network: Any = remove_embedding(denoiser.network)
+    if call.chosen is not None:
+        layer: Any = denoiser.network.get_submodule(NegativeEmbedding.member)
+        add_to_bias(family.time_embedding_outputs(network), layer.constant(call.chosen))
+    return replace(denoiser, network=network, call=call.call)

@@ -1,0 +1,145 @@
+"""What a path is: a model, a run, a recipe or data, with what it takes to use it."""
+
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import InputError
+from fewstep.models.metadata import INFO, find_folder, is_run
+from fewstep.models.pretrained import open_model
+from fewstep.training.recipe import load_recipe, shipped_recipes
+
+
+def describe(path: str, **training: Any) -> dict[str, Any]:
+    """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is. `training` as for `describe_model`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    here = find_folder(path)
+    if not here.exists():
+        if path in shipped_recipes():
+            return describe_recipe(shipped_recipes()[path])
+        raise InputError(
+            f"'{path}' is neither a file, a folder, nor a shipped name; shipped: {', '.join(sorted(shipped_recipes()))}"
+        )
+    if here.is_dir() and ((here / INFO).is_file() or (here / "model_index.json").is_file()):
+        return describe_model(here, **training)
+    if here.is_dir() and is_run(here):
+        return describe_run(here)
+    return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
+
+
+def describe_model(folder: Path, **training: Any) -> dict[str, Any]:
+    """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average.
+
+    Of a folder that holds configs alone, and where something of `training` is given (`sizing.size_up`), also what its distillation takes.
+    """
+    from fewstep.training.network_cost import meta_model, weightless
+    from fewstep.training.sizing import size_up
+
+    bare = not (folder / INFO).is_file() and weightless(folder)
+    model = meta_model(folder) if bare else open_model(folder)
+    info = model.info
+    parameters = sum(p.numel() for p in model.denoiser.network.parameters())
+    facts = info.model_dump(mode="json", exclude={"format", "process"}) | {"process": info.process["name"]}
+    evaluations = "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step"
+    memory = {"weights": 4 * parameters, "training": 4 * 5 * parameters}  # weights, gradients, two moments, the average
+    asked = {key: value for key, value in training.items() if value is not None}
+    return {
+        "what": "model",
+        "path": str(folder),
+        **({"weights": "not here: of the configs alone"} if bare else {}),
+        **facts,
+        "parameters": parameters,
+        "memory_bytes": memory,
+        "evaluations": evaluations,
+        **(size_up(model, **asked) if bare or asked else {}),
+    }
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Facts about a run folder: its finished stages, and where it stands; of bundled students the models alone."""
+    import json
+
+    stages = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
+    log = folder / "log.jsonl"
+    lines = (
+        [line for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
+    )  # a kill may cut the last
+    last = json.loads(lines[-1]) if lines else None
+    recipe = load_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else None
+    wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])] if recipe else []
+    wanted += [f"encoder-{n:04d}" for n in recipe.encoder.ladder[1:]] if recipe else []
+    finished = all(name in stages for name in wanted) or stages == ["teacher"]
+    return {
+        "what": "run",
+        "path": str(folder),
+        "models": stages,
+        "finished": finished,
+        "last_logged": last,
+        **({"recipe": recipe.model_dump(mode="json")} if recipe else {}),
+    }
+
+
+def describe_recipe(path: Path) -> dict[str, Any]:
+    """Facts about a recipe: its settings and the cost of distilling by it."""
+    from fewstep.training.cost_estimate import plan, planned_teacher
+
+    recipe = load_recipe(path)
+    facts = {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json")}
+    try:
+        return facts | {"cost": plan(recipe, planned_teacher(recipe) if recipe.teacher.path else None)}
+    except InputError as error:  # neither a teacher nor what a new one's data is like
+        return facts | {"cost": None, "cost_unknown": str(error)}
+
+
+def describe_data(path: Path) -> dict[str, Any]:
+    """Facts about data, opened as training opens it (images resized to 64 where they differ in size)."""
+    from fewstep.data.loading import open_data
+
+    try:
+        data = open_data(path=str(path))
+    except InputError as error:
+        if "data.size" not in str(error):
+            raise
+        data = open_data(path=str(path), size=64)
+    return {"what": "data", "path": str(path), **data.description, "skipped_files": list(data.skipped)}
+
+
+def describe_text(facts: dict[str, Any]) -> str:
+    """The facts as lines of text."""
+    if facts["what"] == "recipe":
+        from fewstep.training.cost_estimate import plan_text
+        from fewstep.training.recipe import make_recipe, to_toml
+
+        cost = plan_text(facts["cost"]) if facts["cost"] else f"cost not known: {facts['cost_unknown']}"
+        return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{cost}"
+    lines = [f"{facts['what']} {facts['path']}"]
+    for key, value in facts.items():
+        if key not in ("what", "path", "recipe") and value not in (None, {}, [], ()):
+            lines.append(f"  {key.replace('_', ' '):18} {readable(key, value)}")
+    return "\n".join(lines)
+
+
+def readable(key: str, value: Any) -> str:
+    """A value as a person reads it."""
+    if key == "memory_bytes":
+        return ", ".join(f"{name} {mass(size)}" for name, size in value.items())
+    if key == "activations_of_one_image":
+        return mass(value)
+    if key == "seconds":
+        from fewstep.training.cost_estimate import about
+
+        return f"({about(value)})"
+    if key == "history":
+        return "; ".join(f"{h['stage']}: {h['updates']:,} updates of {h['batch_size']}, loss {h['loss']:.4g}" for h in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {readable(name, inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def mass(size: float) -> str:
+    """Bytes as "3.1 MB" or "12.5 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

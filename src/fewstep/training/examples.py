@@ -1,0 +1,251 @@
+"""What a distillation trains on: pixels with labels as they are, else what a cache holds, or what is encoded on the fly."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.data import fingerprints, sources
+from fewstep.data.cache_writer import Rows, Writer, processes
+from fewstep.data.datasets import Data, check_classes
+from fewstep.data.encoding import Pictures, conditions, encoded, is_encoded, latents, source_of
+from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, read_index, teacher_fingerprint
+from fewstep.data.loading import open_data, open_source
+from fewstep.data.masks import MaskedData
+from fewstep.data.prompts import PromptedData, Prompts, read_prompts
+from fewstep.data.sources import Source
+from fewstep.errors import InputError
+from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.model import Model
+from fewstep.models.negative_prompts import NegativePrompts
+from fewstep.progress import to_stderr
+from fewstep.training.recipe import Recipe
+
+OPENED = ("name", "path", "split", "image_column", "label_column", "caption_column", "classes", "streaming")  # of a source
+
+
+@dataclass(frozen=True)
+class ToCache:
+    """What is to be encoded once: its rows, what they are of, and the seed and flips of the epochs in which it is read."""
+
+    rows: Rows
+    model: Model
+    data: dict[str, Any]
+    seed: int
+    flip: bool = False
+
+    def written(self, folder: Path, recipe: Recipe, device: str | None, quiet: bool, again: bool = False) -> CachedData:
+        """The cache in the folder, written or gone on with where it is not whole; `again` looks at each of its bits.
+
+        Raises:
+            InputError: the folder holds something else or another cache, or the disk is full.
+        """
+        state, made_by = processes(device), {"teacher": teacher_fingerprint(self.model), "data": self.data}
+        if is_cache(folder):
+            check_made_by(folder, read_index(folder)["made_by"], made_by)
+        if again or not self._is_whole(folder):
+            self.model.to(state.device or "cpu")
+            arguments = self.rows, self.model, folder, recipe.data.encode_batch, recipe.data.shard_size, state, quiet
+            Writer(*arguments).write(made_by, (lambda line: None) if quiet or not state.is_main_process else to_stderr)
+        return CachedData(folder, self.seed, self.flip)
+
+    def _is_whole(self, folder: Path) -> bool:
+        try:
+            return len(CachedData(folder)) > 0
+        except InputError:
+            return False
+
+
+def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
+    """Examples that can be trained on at once, or what is to be cached first, of given data or of the recipe's.
+
+    Raises:
+        InputError: no data, or data that cannot be used with the model.
+    """
+    settings = recipe.data
+    if getattr(model.family, "takes_mask", False):
+        return to_fill_in(data, recipe, model)
+    if hasattr(data, "batch"):
+        return of_given(data, recipe, model)
+    if settings.cache is not None:
+        return of_cache(recipe, model)
+    if settings.prompts is None and not is_encoded(model):
+        return open_examples(recipe, model)
+    if teacher_fingerprint(model) is None or settings.on_the_fly:
+        return on_the_fly(recipe, model)
+    return to_cache(recipe, model)
+
+
+def masked(data: Any, recipe: Recipe) -> Any:
+    """`data` itself, or with masks where the recipe's teacher is to fill in."""
+    return MaskedData(data, ClassConditionalInpainting(), recipe.train.seed) if recipe.teach.inpainting else data
+
+
+def to_fill_in(data: Any, recipe: Recipe, model: Model) -> Any:
+    """Examples for a network that takes a mask: of pictures, each with a random one; whole conditions are taken as they are.
+
+    Raises:
+        InputError: prompts without pictures, or a cache, whose masks would be the same in each epoch.
+    """
+    for key in ("prompts", "cache"):
+        if getattr(recipe.data, key) is not None:
+            raise InputError(f"data.{key}: a network that fills in needs pictures, each time with another mask: set data.path")
+    pictures, (channels, size) = data if hasattr(data, "batch") else open_examples(recipe, model), model.info.picture
+    if not hasattr(pictures, "classes") or pictures.batch(0, 1)[0].shape[1:] != (channels, size, size):
+        return pictures
+    return MaskedData(pictures, model.family, recipe.train.seed, model, recipe.data.encode_batch)
+
+
+def of_given(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
+    """As `prepared`, of data that are open already."""
+    examples = encoded(data, model, recipe.data.encode_batch)
+    if examples is data or not isinstance(data, Data) or recipe.data.on_the_fly or teacher_fingerprint(model) is None:
+        return examples
+    digest = fingerprints.of_pictures(data.pixels, data.labels, data.classes)
+    rows = Pictures(source_of(data), model, data.flip)
+    check_pictures(rows.source, model)
+    words = {"kind": "pictures", "path": "memory", "sha256": digest, "size": data.size, "flip": data.flip}
+    return ToCache(rows, model, words, data.seed, data.flip)
+
+
+def of_cache(recipe: Recipe, model: Model) -> CachedData:
+    """The examples of `data.cache`.
+
+    Raises:
+        InputError: it was made by another teacher, or of other data than the recipe names, where it names any.
+    """
+    settings = recipe.data
+    if settings.on_the_fly:
+        raise InputError("data.cache and data.on_the_fly = true exclude each other: leave one of them out")
+    folder = Path(str(settings.cache)).expanduser()
+    made_by = {"teacher": teacher_fingerprint(model), "data": data_fingerprint(recipe, model)}
+    check_made_by(folder, read_index(folder)["made_by"], made_by)
+    return CachedData(folder, recipe.train.seed, settings.flip)
+
+
+def on_the_fly(recipe: Recipe, model: Model) -> Any:
+    """Examples that are encoded, or sampled, in every update."""
+    settings = recipe.data
+    if settings.prompts is not None:
+        return PromptedData(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
+    return encoded(open_examples(recipe, model), model, settings.encode_batch)
+
+
+def to_cache(recipe: Recipe, model: Model) -> ToCache:
+    """The recipe's pictures or prompts, to be encoded once.
+
+    Raises:
+        InputError: there is nothing to encode, or the data cannot be used with the model.
+    """
+    settings = recipe.data
+    if getattr(model.family, "takes_mask", False):
+        raise InputError("this teacher fills in, and sees every picture with another mask each time: nothing to cache; distil it")
+    if settings.prompts is None and not is_encoded(model):
+        raise InputError("this teacher denoises the pictures themselves and takes labels, so there is nothing to cache; distil it")
+    words = data_fingerprint(recipe, model)
+    if words is None:
+        raise InputError("there are no data: set data.path (pictures with captions or classes) or data.prompts (a text file)")
+    if settings.prompts is not None:
+        return ToCache(prompts_of(recipe, model), model, words, recipe.train.seed)
+    channels, size = model.info.picture
+    for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
+        if given not in (None, needed):
+            raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
+    source = open_source(**{key: getattr(settings, key) for key in OPENED}, captions=model.info.condition == "text")
+    if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
+        opened = open_examples(recipe, model)
+        assert isinstance(opened, Data)
+        source = source_of(opened)
+    check_pictures(source, model)
+    return ToCache(Pictures(source, model, settings.flip), model, words, recipe.train.seed, settings.flip)
+
+
+def check_pictures(source: Source, model: Model) -> None:
+    """Raises InputError where pictures are not what the model's latents are of, or not all that it must be told."""
+    info = model.info
+    if source.kind != "captions":
+        classes = source.classes or ()
+        check_classes(len(classes), source.path, classes)
+        if info.condition == "class" and len(classes) != len(info.classes):
+            raise InputError(
+                f"the data's number of classes is {len(classes)}, the teacher's {len(info.classes)}; give data that fits"
+            )
+    if info.condition == "text":
+        conditions(model, [(source.classes or ("a",))[0]])
+    if len(info.shape) > 3:
+        raise InputError("this teacher denoises videos, which pictures are not: set data.prompts, and its own samples stand in")
+    found = tuple(latents(model, torch.zeros(1, *2 * (info.picture[1],)).expand(1, info.picture[0], -1, -1)).shape[1:])
+    if found != info.shape:
+        raise InputError(
+            f"square pictures become latents of shape {found}, the teacher's is {info.shape}: set data.prompts instead"
+        )
+
+
+def prompts_of(recipe: Recipe, model: Model) -> Prompts:
+    """The rows of the recipe's prompts.
+
+    Raises:
+        InputError: pictures are given as well, or the prompts cannot be used.
+    """
+    settings = recipe.data
+    if settings.path is not None or settings.name is not None:
+        raise InputError("data.prompts is for training without pictures: leave out data.path and data.name, or data.prompts")
+    scales, seed = recipe.student.guidance_scale, recipe.train.seed
+    prompts = read_prompts(str(settings.prompts))
+    return Prompts(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, seed)
+
+
+def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
+    """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
+    settings = {key: getattr(recipe.data, key) for key in (*OPENED, "size", "channels", "flip")}
+    if teacher is not None:
+        channels, size = teacher.info.picture
+        settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
+        settings["captions"] = teacher.info.condition == "text"
+    return open_data(**settings, seed=recipe.train.seed)
+
+
+def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
+    """What tells the recipe's data from others, before any is decoded; None where it names none."""
+    settings = recipe.data
+    if settings.prompts is not None:
+        text = "\n".join(read_prompts(settings.prompts))
+        chosen = {key: getattr(settings, key) for key in ("samples_per_prompt", "sampling_steps")}
+        words = {"kind": "prompts", "path": settings.prompts, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return words | chosen | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
+    if settings.path is None and settings.name is None:
+        return None
+    chosen = {key: getattr(settings, key) for key in OPENED if key not in ("path", "streaming", "classes")}
+    classes = None if settings.classes is None else list(settings.classes)
+    words = {"kind": "pictures", "path": settings.path or settings.name, "sha256": print_of(settings.path or str(settings.name))}
+    return words | chosen | {"classes": classes, "size": model.info.picture[1], "flip": settings.flip}
+
+
+def print_of(path: str) -> str:
+    """A fingerprint of the files of a path; of a name on the hub, the name's."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return fingerprints.of_files(place, sources.files_below(place))
+    return fingerprints.of_file(place) if place.is_file() else hashlib.sha256(path.encode()).hexdigest()
+
+
+def free(model: Model) -> None:
+    """Let text encoder and VAE leave memory, after the null condition has been encoded, which the teacher needs to the end."""
+    null = model.denoiser.null
+    if callable(null):
+        null()
+    model.family.free()
+
+
+def negative_prompts_of(recipe: Recipe, teacher: Model) -> NegativePrompts | None:
+    """The negative prompts of a recipe, encoded by the teacher's own encoders; None where it asks for none.
+
+    Raises:
+        InputError: a teacher without prompts, or no readable list.
+    """
+    if not recipe.student.negative_prompts:
+        return None
+    prompts = read_prompts(str(recipe.data.negative_prompts), "data.negative_prompts")
+    return NegativePrompts.encode(teacher.family, teacher.info, prompts, recipe.student.negative_share)

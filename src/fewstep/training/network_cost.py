@@ -1,0 +1,191 @@
+"""What one evaluation of a network costs: FLOPs, memory and seconds.
+
+FLOPs and memory are counted on PyTorch's meta device, where tensors have shapes and no content, so a network that does not fit
+this machine can be planned on it. Seconds are measured by a short probe of the network itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from fewstep.devices import seconds
+from fewstep.errors import InputError, first_line
+from fewstep.method.conditioning import cast, to
+from fewstep.models.families import family_for
+from fewstep.models.families.stock import network_config, quiet
+from fewstep.models.lora import has_adapters
+from fewstep.models.model import Model
+from fewstep.models.pretrained import denoiser_of
+from fewstep.training.trainer import checkpoint_blocks
+
+PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
+WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+
+
+def meta_network(folder: Path) -> nn.Module:
+    """The network of a stock pipeline folder as its config says, of shapes alone (meta device): nothing is read but JSON.
+
+    Raises:
+        InputError: a folder of no known family, or a config that makes no network.
+    """
+    family = family_for(folder)
+    config = network_config(folder, family)
+    network_class = getattr(family, "network_class", None)
+    if network_class is None:
+        raise InputError(f"{folder}: the family {family.name} does not say the class of its network; plan it with its weights")
+    try:
+        with quiet(), torch.device("meta"):
+            network = network_class().from_config(config)
+    except Exception as error:  # whatever diffusers raises of values that do not fit together
+        raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
+    return network.to("meta").eval()  # some make constants where they like
+
+
+def meta_model(folder: Path) -> Model:
+    """The teacher of a stock pipeline folder, its network of shapes alone.
+
+    Raises:
+        InputError: as `meta_network` does, or the folder is no teacher.
+    """
+    family = family_for(folder)
+    info = family.describe(folder)
+    return Model(denoiser_of(meta_network(folder), info, family), info, family)
+
+
+def weightless(folder: Path) -> bool:
+    """Whether a stock pipeline folder holds configs alone.
+
+    Raises:
+        InputError: a folder of no known family.
+    """
+    if not (folder / "model_index.json").is_file():
+        return False
+    component = folder / getattr(family_for(folder), "component", "unet")
+    return not any(file.suffix in WEIGHTS for file in component.glob("*"))
+
+
+def on_meta(model: Model) -> bool:
+    """Whether a model has shapes alone."""
+    return model.denoiser.device.type == "meta"
+
+
+def evaluate(model: Model, batch_size: int) -> Tensor:
+    """The output of the network for a batch of its inputs."""
+    info, parameter = model.info, next(model.denoiser.network.parameters())
+    z = torch.zeros(batch_size, *info.shape, device=parameter.device, dtype=parameter.dtype)
+    t = torch.ones(batch_size, device=parameter.device)
+    condition = cast(to(model.example(batch_size), parameter.device), parameter.dtype)
+    return model.denoiser.call(model.denoiser.network, z, t, condition, t if info.takes_w else None)
+
+
+def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[str, Any]:
+    """Parameters, bytes, FLOPs of an evaluation, and the bytes that a pass over `batch_size` keeps for its gradient.
+
+    With `checkpointing` the blocks of the network are computed again for it, for which `training.checkpoint_blocks` is called.
+    """
+    network = model.denoiser.network
+    if not has_adapters(network):
+        network.requires_grad_(True)
+    with FlopCounterMode(display=False) as counter:
+        output = evaluate(model, 1)
+        forward = counter.get_total_flops()
+        output.sum().backward()
+    trained = counter.get_total_flops() + (forward if checkpointing else 0)
+    own = [p for p in network.parameters() if p.requires_grad]
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_parameters": sum(p.numel() for p in own),
+        "bytes": size_of(network),
+        "trained_bytes": sum(p.numel() * p.element_size() for p in own),
+        "flops": {"forward": forward, "trained": trained},
+        "activations": kept_bytes(model, batch_size, checkpointing),
+    }
+
+
+def kept_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> int:
+    """The bytes that a pass over `batch_size` keeps for its gradient; with checkpointing, what enters each block, and one block's own."""
+    network: Any = model.denoiser.network
+    kept, largest = Kept(network), 0
+
+    def block(module: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        nonlocal largest
+        for value in tree_leaves((given, named)):
+            if isinstance(value, Tensor):
+                kept.keep(value)
+        inside = Kept(network)
+        with saved_tensors_hooks(inside.keep, lambda tensor: tensor):
+            output = module(*given, **named)
+        largest = max(largest, inside.bytes())
+        return output
+
+    if checkpointing:
+        checkpoint_blocks(network)
+        network.enable_gradient_checkpointing(block)
+    with saved_tensors_hooks(kept.keep, lambda tensor: tensor), _FusedAttention():
+        evaluate(model, batch_size)
+    return kept.bytes() + largest
+
+
+class Kept:
+    """The tensors, other than weights, that autograd keeps, each storage once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights = {p.untyped_storage()._cdata for p in network.parameters()}
+        self.storages: dict[int, Any] = {}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Note a tensor, and give it back."""
+        self.storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    def bytes(self) -> int:
+        """Of all that was noted."""
+        return sum(storage.nbytes() for key, storage in self.storages.items() if key not in self.weights)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention that keeps no matrix of weights, as on a CPU and on GPUs: by itself the meta device takes the plain one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not nn.functional.scaled_dot_product_attention or not args or args[0].ndim != 4:
+            return func(*args, **(kwargs or {}))
+        mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], attn_mask=mask)[0]
+
+
+def size_of(network: nn.Module) -> int:
+    """Bytes of the network's weights."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def measure(model: Model, device: torch.device, flops: float, batch_size: int, precision: str = "no") -> dict[str, Any]:
+    """Seconds an example of an evaluation ("forward"), and of one with its gradient ("trained"), in a batch of PROBE_FLOPS."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    size = max(1, min(batch_size, int(PROBE_FLOPS / max(flops, 1))))
+    network = model.denoiser.network.to(device)
+    if not has_adapters(network):
+        network.requires_grad_(True)
+
+    def output() -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return evaluate(model, size)
+
+    def trained() -> None:
+        network.zero_grad()
+        output().square().mean().backward()
+
+    def probe(work: Callable[[], Any]) -> float:
+        first = seconds(work, device)  # it warms up, and stands where more would take long
+        # the least: what else the machine does only adds, and two threads on busy cores are up to 30 times slower than one
+        return (first if first > 2 else min(seconds(work, device) for _ in range(4 if first < 0.5 else 1))) / size
+
+    with torch.no_grad():
+        forward = probe(output)
+    return {"forward": forward, "trained": probe(trained), "probed_batch": size}

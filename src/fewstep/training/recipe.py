@@ -1,0 +1,176 @@
+"""Recipes: TOML files that override the defaults of the settings, and `--set key=value` that overrides a recipe."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fewstep.errors import InputError, nearest
+from fewstep.training.settings import Recipe
+
+MAY_CHANGE = ("train.checkpoint_every", "train.log_every", "train.compile", "evaluate.")  # between a run and its resumption
+
+
+def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A checked recipe from nested plain values.
+
+    Raises:
+        InputError: an unknown key (with the nearest known one) or a value out of its bounds.
+    """
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            section = _section(first["loc"][:-1])
+            raise InputError(f"{source}: unknown key '{key}'; {nearest(str(first['loc'][-1]), section.model_fields)}") from None
+        given = f" is {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        where = f"{key}{given}: " if key else ""  # without a key it is about the recipe as a whole
+        raise InputError(f"{source}: {where}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _section(location: tuple[Any, ...]) -> type[BaseModel]:
+    section: Any = Recipe
+    for part in location:
+        kind = section.model_fields[part].annotation
+        section = next((known for known in get_args(kind) if isinstance(known, type) and issubclass(known, BaseModel)), kind)
+    return section
+
+
+def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, Any] | None = None) -> Recipe:
+    """The recipe in a TOML file, the shipped one with that name, or one in hand, with dotted keys changed; without one, the defaults.
+
+    Raises:
+        InputError: no such recipe, not TOML, or a key or value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    if isinstance(recipe, Recipe):
+        values = recipe.model_dump(exclude_none=True)
+    elif recipe is not None:
+        path = find_recipe(recipe)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not TOML: {error}") from None
+        _resolve_paths(values, path.parent)
+    for key, value in (changes or {}).items():
+        _change(values, key, value)
+    return make_recipe(values, "recipe" if recipe is None or isinstance(recipe, Recipe) else str(recipe))
+
+
+def _change(values: dict[str, Any], key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    if not name or section not in Recipe.model_fields:
+        raise InputError(f"--set {key}: a key is section.name; {nearest(section, Recipe.model_fields)}")
+    place = values.setdefault(section, {})
+    if not isinstance(place, dict):
+        raise InputError(f"[{section}] is {place!r} in the recipe; a table of keys is needed")
+    *tables, name = name.split(".")
+    for table in tables:  # "student.lora.rank"
+        inner = dict(place[table]) if isinstance(place.get(table), dict) else {}
+        place[table] = inner
+        place = inner
+    place[name] = value
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    """Paths in a recipe are relative to the working folder, else to the recipe's own."""
+    for section, key in (
+        ("teacher", "path"),
+        ("data", "path"),
+        ("data", "prompts"),
+        ("data", "negative_prompts"),
+        ("data", "cache"),
+        ("teach", "start"),
+        ("evaluate", "prompts"),
+        ("evaluate", "clip"),
+    ):
+        path = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
+        if isinstance(path, str) and not Path(path).exists() and (folder / path).exists():
+            values[section][key] = str(folder / path)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    here = Path(__file__).resolve().parents[1]
+    folder = here / "recipes" if (here / "recipes").is_dir() else here.parents[1] / "recipes"  # installed, or a checkout
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by shipped name.
+
+    Raises:
+        InputError: there is no such file or name.
+    """
+    try:
+        if Path(recipe).is_file():
+            return Path(recipe)
+    except OSError as error:
+        raise InputError(f"recipe '{str(recipe)[:40]}...' is no path ({error.strerror}); name a file or a shipped recipe") from None
+    shipped = shipped_recipes()
+    if str(recipe) not in shipped:
+        raise InputError(f"recipe '{recipe}' is neither a file nor a shipped recipe; {nearest(str(recipe), shipped)}")
+    return shipped[str(recipe)]
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """("stage_one.updates", 200) of "stage_one.updates=200": the value is TOML, or else a plain string.
+
+    Raises:
+        InputError: there is no '='.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text}: it has the form section.key=value")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def arguments(
+    recipe: Any, teacher: Any, data: Any, steps: int | None, guidance_scale: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The recipe's keys that the arguments of `distill` stand for."""
+    changes: dict[str, Any] = {}
+    if isinstance(teacher, str | Path):
+        changes["teacher.path"] = str(teacher)
+    if isinstance(data, str | Path):
+        changes["data.path"] = str(data)
+    if guidance_scale is not None:
+        changes["student.guidance_scale"] = list(guidance_scale)
+    if steps is not None:
+        changes["stage_two.ladder"] = ladder_to(steps, load_recipe(recipe).stage_two.ladder)
+    return changes
+
+
+def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
+    """A ladder that ends at `steps`: the given one cut there, or for other numbers 16, 4 and 1 times it.
+
+    Raises:
+        InputError: steps is below 1.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}; at least 1 is needed")
+    return list(ladder[: ladder.index(steps) + 1]) if steps in ladder[1:] else [16 * steps, 4 * steps, steps]
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML; keys without a value are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def first_difference(old: Recipe, new: Recipe) -> str | None:
+    """The first dotted key, of those that matter to the weights, in which two recipes differ, with both values."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    for section, values in after.items():
+        for name, value in values.items():
+            key = f"{section}.{name}"
+            if before[section][name] != value and not key.startswith(MAY_CHANGE):
+                return f"{key} was {before[section][name]!r} and is {value!r}"
+    return None

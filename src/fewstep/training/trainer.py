@@ -1,0 +1,256 @@
+"""The one training loop: teacher, stage one and every rung of stage two, on whatever accelerate finds.
+
+All randomness of an update is a function of (seed, stage, update), drawn for the whole global batch of which each process takes
+its slice: so a resumed run is the run that never stopped, and two processes are one process with twice the batch.
+"""
+
+import math
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from fewstep.devices import check_device
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition, each
+from fewstep.models.denoiser import Denoiser
+from fewstep.progress import LiveLine, clock
+from fewstep.training.checkpoint import load_checkpoint, save_checkpoint
+from fewstep.training.logging import RunLog
+from fewstep.training.settings import TrainSettings
+from fewstep.training.train_state import State, trained
+
+BAD_IN_A_ROW = 10
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved and the same command goes on."""
+
+
+class Examples(Protocol):
+    """Training data: an endless sequence of examples, any part of which can be asked for."""
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on."""
+        ...
+
+
+Batch = dict[str, Any]  # "x" (b, ...), "condition" (labels or a tree), and what the stage draws, each (b, ...)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what is drawn, what the error of an example is, for how long."""
+
+    name: str  # its folder: "stage-one", "steps-0004"
+    updates: int
+    learning_rate: float
+    schedule: str
+    draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
+    error: Callable[[Denoiser, Batch], Tensor]  # (b,)
+    dropout: bool = False  # a student is trained without
+
+
+def checkpoint_blocks(network: Any) -> None:
+    """Let the network's blocks be computed again for the gradient, in place of keeping what they computed.
+
+    Raises:
+        InputError: it is no network of diffusers, or one that cannot.
+    """
+    if not getattr(network, "_supports_gradient_checkpointing", False):
+        raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
+    network.enable_gradient_checkpointing()
+
+
+class Trainer:
+    """Runs stages in a run folder: checkpoints, resumption, progress, interruption."""
+
+    def __init__(self, run: Path, data: Examples, settings: TrainSettings, device: str | None = None, quiet: bool = False) -> None:
+        self.run, self.data, self.settings = run, data, settings
+        check_device(device)
+        if not torch.distributed.is_initialized():
+            AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
+        if device is not None and (index := torch.device(device).index) is not None and torch.accelerator.device_count() > 1:
+            torch.accelerator.set_device_index(index)
+            os.environ["ACCELERATE_TORCH_DEVICE"] = device  # accelerate takes the first of several otherwise
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
+        if settings.precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise InputError("train.precision 'fp16' needs a GPU; on the CPU set it to 'bf16' or 'no'")
+        self.main = self.accelerator.is_main_process
+        self.line = LiveLine(quiet=quiet or not self.main)
+        self.log = RunLog(run)
+        self.signals: list[int] = []
+
+    @property
+    def global_batch(self) -> int:
+        """Examples in an update, over all processes and micro-batches."""
+        return self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
+
+    def close(self) -> None:
+        """Flush the log."""
+        self.log.close()
+
+    def train(self, stage: Stage, denoiser: Denoiser, position: str = "") -> dict[str, Any]:
+        """Train the denoiser's network in place; it ends with its averaged weights. Returns what to remember of the stage.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            InputError: ten updates in a row were not finite; the last good state is saved.
+        """
+        network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
+        if self.settings.gradient_checkpointing:
+            checkpoint_blocks(network)
+        if self.accelerator.num_processes > 1 and self.accelerator.distributed_type != DistributedType.FSDP:
+            idle = self._has_idle_weights(stage, replace(denoiser, autocast=self.accelerator.autocast))
+            handler: Any = DistributedDataParallelKwargs(find_unused_parameters=idle)
+            self.accelerator.ddp_handler = handler
+        state = State(stage, network, self.settings, self.accelerator)
+        checkpoint = load_checkpoint(self._checkpoint_path)
+        if checkpoint is not None and checkpoint.values["stage"] == stage.name:
+            state.restore(checkpoint)
+        if self.main:
+            self.log.resume(stage.name, state.update)
+        wrapped = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
+        with self._catch_signals():
+            self._loop(stage, state, wrapped, position)
+        state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
+        self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
+        network.eval()
+        return {
+            "stage": stage.name,
+            "updates": stage.updates,
+            "batch_size": self.global_batch,
+            "loss": state.loss,
+            "skipped": state.skipped,
+        }
+
+    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
+        since, first = time.monotonic(), state.update
+        while state.update < stage.updates:
+            state.step(self._gradients(stage, state, denoiser))
+            done = state.update == stage.updates
+            if done or state.update % self.settings.log_every == 0:
+                now = time.monotonic()
+                speed = (state.update - first) / max(now - since, 1e-9)
+                self._report(stage, state, speed, position, done)
+                if state.streak >= BAD_IN_A_ROW:
+                    self._save(stage, state)
+                    raise InputError(
+                        f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
+                        "lower the learning_rate or set train.precision to 'no', in a new --out"
+                    )
+            if self._asked_to_stop(state):
+                self._save(stage, state)
+                raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")
+            if state.update % self.settings.checkpoint_every == 0 and not done:
+                self._save(stage, state)
+
+    def _gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
+        """Accumulate the gradients of one update; the mean error, on the device."""
+        parts = self.settings.gradient_accumulation
+        total = torch.zeros((), device=self.accelerator.device)
+        for part, batch in enumerate(self._batches(stage, state.update)):
+            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
+                loss = stage.error(denoiser, batch).mean() / parts
+                # a loss that is not finite must make every process's gradients so, whatever its own derivative is
+                self.accelerator.backward(loss * torch.where(loss.isfinite(), 1.0, torch.nan))
+            total += loss.detach().float()
+        return total
+
+    def _has_idle_weights(self, stage: Stage, denoiser: Denoiser) -> bool:
+        """Whether some trained weights have no part in the error (Qwen-Image's last block makes text that nobody reads).
+
+        Data-parallel processes would stop at the second update for want of their gradients, unless they are told to look for them, which takes time.
+        """
+        error = stage.error(denoiser, next(self._batches(stage, 0))).mean()
+        gradients = torch.autograd.grad(error, list(trained(denoiser.network).values()), allow_unused=True)
+        return any(gradient is None for gradient in gradients)
+
+    def _batches(self, stage: Stage, update: int) -> Iterator[Batch]:
+        """This process's micro-batches of an update."""
+        parts, size = self.settings.gradient_accumulation, self.settings.batch_size
+        # torch's generator on the CPU takes the lower 32 bits alone: all that a draw depends on must reach them
+        seed = zlib.crc32(stage.name.encode()) + update * 0x9E3779B1 + self.settings.seed * 0x85EBCA6B
+        generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
+        torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
+        drawn = stage.draw(generator, self.global_batch)
+        noise: Tensor | None = None
+        for part in range(parts):
+            slot = (part * self.accelerator.num_processes + self.accelerator.process_index) * size
+            x, condition = self.data.batch(update * self.global_batch + slot, size)
+            if noise is None:
+                noise = torch.randn(self.global_batch, *x.shape[1:], generator=generator, device=self.accelerator.device)
+            batch = {key: value[slot : slot + size] for key, value in {**drawn, "noise": noise}.items()}
+            batch["x"], batch["condition"] = self._to_device(x), each(self._to_device, condition)
+            yield batch
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
+        device = self.accelerator.device
+        return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+    def _report(self, stage: Stage, state: State, speed: float, position: str, done: bool) -> None:
+        loss = state.read(self.accelerator)
+        left = clock((stage.updates - state.update) / max(speed, 1e-9))
+        images = speed * self.global_batch
+        bad = f", {state.skipped} skipped" if state.skipped else ""
+        ending = "done" if done else f"{left} left"
+        self.line.show(
+            f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
+            final=done,
+        )
+        if self.main:
+            shown = loss if math.isfinite(loss) else None
+            self.log.write(
+                stage=stage.name,
+                update=state.update,
+                loss=shown,
+                learning_rate=state.rate,
+                images_per_second=images,
+                skipped=state.skipped,
+            )
+
+    def _save(self, stage: Stage, state: State) -> None:
+        state.read(self.accelerator)  # so that the counters go along
+        if self.main:
+            save_checkpoint(self._checkpoint_path, state.checkpoint())
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.run / "checkpoint" / "state.safetensors"
+
+    def _asked_to_stop(self, state: State) -> bool:
+        if self.accelerator.num_processes == 1:
+            return bool(self.signals)
+        if state.update % self.settings.log_every:  # the processes must agree, and asking each time would wait on the device
+            return False
+        asked = torch.tensor(float(bool(self.signals)), device=self.accelerator.device)
+        return bool(cast(Tensor, self.accelerator.reduce(asked, "sum")) > 0)
+
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        def note(number: int, _frame: Any) -> None:
+            if self.signals:  # asked twice: at once
+                raise KeyboardInterrupt
+            self.signals.append(number)
+
+        try:
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: nobody can signal us
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,144 @@
+"""The scripts on editing, inpainting and style transfer at tiny sizes: like is held against like, and evaluations are those taken."""
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import fewstep
+from conftest import TINY
+from fewstep.editing.inpainting import condition_of
+from fewstep.evaluation.classifier import train_classifier
+from fewstep.models.model import Samples
+from fewstep.training.recipe import load_recipe
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+STUDENT = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"stage_one.updates": 2, "stage_two.updates": 1}
+STUDENT |= {"stage_two.last_updates": 1, "stage_two.ladder": [8, 4, 2], "encoder.ladder": [8, 4, 2], "encoder.updates": 1}
+STUDENT |= {"stage_one.times": "continuous"}
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import uses
+
+    monkeypatch.setattr(uses, "train_or_load_classifier", lambda data, *rest, **more: quick_classifier())
+
+
+@cache
+def quick_classifier():
+    """A classifier of digits that knows little."""
+    data = fewstep.open_data(name="digits")
+    return train_classifier(data.images()[:200].float() / 127.5 - 1, data.labels[:200], len(data.classes), epochs=1)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, teacher_folder):
+    """Run folders of students and encoders, and of students that take a mask."""
+    root = tmp_path_factory.mktemp("runs")
+    changes = STUDENT | {"data.name": "digits"}
+    fewstep.distill(teacher_folder, recipe="digits", out=root / "uses", changes=changes, device="cpu", quiet=True)
+    fills = load_recipe(None, TINY | {"teach.inpainting": True, "data.name": "digits"})
+    fewstep.teach(fills, root / "fills-teacher", device="cpu", quiet=True)
+    changes |= {"teacher.path": str(root / "fills-teacher"), "encoder.ladder": []}
+    fewstep.distill(recipe=load_recipe(None, changes), out=root / "fills", device="cpu", quiet=True)
+    return root
+
+
+def run_script(monkeypatch, capsys, module, *words):
+    """The script as a person calls it; the JSON that it wrote, and what it printed."""
+    monkeypatch.setattr(sys, "argv", [f"benchmarks/{module.__name__}.py", *map(str, words)])
+    module.main()
+    return capsys.readouterr().out
+
+
+def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, runs):
+    import digits_split
+    import uses
+
+    assert digits_split.split(tmp_path / "split") == {"test": 300, "train": 1497}
+    seen, held_out = uses.subject(runs / "uses", 40), uses.subject(runs / "uses", 40, data=str(tmp_path / "split"))
+    assert (seen.seen, held_out.seen) == (True, False)
+    assert (len(seen.data), len(held_out.data)) == (1797, 1497)
+    rows = {tuple(x.flatten().tolist()) for x in held_out.data.images()}
+    x = ((held_out.images + 1) * 127.5).round().byte()
+    assert not [image for image in x if tuple(image.flatten().tolist()) in rows]
+    assert bool((seen.others != seen.labels).all()) and len(set(seen.others.tolist())) > 5
+    itself = seen.measures(Samples(seen.images, seen.images, 0, "", 0, 0.0), seen.labels)
+    assert itself["psnr"] == float("inf") and itself["edges"] == pytest.approx(1)
+
+
+def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_path, monkeypatch, capsys, runs):
+    import editing
+
+    monkeypatch.setattr(editing, "REFERENCE", 16)
+    words = ["--run", runs / "uses", "--images", 12, "--picture", tmp_path / "e.png", "--out", tmp_path / "e.json"]
+    printed = run_script(monkeypatch, capsys, editing, *words)
+    result = json.loads((tmp_path / "e.json").read_text())
+    rows = {(r["model"], r["steps"], r["strength"]): r for r in result["rows"]}
+    assert [rows["student", 4, s]["evaluations"] for s in (0.25, 0.5, 0.75, 1.0)] == [1, 2, 3, 4]
+    assert [rows["teacher", 4, s]["evaluations"] for s in (0.25, 0.5, 0.75, 1.0)] == [2, 4, 6, 8]
+    assert [rows["teacher", 16, s]["evaluations"] for s in (0.5, 1.0)] == [16, 32]
+    assert rows["teacher, not guided", 4, 0.75]["evaluations"] == 3
+    assert all(rows["teacher", 16, s]["rms_to_teacher"] == 0 < rows["student", 4, s]["rms_to_teacher"] for s in (0.25, 0.5, 1.0))
+    assert rows["student", 4, 0.25]["psnr"] > rows["student", 4, 1.0]["psnr"]
+    assert "| 0.75 | **student of 4 steps** | 3 |" in printed
+    assert (tmp_path / "e.png").stat().st_size > 10_000
+
+
+def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path, monkeypatch, capsys, runs):
+    import style_transfer
+
+    monkeypatch.setattr(style_transfer, "REFERENCE", 16)
+    words = ["--run", runs / "uses", "--second", runs / "uses", "--images", 9, "--picture", tmp_path / "s.png"]
+    printed = run_script(monkeypatch, capsys, style_transfer, *words, "--out", tmp_path / "s.json")
+    rows = json.loads((tmp_path / "s.json").read_text())["rows"]
+    found = {(r["task"], r["guidance_scale"], r["model"], r["each_way"]): r["evaluations"] for r in rows}
+    for steps in (2, 4):
+        for task, scale in (("round trip", 1.0), ("translation", 1.0), ("translation", 3.0)):
+            assert found[task, scale, "student", steps] == found[task, scale, "teacher", steps] == 2 * steps
+    assert found["round trip", 1.0, "teacher", 16] == 32 and found["translation", 3.0, "teacher", 16] == 48
+    trips = {r["each_way"]: r["psnr"] for r in rows if (r["task"], r["model"]) == ("round trip", "teacher")}
+    assert trips[2] < trips[4] < trips[16]
+    assert {r["each_way"] for r in rows if r["task"] == "two models"} == {2, 4, 16}
+    assert "| round trip | **student, 2 x 4** | 8 |" in printed
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.height > 9 * 64
+
+
+def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, capsys, runs):
+    import inpainting as script
+    import uses
+
+    monkeypatch.setattr(script, "REFERENCE", 8)
+    words = ["--run", runs / "fills", "--student", runs / "uses", "--images", 20, "--repeats", 2, "--picture", tmp_path / "i.png"]
+    printed = run_script(monkeypatch, capsys, script, *words, "--out", tmp_path / "i.json")
+    result = json.loads((tmp_path / "i.json").read_text())
+    assert [r["error"] for r in result["rows"] if not r["steps"]] == [0]
+    found = {(r["method"], r["guidance_scale"], r["by"], r["evaluations"]) for r in result["rows"] if r["steps"]}
+    for method in (script.SEES, script.PUT_BACK, script.UNTOLD):
+        for scale, many in ((1.0, 8), (2.0, 16)):
+            assert {(method, scale, "teacher", n) for n in (many, 4, 2)} | {(method, scale, "student", n) for n in (4, 2)} <= found
+    assert f"| {script.SEES} | 2 | **student, 4 steps** | 4 |" in printed
+    assert 0.1 < result["masked_share"] < 0.6
+    assert (tmp_path / "i.png").stat().st_size > 5000
+    tried = uses.subject(runs / "fills", 30)
+    filler, (method, *_) = script.Filler(tried, 1), script.methods_of(tried, None, None)
+    drawn = filler.answer(method, "student", 4, 1.0)
+    assert drawn.samples[~filler.masks].equal(tried.images[~filler.masks])
+    assert set(condition_of(method.teacher, filler.x, filler.masks, filler.labels.tolist())) == {"labels", "mask", "masked"}
+    with pytest.raises(fewstep.InputError, match="take no mask"):
+        script.methods_of(uses.subject(runs / "uses", 2), None, None)
+
+
+def test_codes_are_alike_where_they_are_and_not_where_they_are_not():
+    import style_transfer
+
+    x = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert style_transfer.alike(x, 3 * x + 1) == pytest.approx(1)
+    assert abs(style_transfer.alike(x, x.roll(1, 0))) < 0.1

@@ -1,0 +1,167 @@
+"""Editing: exactly i of N steps from t = i/N, the same in stock diffusers, and strengths that the grid does not have."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+import fewstep
+from fewstep.data.images import read_images
+from fewstep.editing.sdedit import batches, edit, start_of
+from fewstep.errors import InputError
+from fewstep.method.guidance import embed_w
+from fewstep.method.process import add_noise
+from tiny import LABELS, X, counted, tiny_student, tiny_teacher
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The bundled teacher, with real pictures of threes and of eights."""
+    data = fewstep.open_data(name="digits")
+    x = data.images().float() / 127.5 - 1
+    return fewstep.open_model("digits"), *(x[data.labels == label][:40] for label in (3, 8))
+
+
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("start", [1, 2, 3, 4])
+def test_a_strength_of_i_in_n_takes_i_evaluations_of_a_student_and_twice_that_of_a_guided_teacher(sampler, start):
+    model, calls = counted(tiny_student(4, sampler))
+    drawn = edit(model, X, LABELS, strength=start / 4, guidance_scale=2.0)
+    assert calls == [3] * start
+    assert (drawn.evaluations, drawn.steps, drawn.sampler) == (start, 4, sampler)
+    for scale, branches in ((1.0, 1), (3.0, 2)):
+        model, calls = counted(tiny_teacher())
+        drawn = edit(model, X, LABELS, strength=start / 4, steps=4, guidance_scale=scale, sampler=sampler)
+        assert sum(calls) == 3 * start * branches == 3 * drawn.evaluations
+
+
+def stock_edit(folder, x, noise, steps, start, labels, w=None):
+    """Image-to-image as diffusers' pipelines do it: the stock scheduler's add_noise, then its last `start` timesteps."""
+    network = fewstep.open_model(folder).denoiser.network
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps[steps - start :]
+    z = scheduler.add_noise(x, noise, timesteps[:1].repeat(len(x)))
+    for timestep in timesteps:
+        embedded = None if w is None else embed_w(w, 256)
+        with torch.no_grad():
+            output = network(z, timestep, None, class_labels=labels, timestep_cond=embedded, return_dict=False)[0]
+        z = scheduler.step(output, timestep, z, return_dict=False)[0]
+    return z
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 4])
+def test_stock_diffusers_edits_the_same_folder_to_the_same_pictures(tmp_path, teacher_folder, start):
+    noise = torch.randn(3, 1, 8, 8)
+    ours = edit(fewstep.open_model(teacher_folder), X, LABELS, strength=start / 4, steps=4, noise=noise)
+    torch.testing.assert_close(ours.samples, stock_edit(teacher_folder, X, noise, 4, start, LABELS), rtol=0, atol=1e-4)
+    folder = tiny_student(4).save(tmp_path / "student")
+    ours = edit(fewstep.open_model(folder), X, LABELS, strength=start / 4, guidance_scale=2.5, noise=noise)
+    stock = stock_edit(folder, X, noise, 4, start, LABELS, torch.full((3,), 1.5))
+    torch.testing.assert_close(ours.samples, stock, rtol=0, atol=1e-4)
+
+
+def test_strength_one_starts_from_noise_as_the_process_mixes_it():
+    model, noise = tiny_student(2), torch.randn(3, 1, 8, 8)
+    z = add_noise(X, noise, torch.ones(3), model.denoiser.process)
+    assert edit(model, X, LABELS, strength=1, noise=noise).samples.equal(model.sample_tensor(LABELS, noise=z).samples)
+
+
+def test_the_weaker_the_nearer_to_the_input(digits):
+    model, threes, _ = digits
+    labels = torch.full((20,), 8)
+    far = [
+        float((edit(model, threes[:20], labels, strength=s, steps=16, guidance_scale=2.0).samples - threes[:20]).norm())
+        for s in (0.125, 0.375, 0.625, 1.0)
+    ]
+    assert far == sorted(far)
+    assert far[0] < far[-1] / 3
+
+
+def test_an_edit_makes_eights_of_threes(digits):
+    model, threes, eights = digits
+    drawn = edit(model, threes[:20], torch.full((20,), 8), strength=0.75, steps=16, guidance_scale=3.0).samples
+    nearer = (drawn - eights.mean(0)).flatten(1).norm(dim=1) < (drawn - threes.mean(0)).flatten(1).norm(dim=1)
+    assert int(nearer.sum()) >= 18
+
+
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+def test_the_seed_is_all_that_is_random(sampler):
+    model = tiny_student(4, sampler)
+    first, same, other = (edit(model, X, LABELS, strength=0.75, seed=seed).samples for seed in (0, 0, 1))
+    assert first.equal(same)
+    assert not first.equal(other)
+
+
+def test_batches_change_nothing():
+    whole, seen = edit(tiny_student(4), X, LABELS, strength=0.5), []
+    parts = edit(tiny_student(4), X, LABELS, strength=0.5, batch_size=2, progress=seen.append)
+    torch.testing.assert_close(parts.samples, whole.samples)
+    assert seen == [2, 3]
+
+
+def test_a_condition_may_have_parts():
+    condition = {"text": torch.arange(10).reshape(5, 2), "pooled": torch.arange(5)}
+    found = list(batches((torch.arange(5),), condition, 3, torch.device("cpu")))
+    assert [x.tolist() for (x,), _ in found] == [[0, 1, 2], [3, 4]]
+    assert found[1][1]["text"].tolist() == [[6, 7], [8, 9]]
+    with pytest.raises(InputError, match="4 images and 5 conditions"):
+        next(batches((torch.arange(4),), condition, 3, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "start"), [(0.25, 4, 1), (0.5, 2, 1), (1, 1, 1), (1.0, 4, 4), (1 / 3, 3, 1), (2 / 3, 3, 2)]
+)
+def test_a_strength_on_the_grid_says_nothing(strength, steps, start):
+    assert start_of(strength, steps, pytest.fail) == start
+
+
+@pytest.mark.parametrize(("strength", "steps", "start"), [(0.3, 4, 1), (0.6, 4, 2), (0.625, 4, 3), (0.9, 4, 4), (0.7, 2, 1)])
+def test_another_is_rounded_and_that_is_said(strength, steps, start):
+    said = []
+    assert start_of(strength, steps, said.append) == start
+    assert len(said) == 1
+    assert f"strength {strength:g} is rounded to {start}/{steps}" in said[0]
+    with pytest.warns(UserWarning, match="is rounded to"):
+        start_of(strength, steps)
+
+
+@pytest.mark.parametrize("strength", [0, 0.0, -1, 0.24, 1.01, 2, float("nan"), float("inf"), -float("inf"), None, "0.5"])
+def test_strengths_outside_the_grid_are_refused(strength):
+    with pytest.raises(InputError, match="with 4 steps it can be 1/4 to 1, in parts of 1/4"):
+        start_of(strength, 4, pytest.fail)
+
+
+def test_one_step_has_one_strength():
+    with pytest.raises(InputError, match=r"strength is 0\.5; with 1 step it can be 1"):
+        start_of(0.5, 1, pytest.fail)
+
+
+def test_what_an_edit_refuses():
+    model = tiny_student(4)
+    for message, choices in (
+        (r"noise has shape \(2, 1, 8, 8\)", {"noise": torch.randn(2, 1, 8, 8)}),
+        ("trained for 4", {"steps": 2}),
+        ("outside the range", {"guidance_scale": 99.0}),
+        ("deterministic one", {"sampler": "stochastic"}),
+    ):
+        with pytest.raises(InputError, match=message):
+            edit(model, X, LABELS, strength=0.5, **choices)
+    with pytest.raises(InputError, match="3 images and 2 conditions"):
+        edit(model, X, LABELS[:2], strength=0.5)
+    encoder = replace(model, info=model.info.model_copy(update={"kind": "encoder"}))
+    with pytest.raises(InputError, match="this is an encoder"):
+        edit(encoder, X, LABELS, strength=0.5)
+
+
+def test_from_python_with_files_and_pictures(tmp_path):
+    from fewstep.models.model import to_images
+
+    model, images = tiny_student(4), to_images(X)
+    images[0].save(tmp_path / "a.png")
+    found = model.edit([tmp_path / "a.png", str(tmp_path / "a.png"), images[0]], [3], strength=0.5, noise=torch.zeros(3, 1, 8, 8))
+    assert [image.size for image in found] == [(8, 8)] * 3
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    x = read_images(images[0], model.info).pixels
+    assert model.edit(x, "3", strength=0.5, noise=torch.zeros(1, 1, 8, 8))[0].tobytes() == found[0].tobytes()

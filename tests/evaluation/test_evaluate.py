@@ -1,0 +1,365 @@
+"""`fewstep evaluate`: rows for every configuration, the same whatever the batch, the pauses or the processes, and errors in one line."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+
+import fewstep
+import tiny
+from conftest import run_command
+from fewstep.cli import evaluate as evaluate_command
+from fewstep.errors import InputError
+from fewstep.evaluation import evaluate as comparison
+from fewstep.evaluation import evaluation_run as contest
+from fewstep.evaluation.accumulator import Tally
+from fewstep.evaluation.configurations import contenders, open_subject, run_of
+from fewstep.evaluation.labels import Wanted
+from fewstep.evaluation.results_table import text_table
+
+SMALL = {
+    "samples": 130, "guidance_scale": (1.0, 2.0), "baselines": ("ddim", "dpm++"), "budgets": (4, 8), "reference_steps": 6,
+    "device": "cpu", "quiet": True,
+}  # fmt: skip
+TIMES = ("seconds_per_image",)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    """The classifier of the digits is trained once, into a cache of the tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def run(teacher_folder, tmp_path_factory):
+    """A finished tiny run."""
+    from conftest import TINY
+    from fewstep.training.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    recipe = load_recipe(None, TINY | {"data.name": "digits", "teacher.path": str(teacher_folder), "evaluate.samples": 70})
+    fewstep.distill(recipe=recipe, out=folder, device="cpu", quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, tmp_path_factory):
+    """(the metrics, the folder) of an evaluation of that run."""
+    out = tmp_path_factory.mktemp("evaluations") / "out"
+    return fewstep.evaluate(run, "digits", out, steps=(1, 2), **SMALL), out
+
+
+def timeless(rows):
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def test_a_row_for_every_configuration(evaluated):
+    rows = evaluated[0]["rows"]
+    found = {(r["model"], r["sampler"], r["steps"], r["evaluations"], r["guidance_scale"]) for r in rows}
+    assert found == {
+        ("teacher", "ddim", 6, 6, 1.0), ("teacher", "ddim", 6, 12, 2.0),
+        ("teacher", "ddim", 4, 4, 1.0), ("teacher", "ddim", 8, 8, 1.0), ("teacher", "ddim", 2, 4, 2.0), ("teacher", "ddim", 4, 8, 2.0),
+        ("teacher", "dpm++", 4, 4, 1.0), ("teacher", "dpm++", 8, 8, 1.0), ("teacher", "dpm++", 2, 4, 2.0), ("teacher", "dpm++", 4, 8, 2.0),
+        *(("student", "deterministic", n, n, s) for n in (1, 2) for s in (1.0, 2.0)),
+        *(("stage-one", "deterministic", 4, 4, s) for s in (1.0, 2.0)),
+    }  # fmt: skip
+    for row in rows:
+        assert row["samples"] == 130
+        assert row["fid_biased"] is True
+        assert row["clip_score"] is None
+        reference = row["model"] == "teacher" and row["steps"] == 6
+        assert all((row[f"{measure}_to_teacher"] is None) == reference for measure in ("rms", "psnr", "frechet"))
+        assert row["ratio"] == pytest.approx(1) or not reference
+        for key in (
+            "frechet",
+            "inception_score",
+            "kid",
+            "precision",
+            "recall",
+            "class_accuracy",
+            "sharpness",
+            "saturation",
+            "diversity",
+        ):
+            assert math.isfinite(row[key]), key
+
+
+def test_the_files_hold_what_the_call_returns(evaluated):
+    metrics, out = evaluated
+    assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    page = (out / "report.html").read_text()
+    for words in ("Quality against diversity", "DPM-Solver++", "The resolved recipe", "Training loss", "ratio to teacher"):
+        assert words in page
+    assert {p.name for p in out.iterdir()} - {"partial"} == {
+        "evaluation.json", "grid.png", "metrics.json", "quality.png", "report.html", "rows", "samples",
+    }  # fmt: skip
+    table = text_table(metrics["rows"])
+    assert all(len(line) <= 132 for line in table.splitlines())
+
+
+@pytest.fixture
+def _no_report(monkeypatch):
+    """Rows without their pictures."""
+    monkeypatch.setattr(comparison, "write_results", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_another_batch_size_gives_the_same_up_to_rounding(evaluated, run, tmp_path):
+    again = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=50, **SMALL)
+    for one, other in zip(evaluated[0]["rows"], again["rows"], strict=True):
+        assert one["frechet"] == pytest.approx(other["frechet"], rel=1e-4)
+        assert one["rms_to_teacher"] == pytest.approx(other["rms_to_teacher"] or 0, rel=1e-4) or one["rms_to_teacher"] is None
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, run, tmp_path, monkeypatch):
+    taken, take = [], contest.Contest.take
+
+    def stopping(self, *arguments):
+        self.save_every = 0.0
+        taken.append(arguments)
+        if len(taken) == 6:  # within the third configuration
+            raise KeyboardInterrupt
+        take(self, *arguments)
+
+    wanted = fewstep.evaluate(run, "digits", tmp_path / "whole", steps=(1, 2), batch_size=64, **SMALL)
+    monkeypatch.setattr(contest.Contest, "take", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=64, **SMALL)
+    assert len(list((tmp_path / "out" / "rows").glob("*.json"))) == 1
+    assert len(list((tmp_path / "out" / "partial").iterdir())) == 1
+    resumed = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=64, **SMALL)
+    assert timeless(resumed["rows"]) == timeless(wanted["rows"])
+    assert len(taken) == 3 * len(wanted["rows"]) + 1  # nothing twice but what was cut
+    before = len(taken)
+    fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), batch_size=64, **SMALL)
+    assert len(taken) == before
+
+
+class Halves:
+    """What a contest asks of accelerate, as one of two processes."""
+
+    def __init__(self, index):
+        self.process_index, self.num_processes, self.is_main_process = index, 2, index == 0
+
+    def wait_for_everyone(self):
+        """Nobody else is there."""
+
+
+def one_contender(run):
+    subject = open_subject(run, None, [2])
+    return contenders(subject, [2.0], [], [], 6)
+
+
+class Pixels:
+    """Features that cost nothing: means of a few pixels."""
+
+    name, dimension, size, accuracy_of, fingerprint = "pixels", 5, None, None, "0" * 64
+
+    def __call__(self, images):
+        return images.double().flatten(1)[:, 20:25]
+
+    def logits(self, features):
+        return features @ torch.eye(5, 10, dtype=torch.float64)
+
+
+def contest_of(out, state, samples=300):
+    from fewstep.progress import LiveLine
+
+    wanted = Wanted(tiny.tiny_teacher(), tuple("0123456789"))
+    return contest.Contest(out, state, wanted, Pixels(), None, samples, 64, 0, 0, LiveLine(quiet=True))
+
+
+def test_two_processes_see_what_one_sees(run, tmp_path):
+    reference, student = one_contender(run)[:2]
+    whole = contest_of(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1))
+    halves = [contest_of(tmp_path / "two", Halves(index)) for index in (0, 1)]
+    for contender in (reference, student):
+        one = whole.sampled(contender)
+        parts = [Tally.of_state(half.sampled(contender).state(), 10) for half in halves]
+        both = parts[0].merge(parts[1])
+        assert both.sums["images"] == 300
+        torch.testing.assert_close(both.moments.scatter, one.moments.scatter)
+        assert torch.equal(both.reservoir.rows, one.reservoir.rows)
+        assert torch.equal(both.shown, one.shown)
+        assert both.sums["square"] == pytest.approx(one.sums["square"])
+        assert both.sums["right"] == one.sums["right"]
+        assert both.entropies.score() == pytest.approx(one.entropies.score())
+
+
+def test_progress_is_shown_within_a_batch_and_counts_each_evaluation_once(run, tmp_path):
+    whole = contest_of(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1), samples=64)
+    reference, student = one_contender(run)[:2]
+    whole.plan([reference, student])
+    told, done = [], []
+    whole.line = SimpleNamespace(show=lambda text, final=False: told.append((text.split(": ")[1].split(" samples")[0], final)))
+    show = whole.show
+    whole.show = lambda contender, stop, ahead=0: (done.append(whole.done + ahead), show(contender, stop, ahead))
+    for contender in (reference, student):
+        whole.sampled(contender)
+    assert told == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
+    assert done == [128, 256, 384, 512, 640, 768, 768, 832, 896, 896] and whole.work == 896  # a guided call is two evaluations
+    assert not student.model.denoiser.network._forward_hooks
+
+
+def test_noise_belongs_to_the_sample(run):
+    whole = contest.noise_of(0, 200, (1, 2, 3), seed=5)
+    assert torch.equal(whole[128:200], contest.noise_of(128, 200, (1, 2, 3), seed=5))
+    assert not torch.equal(whole[:64], whole[64:128])
+    assert not torch.equal(whole, contest.noise_of(0, 200, (1, 2, 3), seed=6))
+
+
+def test_a_model_folder_finds_the_teacher_of_its_run(run, teacher_folder):
+    assert run_of(run / "steps-0002") == run_of(run).resolve() == run.resolve()
+    subject = open_subject(run / "steps-0002", None, None)
+    assert list(subject.students) == [("student", 2)]
+    assert subject.teacher is not None
+    assert open_subject(teacher_folder, None, None).students == {}
+
+
+def test_a_student_alone_is_measured_without_ratio(run, tmp_path):
+    student = fewstep.open_model(run / "steps-0001")
+    metrics = fewstep.evaluate(student, "digits", tmp_path / "out", **SMALL | {"guidance_scale": (1.0,)})
+    assert [r["ratio"] for r in metrics["rows"]] == [None]
+    assert metrics["against"] is None
+    assert "no teacher" in metrics["summary"]
+
+
+def test_what_does_not_fit_is_said_in_one_line(run, teacher_folder, tmp_path, evaluated):
+    def fails(match, model=run, data="digits", out=tmp_path / "new", **changes):
+        with pytest.raises(InputError, match=match) as caught:
+            fewstep.evaluate(model, data, out, **SMALL | changes)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "new").exists()
+
+    fails(r"'ddpm' is not known", baselines=("ddpm",))
+    fails(r"guidance_scale 7 is outside 1 to 5", guidance_scale=(7.0,))
+    fails("no student for 3 steps; it has 1, 2", steps=(3,))
+    fails("40 samples have a singular covariance of 64 features; at least 65", samples=40)
+    fails("evaluate.samples is 1", samples=1)
+    fails("batch_size is 0", batch_size=0)
+    fails("both given", features="classifier", inception="x.pt")
+    fails("name the teacher", against=run / "steps-0001")
+    fails("trained for 2; name that", model=run / "steps-0002", steps=(4,))
+    larger = SimpleNamespace(batch=None, size=16, channels=3, classes=tuple("0123456789"))
+    fails("data are 16x16 with 3 channels, the model's images 8x8 with 1; give data that fit, or --resize", data=larger)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("mine")
+    fails("holds something else", out=other)
+    fails("evaluation with samples 130, not 131; put it back", out=evaluated[1], samples=131, steps=(1,))
+    fails("evaluation with seed 0, not 1", out=evaluated[1], seed=1, steps=(1,))
+    assert sorted(p.name for p in other.iterdir()) == ["file"]
+
+
+def test_images_that_are_not_finite_name_their_configuration(run, tmp_path):
+    student = fewstep.open_model(run / "steps-0001")
+    next(student.denoiser.network.parameters()).data.fill_(float("nan"))
+    with pytest.raises(
+        InputError, match="student, deterministic, 1 step, guidance scale 1: samples 0 to 129 hold numbers that are not finite"
+    ):
+        fewstep.evaluate(student, "digits", tmp_path / "out", **SMALL | {"guidance_scale": (1.0,)})
+
+
+def test_stochastic_samples_are_the_same_in_any_batch(run, tmp_path):
+    student = fewstep.open_model(run / "steps-0002")
+    known = {"sampler": "stochastic"}
+    student = replace(student, info=student.info.model_copy(update=known))
+    contender = contenders(open_subject(student, None, None), [2.0], [], [], 6)[0]
+    tallies = []
+    for batch_size in (16, 256):
+        one = contest_of(tmp_path / str(batch_size), SimpleNamespace(process_index=0, num_processes=1), 100)
+        one.batch_size = batch_size
+        tallies.append(one.sampled(contender))
+    torch.testing.assert_close(tallies[0].moments.mean, tallies[1].moments.mean)
+
+
+def test_the_command(run, tmp_path):
+    arguments = [
+        "--samples",
+        70,
+        "--steps",
+        "1",
+        "--guidance-scale",
+        "2",
+        "--baselines",
+        "heun",
+        "--budgets",
+        "8",
+        "--reference-steps",
+        4,
+    ]
+    out, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "out", *arguments, "--device", "cpu")
+    assert "guidance scale 2" in out
+    assert "Heun" in out
+    assert "of the student" in out
+    assert "70 of 70 samples" in err
+    assert (tmp_path / "out" / "report.html").is_file()
+    _, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "new", "--baselines", "dpm", expect=2)
+    assert err.strip().splitlines()[-1].startswith("error: baseline 'dpm' is not known")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("text", ["a", "1.5", "1,,2", "nan", ""])
+def test_words_that_are_no_list_of_steps(text):
+    with pytest.raises(InputError, match=f"--steps {text}: .*numbers separated by commas are needed"):
+        evaluate_command.whole("steps", text)
+
+
+def test_comparison_is_what_the_package_calls_evaluate():
+    assert fewstep.evaluate is comparison.evaluate
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_rows_of_earlier_calls_stay(run, tmp_path):
+    chosen = SMALL | {"guidance_scale": (2.0,), "baselines": ()}
+    first = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), **chosen)
+    both = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(2,), **chosen)
+    assert {r["steps"] for r in both["rows"] if r["model"] == "student"} == {1, 2}
+    assert [r["steps"] for r in first["rows"] if r["model"] == "student"] == [1]
+
+
+def test_a_student_whose_process_was_rescaled_belongs_to_its_teacher():
+    from fewstep.evaluation.configurations import rescaled
+    from fewstep.method.process import Cosine, DiscreteBetas, process_settings
+
+    betas = DiscreteBetas(tuple(torch.linspace(1e-4, 2e-2, 20).double().tolist()))
+    assert rescaled(process_settings(betas)) == process_settings(betas.without_terminal_signal())
+    assert rescaled(process_settings(Cosine())) is None
+
+
+def test_classes_in_another_order_and_absent_students_are_refused(run, tmp_path):
+    from fewstep.data.loading import open_data
+
+    data = open_data(name="digits")
+    turned = replace(data, classes=data.classes[::-1], labels=9 - data.labels)
+    with pytest.raises(InputError, match="classes are the model's in another order, 9, 8, 7"):
+        fewstep.evaluate(run, turned, tmp_path / "out", **SMALL)
+    with pytest.raises(InputError, match="no student for 3 steps"):
+        fewstep.evaluate(run, "digits", tmp_path / "out", **SMALL | {"steps": (1, 3)})
+
+
+def test_the_part_of_the_data_that_is_named_or_that_the_recipe_names_is_compared_with(run, tmp_path):
+    data = fewstep.open_data(name="digits")
+    for name, count in (("train", 60), ("test", 40)):
+        x = data.batch(0, count)[0]
+        images = ((x[:, 0] + 1) * 127.5).round().byte().numpy()
+        numpy.savez(tmp_path / f"{name}.npz", images=images, labels=numpy.arange(count) % 10)
+    subject = open_subject(run, None, (1,))
+    sizes = [len(comparison.examples_of(tmp_path, subject, False, split).images()) for split in (None, "train", "test")]
+    assert sizes == [60, 60, 40]
+    assert subject.recipe is not None
+    told = replace(
+        subject, recipe=subject.recipe.model_copy(update={"data": subject.recipe.data.model_copy(update={"split": "test"})})
+    )
+    assert len(comparison.examples_of(tmp_path, told, False, None).images()) == 40
+    with pytest.raises(InputError, match="no split 'test'"):
+        comparison.examples_of("digits", subject, False, "test")

@@ -1,0 +1,221 @@
+"""Where teachers come from: folders of diffusers, hub ids, single files; what is no teacher is refused in one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import fewstep
+import pipelines
+from fewstep.errors import InputError
+from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
+from fewstep.models import pretrained as teachers
+from fewstep.models.families.schedulers import process_of_scheduler, scheduler_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.set_num_threads(1)
+    return pipelines.text_pipeline(tmp_path_factory.mktemp("teachers") / "pipeline")
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def change(file, **keys):
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+def distilled(copy):
+    change(copy / "unet" / "config.json", time_cond_proj_dim=256)
+
+
+def other_text(copy):
+    change(copy / "text_encoder" / "config.json", hidden_size=16)
+
+
+def other_vae(copy):
+    change(copy / "vae" / "config.json", latent_channels=16)
+
+
+def unknown_scheduler(copy):
+    (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "KarrasVeScheduler"}))
+
+
+def nothing_said(copy):
+    change(copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+
+
+def pickled(copy):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+
+
+def cut_short(copy):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+
+
+def other_pipeline(copy):
+    change(copy / "model_index.json", _class_name="AudioLDMPipeline")
+
+
+def no_network(copy):
+    shutil.rmtree(copy / "unet")
+
+
+def no_index(copy):
+    (copy / "model_index.json").unlink()
+
+
+def broken_index(copy):
+    (copy / "model_index.json").write_text("[")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (distilled, "guidance-distilled already"),
+        (other_text, "16 features, the network takes 12"),
+        (other_vae, "16 channels, the network's 4"),
+        (unknown_scheduler, "KarrasVeScheduler has no noise process"),
+        (nothing_said, "terminal SNR of zero"),
+        (pickled, r"pickled.*use_safetensors=False"),
+        (cut_short, "cannot be opened"),
+        (other_pipeline, r"AudioLDMPipeline.*StableDiffusionPipeline.*fewstep\.Denoiser\("),
+        (no_network, "unet/config.json"),
+        (no_index, "not a model folder"),
+        (broken_index, "no readable model_index.json"),
+    ],
+)
+def test_what_is_no_teacher_is_refused_in_one_line(copy, damage, message):
+    damage(copy)
+    with pytest.raises(InputError, match=message) as error:
+        fewstep.open_model(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_a_hub_id_is_downloaded_as_diffusers_does(folder, monkeypatch):
+    asked = []
+
+    def download(name, **settings):
+        asked.append((name, settings))
+        return str(folder)
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+    model = fewstep.open_model("someone/something", revision="main", variant=None)
+    assert model.info.family == "stable_diffusion"
+    assert asked == [("someone/something", {"revision": "main", "variant": None, "use_safetensors": True})]
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch):
+    def download(name, **settings):
+        raise OSError("no pipeline there\nand more")
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+    with pytest.raises(InputError, match=r"someone/something.*no pipeline there; check id"):
+        fewstep.open_model("someone/something")
+
+
+def test_weights_of_a_variant(copy):
+    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        file = copy / part / f"{name}.safetensors"
+        save_file({k: v.half() for k, v in load_file(file).items()}, copy / part / f"{name}.fp16.safetensors", {"format": "pt"})
+        file.unlink()
+    model = fewstep.open_model(copy, variant="fp16")
+    assert next(model.denoiser.network.parameters()).dtype == torch.float32
+    saved = model.save(copy.parent / "saved")  # its parts come along, under their plain names
+    assert (saved / "text_encoder" / "model.safetensors").is_file()
+    with pytest.raises(InputError, match="cannot be opened"):
+        fewstep.open_model(copy)
+
+
+def test_a_single_file_is_converted_by_diffusers(folder, tmp_path, monkeypatch):
+    import diffusers
+
+    file, made = tmp_path / "mine.safetensors", []
+    save_file({"a": torch.zeros(1)}, file)
+
+    def convert(path, **settings):
+        made.append(path)
+        return diffusers.StableDiffusionPipeline.from_pretrained(folder)
+
+    monkeypatch.setattr("diffusers.loaders.single_file_utils.infer_diffusers_model_type", lambda checkpoint: "v1")
+    monkeypatch.setattr("diffusers.StableDiffusionPipeline.from_single_file", convert)
+    first, second = (fewstep.open_model(file) for _ in range(2))
+    assert made == [str(file)]  # converted once
+    assert first.family.folder == second.family.folder
+    assert (first.family.folder / "vae").is_dir()
+
+
+def test_files_that_are_no_checkpoint(tmp_path):
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be opened as a checkpoint"):
+        fewstep.open_model(file)
+    save_file({"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(1)}, file)
+    with pytest.raises(InputError, match=r"checkpoint"):
+        fewstep.open_model(file)
+    (tmp_path / "old.ckpt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pickled.*from_single_file") as error:
+        fewstep.open_model(tmp_path / "old.ckpt")
+    assert teachers.conversion(tmp_path / "old.ckpt") in str(error.value)
+
+
+def test_the_process_of_a_scheduler():
+    process, prediction = process_of_scheduler(dict(pipelines.scheduler("EulerDiscreteScheduler").config))
+    assert (process.train_timesteps, prediction.name) == (1000, "eps")
+    zero = pipelines.scheduler("DDIMScheduler", rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    process, prediction = process_of_scheduler(dict(zero.config))
+    alpha, sigma = process.at(torch.ones(1), torch.ones(1))
+    assert prediction.name == "v" and alpha < 1e-8 and sigma == 1
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "num_train_timesteps": 1000}
+    assert process_of_scheduler(flow)[0] == RectifiedFlow(3.0)
+    dynamic = flow | {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    torch.testing.assert_close(process_of_scheduler(dynamic, 4096)[0].shift, 3.1581929)  # e^1.15
+    with pytest.raises(InputError, match="needs the size"):
+        process_of_scheduler(dynamic)
+
+
+@pytest.mark.parametrize("process", [Cosine(), DiscreteBetas(tuple(torch.linspace(1e-4, 0.02, 1000).tolist())), RectifiedFlow(3.0)])
+def test_a_scheduler_of_ours_is_read_back_as_the_same_process(process):
+    from fewstep.method.parameterization import FLOW, V
+
+    wanted = FLOW if isinstance(process, RectifiedFlow) else V
+    made = scheduler_of(process, wanted)
+    again, prediction = process_of_scheduler(dict(made.config) | {"_class_name": type(made).__name__})
+    assert prediction == wanted
+    t = torch.arange(1, 11).double() / 10
+    for ours, theirs in zip(process.at(t, t), again.at(t, t), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_class_conditional_folder_of_pixels(tmp_path):
+    folder = pipelines.class_pipeline(tmp_path / "pixels", latent=False)
+    change(folder / "model_index.json", id2label={"0": "cat", "1": "dog"})
+    model = fewstep.open_model(folder)
+    assert (model.info.classes, model.info.image_size, model.info.condition) == (("cat", "dog", "2"), None, "class")
+    x = torch.zeros(2, 4, 8, 8)
+    assert model.family.to_latents(x) is x
+    assert model.sample_tensor(model.labels(["dog"]), steps=2, guidance_scale=2.0).evaluations == 4
+    change(folder / "unet" / "config.json", num_class_embeds=None)
+    with pytest.raises(InputError, match="takes no class"):
+        fewstep.open_model(folder)
+
+
+def test_the_example_adds_a_family_from_outside(tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "own_family.py"
+    assert len(example.read_text().splitlines()) <= 60
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "three.png").is_file()

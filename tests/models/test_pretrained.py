@@ -1,0 +1,204 @@
+"""Model folders: what is saved is what diffusers alone reads; what is damaged or foreign is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewstep import InputError, open_model
+from fewstep.method.guidance import embed_w
+from fewstep.models.families.class_conditional import ClassConditionalPipeline, scheduler_of
+from fewstep.models.metadata import read_info
+from fewstep.models.verify import check_agreement
+from fewstep.training.distill import next_student, student_of
+
+
+@pytest.fixture
+def student(recipe, teacher_folder):
+    """A student of 4 steps whose input for w does something."""
+    model = student_of(recipe(), open_model(teacher_folder))
+    torch.nn.init.normal_(
+        model.denoiser.network.time_embedding.cond_proj.weight, std=0.2, generator=torch.Generator().manual_seed(3)
+    )
+    model.denoiser.network.requires_grad_(False).eval()
+    return next_student(model, 4)
+
+
+def test_stock_diffusers_alone_gives_our_samples(tmp_path, student):
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    folder = student.save(tmp_path / "student")
+    network = UNet2DConditionModel.from_pretrained(folder / "unet")
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    assert network.config.time_cond_proj_dim == 256
+    assert network.config.num_class_embeds == 11
+    assert {k: scheduler.config[k] for k in ("timestep_spacing", "set_alpha_to_one", "clip_sample", "steps_offset", "prediction_type", "thresholding")} == {
+        "timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False, "steps_offset": 1, "prediction_type": "v_prediction", "thresholding": False,
+    }  # fmt: skip
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-8  # zero terminal SNR
+    noise, labels = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 3, 9, 3, 1])
+    ours = open_model(folder).sample_tensor(labels, guidance_scale=2.5, noise=noise).samples
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [1023, 767, 511, 255]
+    z = noise
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            out = network(z, t, None, class_labels=labels, timestep_cond=embed_w(torch.full((5,), 1.5), 256)).sample
+        z = scheduler.step(out, t, z).prev_sample
+    torch.testing.assert_close(ours, z, atol=1e-5, rtol=1e-5)
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt"))
+
+
+def test_the_scale_changes_the_samples_and_reaches_the_network_as_w(student):
+    labels, noise = torch.tensor([1, 2]), torch.randn(2, 1, 8, 8)
+    one, two = (student.sample_tensor(labels, guidance_scale=s, noise=noise).samples for s in (1.0, 2.0))
+    assert not torch.allclose(one, two)
+    z, t, seen = noise, torch.ones(2), []
+    spy = replace(student.denoiser, call=lambda n, z, time, c, w: seen.append(w) or student.family.call(n, z, time, c, w))
+    replace(student, denoiser=spy).sample_tensor(labels, guidance_scale=2.75, noise=z)
+    assert len(seen) == 4
+    assert all(torch.equal(w, 1.75 * t) for w in seen)
+
+
+def test_our_pipeline_class_opens_the_folder(tmp_path, student):
+    folder = student.save(tmp_path / "student")
+    pipeline = ClassConditionalPipeline.from_pretrained(folder)
+    images = pipeline([3, 5], num_inference_steps=4, guidance_scale=2.0, generator=torch.Generator().manual_seed(0))
+    ours = student.sample([3, 5], guidance_scale=2.0, seed=0)
+    assert [i.size for i in images] == [(8, 8), (8, 8)]
+    assert (
+        max(
+            abs(a - b)
+            for x, y in zip(images, ours, strict=True)
+            for a, b in zip(x.convert("L").tobytes(), y.tobytes(), strict=True)
+        )
+        <= 1
+    )
+
+
+def test_a_save_that_stock_diffusers_reads_otherwise_is_refused(tmp_path, student, monkeypatch):
+    import fewstep.models.families.class_conditional as family
+
+    def wrong(process, prediction):
+        scheduler = scheduler_of(process, prediction)
+        scheduler.register_to_config(timestep_spacing="leading")
+        return scheduler
+
+    monkeypatch.setattr(family, "scheduler_of", wrong)
+    with pytest.raises(RuntimeError, match="differ from ours"):
+        student.save(tmp_path / "student")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_keeps_what_was_there(tmp_path, student):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds something else"):
+        student.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
+    folder = student.save(tmp_path / "student")
+    student.save(folder)  # a model may be replaced by a model
+    assert check_agreement(student, folder) < 1e-5
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, student, monkeypatch):
+    folder = student.save(tmp_path / "student")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.save_pretrained", full)
+    with pytest.raises(InputError, match="No space left"):
+        student.save(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["student"]
+
+
+def _damage_nothing(folder):
+    shutil.rmtree(folder)
+
+
+def _damage_info(folder):
+    (folder / "fewstep.json").write_text("{")
+
+
+def _damage_key(folder):
+    info = json.loads((folder / "fewstep.json").read_text())
+    (folder / "fewstep.json").write_text(json.dumps(info | {"kind": "dragon"}))
+
+
+def _damage_foreign(folder):
+    (folder / "fewstep.json").unlink()
+    (folder / "model_index.json").unlink()
+
+
+def _damage_weights(folder):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def _damage_missing(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def _damage_pickle(folder):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_damage_nothing, "is not a folder"),
+        (_damage_info, "cannot be read"),
+        (_damage_key, "kind"),
+        (_damage_foreign, "is not a model folder"),
+        (_damage_weights, "cannot be opened"),
+        (_damage_missing, "cannot be opened"),
+        (_damage_pickle, "cannot be opened"),
+    ],
+)
+def test_damaged_and_foreign_folders_are_one_line(tmp_path, teacher_folder, damage, message):
+    folder = tmp_path / "model"
+    shutil.copytree(teacher_folder, folder)
+    damage(folder)
+    with pytest.raises(InputError, match=message) as error:
+        open_model(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_choices_that_the_model_was_not_trained_for(student, teacher_folder):
+    for choices, message in (
+        ({"guidance_scale": 5.5}, "outside the range 1 to 5"),
+        ({"guidance_scale": 0.5}, "outside the range 1 to 5"),
+        ({"guidance_scale": float("nan")}, "finite"),
+        ({"steps": 3}, "was trained for 4"),
+        ({"sampler": "stochastic"}, "stochastic"),
+        ({"sampler": "euler"}, "not known"),
+    ):
+        with pytest.raises(InputError, match=message):
+            student.sample([1], **choices)
+    for label in (["ten"], [10], [-1], []):
+        with pytest.raises(InputError, match="class"):
+            student.sample(label)
+    teacher = open_model(teacher_folder)
+    with pytest.raises(InputError, match="1 to 1024"):
+        teacher.sample([1], steps=2000)
+    with pytest.raises(InputError, match="noise has shape"):
+        teacher.sample_tensor(torch.tensor([1]), noise=torch.zeros(1, 1, 4, 4))
+
+
+def test_the_information_of_a_student_tells_where_it_comes_from(tmp_path, student):
+    info = read_info(student.save(tmp_path / "s"))
+    assert (info.kind, info.steps, info.guidance_scale, info.sampler, info.process["name"]) == (
+        "student",
+        4,
+        (1.0, 5.0),
+        "deterministic",
+        "cosine",
+    )
+    assert info.classes == tuple("0123456789")

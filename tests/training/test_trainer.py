@@ -1,0 +1,278 @@
+"""The loop: equal however it is cut into processes, micro-batches and pauses; safe against numbers that are not finite."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import TINY
+from fewstep import open_model
+from fewstep.data.loading import open_data
+from fewstep.errors import InputError
+from fewstep.training.checkpoint import load_checkpoint
+from fewstep.training.distill import distill_model, new_teacher, student_of
+from fewstep.training.losses import stage_one, stage_two, teaching
+from fewstep.training.recipe import load_recipe
+from fewstep.training.trainer import Interrupted, Trainer
+
+
+@pytest.fixture
+def digits():
+    return open_data(name="digits")
+
+
+def trained(tmp_path, digits, name, **changes):
+    """The weights of a tiny teacher after its updates."""
+    recipe = load_recipe(None, TINY | {key.replace("__", "."): value for key, value in changes.items()})
+    model = new_teacher(recipe, digits)
+    trainer = Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet=True)
+    trainer.train(teaching(recipe, model.denoiser.process), model.denoiser)
+    trainer.close()
+    return model.denoiser.network.state_dict()
+
+
+def assert_equal_weights(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+def test_gradient_accumulation_is_a_larger_batch(tmp_path, digits):
+    whole = trained(tmp_path, digits, "whole", train__batch_size=6)
+    parts = trained(tmp_path, digits, "parts", train__batch_size=2, train__gradient_accumulation=3)
+    for key in whole:
+        torch.testing.assert_close(parts[key], whole[key], atol=2e-4, rtol=1e-3)
+
+
+def test_training_changes_the_weights_and_the_seed_decides_them(tmp_path, digits):
+    first, again, other = (trained(tmp_path, digits, name, train__seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert_equal_weights(first, again)
+    assert not torch.equal(first["conv_in.weight"], other["conv_in.weight"])
+
+
+def test_the_seed_decides_what_an_update_draws(tmp_path, digits):
+    """On the CPU too, where a generator takes 32 bits of its seed alone."""
+    drawn = []
+    for seed in (0, 1, 1 << 30):
+        recipe = load_recipe(None, TINY | {"train.seed": seed})
+        model, trainer = new_teacher(recipe, digits), Trainer(tmp_path / str(seed), digits, recipe.train, "cpu", quiet=True)
+        stage = teaching(recipe, model.denoiser.process)
+        kept = []
+
+        def error(denoiser, batch, stage=stage, kept=kept):
+            kept.append((batch["t"], batch["noise"]))
+            return stage.error(denoiser, batch)
+
+        trainer.train(replace(stage, error=error, updates=2), model.denoiser)
+        trainer.close()
+        drawn += kept
+    for i, (t, noise) in enumerate(drawn):
+        assert not any(torch.equal(t, other) or torch.equal(noise, its) for other, its in drawn[:i])
+
+
+class _Stopping:
+    """Data that asks the trainer to stop after some batches, as a signal would."""
+
+    def __init__(self, data, trainer, batches):
+        self.data, self.trainer, self.left = data, trainer, batches
+
+    def batch(self, start, count):
+        self.left -= 1
+        if self.left == 0:
+            self.trainer.signals.append(15)
+        return self.data.batch(start, count)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4, 5])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, digits, batches):
+    expected = trained(tmp_path, digits, "whole")
+    recipe = load_recipe(None, TINY)
+    for attempt in range(2):
+        model = new_teacher(recipe, digits)
+        trainer = Trainer(tmp_path / "stopped", digits, recipe.train, "cpu", quiet=True)
+        stage = teaching(recipe, model.denoiser.process)
+        if attempt == 0:
+            trainer.data = _Stopping(digits, trainer, batches)
+            with pytest.raises(Interrupted, match=f"update {batches}"):
+                trainer.train(stage, model.denoiser)
+        else:
+            trainer.train(stage, model.denoiser)
+        trainer.close()
+    assert_equal_weights(expected, model.denoiser.network.state_dict())
+    updates = [json.loads(line)["update"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
+    assert updates == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, digits):
+    recipe = load_recipe(None, TINY | {"teach.updates": 5, "train.ema": 0.0})
+    seen = []
+
+    def run(poison):
+        model = new_teacher(recipe, digits)
+        trainer = Trainer(tmp_path / f"run-{len(seen)}", digits, recipe.train, "cpu", quiet=True)
+        stage = teaching(recipe, model.denoiser.process)
+        count = iter(range(100))
+
+        def error(denoiser, batch):
+            wrong = torch.full((), float("inf") if next(count) in poison else 1.0)
+            return stage.error(denoiser, batch) * wrong
+
+        remembered = trainer.train(replace(stage, error=error), model.denoiser)
+        trainer.close()
+        seen.append(remembered)
+        return model.denoiser.network.state_dict()
+
+    clean, poisoned = run(()), run((4,))
+    assert [s["skipped"] for s in seen] == [0, 1]
+    recipe = load_recipe(None, TINY | {"teach.updates": 5, "train.ema": 0.0})
+    assert all(value.isfinite().all() for value in poisoned.values())
+    assert not torch.equal(clean["conv_in.weight"], poisoned["conv_in.weight"])  # its last update is missing
+
+
+def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_path, digits):
+    recipe = load_recipe(None, TINY | {"teach.updates": 40})
+    model = new_teacher(recipe, digits)
+    trainer = Trainer(tmp_path / "run", digits, recipe.train, "cpu", quiet=True)
+    stage = teaching(recipe, model.denoiser.process)
+    count = iter(range(100))
+
+    def error(denoiser, batch):
+        return stage.error(denoiser, batch) * (float("nan") if next(count) >= 7 else 1.0)
+
+    with pytest.raises(InputError, match="10 updates in a row"):
+        trainer.train(replace(stage, error=error), model.denoiser)
+    trainer.close()
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint" / "state.safetensors")
+    assert saved is not None
+    assert saved.values["update"] == 17
+    assert saved.values["skipped"] == 10
+    assert all(value.isfinite().all() for value in saved.tensors.values())
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, monkeypatch):
+    recipe = load_recipe(None, TINY)
+    model = new_teacher(recipe, digits)
+    trainer = Trainer(tmp_path, digits, recipe.train, "cpu", quiet=True)
+    stage = teaching(recipe, model.denoiser.process)
+    trainer.data = _Stopping(digits, trainer, 2)
+    with pytest.raises(Interrupted):
+        trainer.train(stage, model.denoiser)
+    before = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    trainer.data, trainer.signals = digits, []
+    with pytest.raises(InputError, match="No space left on device"):
+        trainer.train(stage, new_teacher(recipe, digits).denoiser)  # the checkpoint of update 3 does not fit
+    trainer.close()
+    assert (tmp_path / "checkpoint" / "state.safetensors").read_bytes() == before
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.safetensors"]
+
+
+def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, digits, recipe, teacher_folder):
+    settings = recipe()
+    for name in ("whole", "cut"):
+        trainer = Trainer(tmp_path / name, digits, settings.train, "cpu", quiet=True)
+        models = distill_model(settings, open_model(teacher_folder), digits, trainer)
+        trainer.close()
+        assert list(models) == ["stage-one", "steps-0002", "steps-0001"]
+        if name == "cut":  # as if killed after the rung's folder was lost: it is trained again, from the stage before
+            import shutil
+
+            shutil.rmtree(tmp_path / name / "steps-0001")
+            trainer = Trainer(tmp_path / name, digits, settings.train, "cpu", quiet=True)
+            distill_model(settings, open_model(teacher_folder), digits, trainer)
+            trainer.close()
+    file = "steps-0001/unet/diffusion_pytorch_model.safetensors"
+    assert_equal_weights(load_file(tmp_path / "whole" / file), load_file(tmp_path / "cut" / file))
+
+
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+def test_stage_two_guides_no_further(digits, recipe, teacher_folder, sampler):
+    """One student-shaped call a teacher step, at the weight that was drawn: guiding again is the field's commonest error."""
+    settings = recipe(stage_two__sampler=sampler)
+    student = student_of(settings, open_model(teacher_folder))
+    calls = []
+
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, z, time, condition, w):
+            calls.append((len(z), w.clone()))
+            return z * 0.1 + self.anchor
+
+    teacher = replace(student, denoiser=replace(student.denoiser, network=Counting(), call=lambda n, z, t, c, w: n(z, t, c, w)))
+    stage = stage_two(settings, teacher, steps=2, k=2)
+    batch = stage.draw(torch.Generator().manual_seed(0), 5)
+    batch["x"], batch["condition"] = digits.batch(0, 5)
+    batch["noise"] = torch.randn(batch["x"].shape)
+    stage.error(student.denoiser, batch)
+    assert [n for n, _ in calls] == [5, 5]
+    for _, w in calls:
+        assert torch.equal(w, batch["w"].float())
+
+
+def test_stage_one_asks_the_guided_teacher_once_with_both_branches(digits, recipe, teacher_folder):
+    settings, teacher = recipe(), open_model(teacher_folder)
+    sizes = []
+
+    def call(network, z, time, condition, w):
+        sizes.append((len(z), w is None, condition.tolist()))
+        return teacher.family.call(network, z, time, condition, w)
+
+    counted = replace(teacher, denoiser=replace(teacher.denoiser, call=call))
+    stage = stage_one(settings, counted)
+    batch = stage.draw(torch.Generator().manual_seed(0), 3)
+    batch["x"], batch["condition"] = digits.batch(0, 3)
+    batch["noise"] = torch.randn(batch["x"].shape)
+    stage.error(student_of(settings, teacher).denoiser, batch)
+    assert sizes == [(6, True, [*batch["condition"].tolist(), 10, 10, 10])]
+
+
+def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
+    stage = stage_one(recipe(student__guidance_scale=[1.5, 4.0]), open_model(teacher_folder))
+    w = stage.draw(torch.Generator().manual_seed(0), 4000)["w"]
+    assert 0.5 <= w.min() < 0.51
+    assert 2.99 < w.max() <= 3.0
+    assert len(w.unique()) == 4000
+
+
+def test_bf16_autocast_leaves_the_network_as_it_was(tmp_path, digits):
+    weights = trained(tmp_path, digits, "bf16", train__precision="bf16")
+    assert all(value.dtype == torch.float32 for value in weights.values())
+
+
+def test_the_frozen_teacher_runs_in_the_precision_of_the_run(tmp_path, digits, recipe, teacher_folder):
+    settings, teacher, seen = recipe(train__precision="bf16"), open_model(teacher_folder), {True: set(), False: set()}
+
+    def call(network, z, time, condition, w):
+        output = teacher.family.call(network, z, time, condition, w)
+        seen[w is not None].add(output.dtype)
+        return output
+
+    trainer = Trainer(tmp_path, digits, settings.train, "cpu", quiet=True)
+    models = distill_model(settings, replace(teacher, denoiser=replace(teacher.denoiser, call=call)), digits, trainer)
+    trainer.close()
+    assert torch.bfloat16 in seen[False]  # the guided teacher of stage one
+    assert torch.bfloat16 in seen[True]  # the student, and the student before it as the teacher of a rung
+    for model in models.values():  # what is kept samples in its own precision
+        z = torch.randn(2, model.info.channels, model.info.size, model.info.size)
+        before = set(seen[True])
+        seen[True].clear()
+        model.denoiser(z, torch.ones(2), torch.zeros(2).long(), torch.zeros(2))
+        assert seen[True] == {torch.float32}
+        seen[True] |= before
+
+
+def test_fp16_without_a_gpu_is_refused(tmp_path, digits):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(InputError, match=r"train\.precision 'fp16'"):
+        Trainer(tmp_path, digits, load_recipe(None, {"train.precision": "fp16"}).train)
