@@ -19,7 +19,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def check_whole_number(name: str, value: Any, least: int, most: int | None = None) -> None:
     """Raises InputError where a value is not a whole number from `least` to `most`."""
-    if not isinstance(value, Integral) or not least <= value or (most is not None and value > most):
+    if not isinstance(value, Integral) or int(value) < least or (most is not None and int(value) > most):
         limit = f"{least} or more" if most is None else f"from {least} to {most}"
         raise InputError(f"{name} is {value!r}; give a whole number, {limit}")
 
