@@ -27,7 +27,7 @@ from fewstep.evaluation.features import train_classifier
 from fewstep.evaluation.judge import Judge
 from fewstep.evaluation.metrics import inception_score
 from fewstep.evaluation.teacher_samples import fixed_noise
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine, clock
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples

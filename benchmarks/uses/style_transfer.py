@@ -23,7 +23,7 @@ from fewstep.editing.sheets import labelled_grid
 from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO
-from fewstep.models.model import Samples, to_images
+from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 256  # steps of the teacher, each way
 SHOWN = 8  # pictures

@@ -15,7 +15,7 @@ from fewstep.errors import InputError
 from fewstep.evaluation.classifier import Classifier, cache_folder, train_or_load_classifier
 from fewstep.evaluation.metrics import edge_correlation, psnr, rms
 from fewstep.models.metadata import INFO, bundled
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.training.examples import open_examples
 from fewstep.training.recipe import load_recipe
 

@@ -13,7 +13,7 @@ import fewstep
 from conftest import TINY
 from fewstep.editing.inpainting import condition_of
 from fewstep.evaluation.classifier import train_classifier
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.training.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -9,7 +9,8 @@ from torch import Tensor
 from fewstep.data.fingerprints import whole
 from fewstep.errors import InputError
 from fewstep.models.metadata import bundled
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
+from fewstep.models.sampling import Samples
 
 SEED = 0
 CHECKED_STEPS = 64  # more take too long to check at each start
