@@ -31,7 +31,7 @@ import transformer_pipelines
 import unet_pipelines
 from alone import halfway, samples_alone
 from fewstep.method.conditioning import take
-from fewstep.models.families.packed import pack, unpack
+from fewstep.models.families.flow_latents import pack, unpack
 
 SCALE, STEPS, LIMIT, SEED = 2.5, 2, 1e-4, 7
 PROMPT = ["a cat"]

@@ -142,7 +142,7 @@ def download(hub_id: str, revision: str | None, variant: str | None) -> Path:
     """
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from fewstep.models.families.stock import quiet
+    from fewstep.models.families.pipeline_folder import quiet
 
     try:
         with quiet():
@@ -204,7 +204,7 @@ def open_teacher(folder: Path, variant: str | None = None) -> Model:
         family = family_for(folder, variant)
         check_safe(folder)
         info = family.describe(folder)
-        network = family.open(folder, variant=variant)
+        network = family.open(folder)
     except InputError:
         raise
     except Exception as error:  # whatever diffusers and safetensors raise of files that are missing, cut short or of another kind

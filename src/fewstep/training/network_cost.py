@@ -19,7 +19,7 @@ from fewstep.devices import seconds
 from fewstep.errors import InputError, first_line
 from fewstep.method.conditioning import cast, to
 from fewstep.models.families import family_for
-from fewstep.models.families.stock import network_config, quiet
+from fewstep.models.families.pipeline_folder import config_of, quiet
 from fewstep.models.lora import has_adapters
 from fewstep.models.model import Model
 from fewstep.models.pretrained import denoiser_of
@@ -36,13 +36,10 @@ def meta_network(folder: Path) -> nn.Module:
         InputError: a folder of no known family, or a config that makes no network.
     """
     family = family_for(folder)
-    config = network_config(folder, family)
-    network_class = getattr(family, "network_class", None)
-    if network_class is None:
-        raise InputError(f"{folder}: the family {family.name} does not say the class of its network; plan it with its weights")
+    config, network_class = config_of(folder, family.component), family.network_class()
     try:
         with quiet(), torch.device("meta"):
-            network = network_class().from_config(config)
+            network = network_class.from_config(config)
     except Exception as error:  # whatever diffusers raises of values that do not fit together
         raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
     return network.to("meta").eval()  # some make constants where they like
@@ -67,7 +64,7 @@ def weightless(folder: Path) -> bool:
     """
     if not (folder / "model_index.json").is_file():
         return False
-    component = folder / getattr(family_for(folder), "component", "unet")
+    component = folder / family_for(folder).component
     return not any(file.suffix in WEIGHTS for file in component.glob("*"))
 
 
