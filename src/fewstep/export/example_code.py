@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from fewstep.compat import optional_components
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
 from fewstep.models.families.diffusers_family import STUDENT
@@ -100,7 +101,7 @@ def required_but_absent(folder: Path, kind: str) -> list[str]:
     """The components that the folder is without and that the pipeline class wants to be told of."""
     import diffusers
 
-    return [name for name in absent(folder) if name not in getattr(diffusers, kind)._optional_components]
+    return [name for name in absent(folder) if name not in optional_components(getattr(diffusers, kind))]
 
 
 def network_code(info: Info, folder: Path, name: str) -> str:

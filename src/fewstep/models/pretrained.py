@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fewstep.compat import checkpoint_kind
 from fewstep.errors import InputError, first_line
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
@@ -161,13 +162,12 @@ def from_single_file(file: Path) -> Path:
         InputError: not a checkpoint that diffusers knows.
     """
     import diffusers
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
 
     key = (file.resolve(), file.stat().st_mtime)
     if key in _converted:
         return Path(_converted[key].name)
     try:
-        kind = infer_diffusers_model_type(load_single_file_checkpoint(str(file)))
+        kind = checkpoint_kind(file)
         known = [name for start, name in SINGLE_FILES.items() if kind.startswith(start)]
         if not known:
             raise InputError(f"{file} is a checkpoint of kind {kind!r}; known: {', '.join(SINGLE_FILES)}")
