@@ -154,7 +154,7 @@ class _FusedAttention(TorchFunctionMode):
         if func is not nn.functional.scaled_dot_product_attention or not args or args[0].ndim != 4:
             return func(*args, **(kwargs or {}))
         mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
-        return compat.attention_without_weights(*args[:3], mask)
+        return compat.attention_without_weights(*args[:3], mask=mask)
 
 
 def size_of(network: nn.Module) -> int:
