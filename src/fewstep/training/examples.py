@@ -66,7 +66,7 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
-    if getattr(model.family, "takes_mask", False):
+    if model.family.takes_mask:
         return to_fill_in(data, recipe, model)
     if hasattr(data, "batch"):
         return of_given(data, recipe, model)
@@ -141,7 +141,7 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         InputError: there is nothing to encode, or the data cannot be used with the model.
     """
     settings = recipe.data
-    if getattr(model.family, "takes_mask", False):
+    if model.family.takes_mask:
         raise InputError("this teacher fills in, and sees every picture with another mask each time: nothing to cache; distil it")
     if settings.prompts is None and not is_encoded(model):
         raise InputError("this teacher denoises the pictures themselves and takes labels, so there is nothing to cache; distil it")
