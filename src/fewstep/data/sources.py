@@ -12,8 +12,8 @@ import numpy as np
 
 from fewstep.data.decoding import Example, check_memory
 from fewstep.errors import InputError
-from fewstep.progress import to_stderr
 from fewstep.models.metadata import bundled
+from fewstep.progress import to_stderr
 
 MOST_CLASSES = 100_000  # more than this is an identifier that was taken for a label
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
