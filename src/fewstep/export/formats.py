@@ -79,6 +79,27 @@ def baked(model: Model, scales: Sequence[float]) -> Model:
         return model.bake(scales[0])
     if model.info.family != "dit":
         raise InputError(f"{len(scales)} guidance scales are given; only a DiT holds several, as labels: give one for each export")
-    from fewstep.models.families.dit import scales_as_labels
-
     return scales_as_labels(model, scales)
+
+
+def scales_as_labels(model: Model, scales: Sequence[float]) -> Model:
+    """A plain DiT of several scales: with C classes its label k C + c is class c at scales[k].
+
+    The stock pipeline runs its folder with `class_labels=[k * C + c], guidance_scale=1`, or with the names "owl at 2.5".
+
+    Raises:
+        InputError: not a DiT student with an input for w, or a scale outside its range.
+    """
+    from fewstep.models.families.dit import DiT, names_at_scales
+
+    if not (isinstance(model.family, DiT) and model.info.takes_w):
+        raise InputError("only a DiT student that takes a guidance scale can have scales made into labels; name such a student")
+    for scale in scales:
+        model.branches(scale)  # which checks it
+    names = names_at_scales(model.info.classes, scales)
+    family = model.family.with_classes(names)
+    denoiser = replace(
+        model.denoiser, network=family.bake_scales(model.denoiser.network, scales), null=len(names), call=family.call
+    )
+    info = model.info.model_copy(update={"baked": True, "guidance_scale": None, "classes": names})
+    return replace(model, denoiser=denoiser, info=info, family=family)

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewstep.compat import optional_components
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
-from fewstep.models.families.added_embedding import STUDENT
-from fewstep.models.families.stock import absent, config_of, index_of, latent_scaling
+from fewstep.models.families.diffusers_family import STUDENT
+from fewstep.models.families.pipeline_folder import absent, config_of, index_of
+from fewstep.models.families.vae import latent_scaling
 from fewstep.models.metadata import Info
 from fewstep.models.model import DEFAULT_STEPS, Model
 
@@ -55,9 +57,9 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
         "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder),
         "subject": "class_labels=[0]" if info.condition == "class" else '"a photo of an owl"',
-        "pipelines": ", ".join(f"`{name}`" for name in getattr(family, "pipelines", ())),
+        "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
         "onnx": (folder / "network.onnx").is_file(), "lora": exported and lora_values(family, exported),
-        "image_inputs": "image and mask" if getattr(family, "takes_mask", False) else "image" if "super_resolution" in info.family else None,
+        "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
     } | stock_values(info, folder)  # fmt: skip
     front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)))
     return str(ModelCard.from_template(front, template_path=str(TEMPLATE), **values)).rstrip() + "\n"
@@ -101,7 +103,7 @@ def stock_values(info: Info, folder: Path) -> dict[str, Any]:
     if pipeline == "WanPipeline":
         arguments["num_frames"] = (info.shape[1] - 1) * int(vae.get("scale_factor_temporal", 4)) + 1
     arguments["true_cfg_scale" if pipeline == "QwenImagePipeline" else "guidance_scale"] = scale_for(info)
-    optional = getattr(getattr(diffusers, pipeline, None), "_optional_components", [])
+    optional = optional_components(getattr(diffusers, pipeline)) if hasattr(diffusers, pipeline) else ()
     return {
         "pipeline": pipeline, "arguments": arguments, "absent": [part for part in absent(folder) if part not in optional],
         "vae": vae.get("_class_name"), "latent_scaling": latent_scaling(vae) if vae else None,
@@ -109,7 +111,7 @@ def stock_values(info: Info, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lora_values(family: Any, file: Path) -> dict[str, Any]:
+def lora_values(family: Family, file: Path) -> dict[str, Any]:
     """What a LoRA file's metadata holds (base, guidance scale, ...), with the classes of pipeline and scheduler."""
     from safetensors import safe_open
 
