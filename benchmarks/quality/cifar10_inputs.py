@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.command import parser_of, run_main
 from fewstep.evaluation.extractors import quietly
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

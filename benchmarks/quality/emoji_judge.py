@@ -10,17 +10,18 @@ training, and of test pictures, whose captions it has never seen.
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
-from benchmarks.quality.emoji_teacher import Captioned
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from benchmarks.command import parser_of, run_main, write_json
+from benchmarks.quality.emoji_teacher import Captioned
 from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.recipe import load_recipe
@@ -102,11 +103,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     judge = new_judge(tokenizer, x.shape[-1])
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    trainer = Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)
-    try:
+    with closing(Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)) as trainer:
         found = trainer.train(stage(args.updates, args.learning_rate), Denoiser(judge))
-    finally:
-        trainer.close()
     judge.save_pretrained(out / "judge")
     tokenizer.save_pretrained(out / "judge")
     score, among = ClipScore.open(str(out / "judge")), [*dict.fromkeys([*captions, *unseen])]
@@ -129,7 +127,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args(words)
     found = train(args)
-    (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out / "RESULT.json", found)
     print(json.dumps(found))
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from benchmarks.command import parser_of, progress, run_main, write_result
 from benchmarks.quality import tables
 from benchmarks.quality.mixture_models import GUIDANCE_SCALE, PROCESS, Draws, mixture_of, student_of, teacher_of
 from benchmarks.quality.mixtures_picture import draw
-from torch import Tensor
-
 from fewstep import Model, open_model
 from fewstep.evaluation.solvers import BASELINES, evaluations_of, kept_timesteps, solve, steps_for
 from fewstep.method.gaussian_mixture import Mixture
@@ -53,11 +53,6 @@ def recipe_of(dimensions: int, updates: float = 1.0) -> Recipe:
         "stage_two": {"ladder": (256, 16, 8, 4, 2, 1), "updates": rung, "last_updates": rung, "learning_rate": 1e-3, "balance": 2.0},
         "train": {"batch_size": 512 if small else 256, "log_every": 100, "checkpoint_every": 1000},
     })  # fmt: skip
-
-
-def width_of(dimensions: int) -> int:
-    """Of the student's layers."""
-    return 128 if dimensions < 16 else 256
 
 
 def distilled(mixture: Mixture, recipe: Recipe, student: Model, run: Path) -> dict[int, Model]:
@@ -196,7 +191,7 @@ def main(words: list[str] | None = None) -> None:
         for dimensions in args.dimensions:
             mixture, recipe = mixture_of(dimensions), recipe_of(dimensions, args.updates)
             run = (args.run or Path(folder)) / f"{dimensions}d"
-            students = distilled(mixture, recipe, student_of(mixture, width_of(dimensions), LAYERS), run)
+            students = distilled(mixture, recipe, student_of(mixture, 128 if dimensions < 16 else 256, LAYERS), run)
             if dimensions == 2 and args.picture:
                 draw(mixture, students, args.picture)
             rows, residual = measured(mixture, students, args.samples, recipe.stage_two.ladder)
