@@ -106,9 +106,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"{sum(len(part['labels']) for part in parts):,} images and the network are in {args.out}")
     held_out = args.data / "test_first1000.npz"
     if held_out.is_file():
-        print(
-            f"held out: {accuracy(network, **{k: v for k, v in images_of(held_out).items() if k in ('images', 'labels')}):.1%} right"
-        )
+        test = images_of(held_out)
+        print(f"held out: {accuracy(network, test['images'], test['labels']):.1%} right")
 
 
 if __name__ == "__main__":

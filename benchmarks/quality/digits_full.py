@@ -48,17 +48,9 @@ def ratio_rows(rows: list[dict]) -> list[dict]:
     for row in rows:
         teacher, eight = (find(rows, "teacher", steps, row["guidance_scale"]) for steps in (256, 8))
         if row["model"] == "student" and row["steps"] in GOALS and teacher and eight:
-            ratio = row["frechet"] / teacher["frechet"]
             known = {key: row[key] for key in ("sampler", "steps", "guidance_scale")}
-            found.append(
-                known
-                | {
-                    "ratio": ratio,
-                    "goal": GOALS[row["steps"]],
-                    "rms": row["rms_to_teacher"],
-                    "rms_of_ddim_8": eight["rms_to_teacher"],
-                }
-            )
+            known |= {"ratio": row["frechet"] / teacher["frechet"], "goal": GOALS[row["steps"]]}
+            found.append(known | {"rms": row["rms_to_teacher"], "rms_of_ddim_8": eight["rms_to_teacher"]})
     return found
 
 

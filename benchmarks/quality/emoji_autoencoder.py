@@ -28,14 +28,8 @@ class Block(nn.Module):
 
     def __init__(self, pooled: bool) -> None:
         super().__init__()
-        layers = [
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-        ]
-        self.conv = nn.Sequential(*layers)
+        layers = [layer for _ in range(3) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
+        self.conv = nn.Sequential(*layers[:-1])
         parts = [nn.Conv2d(64, 256, 1, bias=False), nn.GroupNorm(4, 256), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False)]
         self.pool = nn.Sequential(*parts) if pooled else None
 
@@ -153,12 +147,8 @@ def main(words: list[str] | None = None) -> None:
     fit(made, encoder, decoder, x, args.updates)
     made.register_to_config(scaling_factor=round(1 / float(batched(made.encoder, x[::8] * 2 - 1).std()), 4))
     made.save_pretrained(args.out)
-    found = {
-        "psnr": quality(batched(again, test)),
-        "psnr_taef2": theirs,
-        "updates": args.updates,
-        "scaling_factor": made.config["scaling_factor"],
-    }
+    found = {"psnr": quality(batched(again, test)), "psnr_taef2": theirs, "updates": args.updates}
+    found["scaling_factor"] = made.config["scaling_factor"]
     write_json(args.out / "RESULT.json", found)
     print(found)
 

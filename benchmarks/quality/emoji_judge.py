@@ -49,8 +49,8 @@ def contrast(network: nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
     logits = network(input_ids=tokens, pixel_values=((x + 1) / 2 - mean) / deviation).logits_per_image
     same = (tokens[:, None] == tokens[None]).all(2).double()
-    wanted = (same / same.sum(1, keepdim=True)).to(logits.dtype)
-    both = [functional.cross_entropy(values, wanted, reduction="none") for values in (logits, logits.T)]
+    target = (same / same.sum(1, keepdim=True)).to(logits.dtype)
+    both = [functional.cross_entropy(values, target, reduction="none") for values in (logits, logits.T)]
     return (both[0] + both[1]) / 2
 
 

@@ -81,14 +81,10 @@ def trained_vae(recipe: Recipe, data: Data, run: Path, device: str | None, quiet
 def new_unet(classes: int) -> UNet2DConditionModel:
     """The untrained UNet, with self-attention at its lower level."""
     kinds = ("DownBlock2D", "AttnDownBlock2D")
-    settings = {
-        "block_out_channels": (64, 96),
-        "layers_per_block": 1,
-        "norm_num_groups": 16,
-        "attention_head_dim": 16,
-        "mid_block_type": None,
-    }
-    return ClassConditional().build(classes=classes, size=SIZE // 4, channels=CHANNELS, down_block_types=kinds, **settings)
+    return ClassConditional().build(
+        classes=classes, size=SIZE // 4, channels=CHANNELS, down_block_types=kinds, block_out_channels=(64, 96), layers_per_block=1,
+        norm_num_groups=16, attention_head_dim=16, mid_block_type=None,
+    )  # fmt: skip
 
 
 def new_dit(classes: int) -> DiTTransformer2DModel:

@@ -46,13 +46,9 @@ from fewstep.training.trainer import Batch, Stage, Trainer
 SCALES = (1.0, 1.3, 2.0, 5.0)
 STEPS = (1, 2, 4, 8, 16)
 BUDGET = {
-    "stage_one.updates": 2000,
-    "stage_one.learning_rate": 2e-3,
-    "stage_two.ladder": [64, 16, 8, 4, 2, 1],
-    "stage_two.updates": 300,
-    "stage_two.last_updates": 500,
-    "stage_two.learning_rate": 1e-3,
-}
+    "stage_one.updates": 2000, "stage_one.learning_rate": 2e-3, "stage_two.ladder": [64, 16, 8, 4, 2, 1],
+    "stage_two.updates": 300, "stage_two.last_updates": 500, "stage_two.learning_rate": 1e-3,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},
     "stochastic": {"stage_two.sampler": "stochastic"},

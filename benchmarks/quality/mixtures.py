@@ -113,12 +113,12 @@ class Case:
     def row(self, x: Tensor, **known: Any) -> Row:
         """Root-mean-square error of samples x (n, d), per coordinate: of all, of the median sample, and the share of those above FAR."""
         square = (x.reshape(self.truth.shape) - self.truth).square().mean(1)
-        errors = {
+        known = {"dimensions": self.truth.shape[1], "guidance_scale": self.guidance_scale} | known
+        return known | {
             "rms": float(square.mean().sqrt()),
             "median": float(square.median().sqrt()),
             "far": float((square > FAR**2).double().mean()),
         }
-        return {"dimensions": self.truth.shape[1], "guidance_scale": self.guidance_scale} | known | errors
 
 
 def baseline_rows(case: Case, budgets: tuple[int, ...] = BUDGETS) -> Iterator[Row]:
@@ -202,18 +202,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def facts(mixture: Mixture, recipe: Recipe, students: dict[int, Model]) -> Row:
-    """What the students of a mixture are."""
-    network = next(iter(students.values())).denoiser.network
+    """What the students of a mixture are, and the deviation of its points per coordinate, which errors are to be compared with."""
+    network, x = next(iter(students.values())).denoiser.network, mixture.sample(10_000, torch.Generator().manual_seed(0))[0]
     return {
-        "dimensions": mixture.means.shape[1], "spread": rms_of(mixture), "parameters": sum(p.numel() for p in network.parameters()),
-        "stage_one": recipe.stage_one.model_dump(), "stage_two": recipe.stage_two.model_dump(), "batch_size": recipe.train.batch_size,
+        "dimensions": mixture.means.shape[1], "spread": float(x.var(0).mean().sqrt()),
+        "parameters": sum(p.numel() for p in network.parameters()), "batch_size": recipe.train.batch_size,
+        "stage_one": recipe.stage_one.model_dump(), "stage_two": recipe.stage_two.model_dump(),
     }  # fmt: skip
-
-
-def rms_of(mixture: Mixture) -> float:
-    """Root-mean-square of the mixture's points about their mean, per coordinate: what the errors are to be held against."""
-    x, _ = mixture.sample(10_000, torch.Generator().manual_seed(0))
-    return float(x.var(0).mean().sqrt())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,7 @@ def measure(address: str) -> tuple[list[dict[str, Any]], str]:
         name = Path(page.locator("code").first.inner_text()).name
         panel = page.get_by_role("tabpanel").filter(visible=True)
         known = [int(text) for text in panel.locator("fieldset").first.locator("label").all_inner_texts()]
-        for steps, count in [
-            (steps, count) for _ in range(ROUNDS) for steps in known for count in COUNTS
-        ]:  # in turn: others' load comes and goes
+        for _, steps, count in product(range(ROUNDS), known, COUNTS):  # in turn: others' load comes and goes
             panel.get_by_label(str(steps), exact=True).first.check()
             number = panel.get_by_label("number input for Images")
             number.fill(str(count))

@@ -56,11 +56,11 @@ class Editor:
 def jobs_of(editor: Editor, by_steps: dict[int, Model]) -> list[tuple[Row, Any]]:
     """Students of 2, 4 and 8 steps, and the teacher with 64, 8, 4 and 2 steps, at every strength i/8 that their grid has."""
     few = [steps for steps in by_steps if steps in (2, 4, 8)]
-    wanted = [("student", by_steps[steps], steps, True) for steps in few]
-    wanted += [("teacher", editor.tried.teacher, steps, True) for steps in (REFERENCE, 8, 4, 2)]
-    wanted += [("teacher, not guided", editor.tried.teacher, steps, False) for steps in few]
+    configurations = [("student", by_steps[steps], steps, True) for steps in few]
+    configurations += [("teacher", editor.tried.teacher, steps, True) for steps in (REFERENCE, 8, 4, 2)]
+    configurations += [("teacher, not guided", editor.tried.teacher, steps, False) for steps in few]
     jobs = []
-    for name, model, steps, guided in wanted:
+    for name, model, steps, guided in configurations:
         for start in range(1, steps + 1):
             if steps == REFERENCE and start % (REFERENCE // 8):
                 continue
@@ -75,7 +75,7 @@ def bounds(tried: Any) -> list[Row]:
 
 
 def chart(panel: Any, rows: list[Row], measure: str, title: str) -> None:
-    """The share that became what was wanted against nearness, a curve a model, its strengths beside the points of the reference."""
+    """The share that became of the target class against nearness, a curve a model, its strengths beside the points of the reference."""
     for name, steps in dict.fromkeys((row["model"], row["steps"]) for row in rows if row["strength"]):
         curve = sorted((r["strength"], r[measure], r["class_accuracy"]) for r in rows if (r["model"], r["steps"]) == (name, steps))
         if name == "teacher, not guided":

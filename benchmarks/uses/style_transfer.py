@@ -72,12 +72,8 @@ def jobs_of(translator: Translator, scales: list[float]) -> list[tuple[Row, Any]
     jobs = []
     for scale in (None, *scales):
         for by, steps in [*((by, n) for n in each_way for by in ("student", "teacher")), ("teacher", REFERENCE)]:
-            known = {
-                "task": "round trip" if scale is None else "translation",
-                "guidance_scale": scale or 1.0,
-                "model": by,
-                "each_way": steps,
-            }
+            task = "round trip" if scale is None else "translation"
+            known = {"task": task, "guidance_scale": scale or 1.0, "model": by, "each_way": steps}
             jobs.append((known, lambda b=by, n=steps, s=scale: translator.row(b, n, s)))
     return jobs
 
