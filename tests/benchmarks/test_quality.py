@@ -73,6 +73,7 @@ def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_fold
     assert rows[0]["rms_to_teacher"] == 0 and 1 <= rows[1]["inception_score"] <= 10
 
 
+@pytest.mark.slow  # tests of training and of the classifier's measures keep the parts
 def test_variants_of_the_method_are_distilled_once_and_count_their_evaluations(tmp_path):
     tiny = dict.fromkeys(("stage_one.updates", "stage_two.updates", "stage_two.last_updates"), 1)
     tiny |= {"stage_two.ladder": [4, 2, 1], "train.batch_size": 4}

@@ -21,6 +21,7 @@ def test_the_committed_pages_have_the_committed_results():
     assert tables.main(["--check"]) == 0, "python -m benchmarks.tables"
 
 
+@pytest.mark.slow  # the contract of all families is tested in tests/models
 def test_one_family_from_its_config_to_its_stock_pipeline(tmp_path, capsys):
     from benchmarks.families import stock_samples
 
