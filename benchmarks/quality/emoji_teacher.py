@@ -27,7 +27,7 @@ from benchmarks.command import parser_of, run_main, write_json
 from fewstep.data.sources import shuffled
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.schedulers import process_of_scheduler
-from fewstep.models.families.stock import encoded
+from fewstep.models.families.vae import encoded
 from fewstep.training.losses import teaching
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_run
