@@ -7,9 +7,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fewstep.errors import InputError, nearest
+from fewstep.files import write_atomically
 from fewstep.training.settings import Recipe
 
-MAY_CHANGE = ("train.checkpoint_every", "train.log_every", "train.compile", "evaluate.")  # between a run and its resumption
+RECIPE = "recipe.toml"  # in a run folder
+MAY_CHANGE = (  # between a run and its resumption
+    "train.checkpoint_every", "train.log_every", "train.log_with", "train.compile", "train.batch_size", "train.gradient_accumulation", "evaluate.",
+)  # fmt: skip
 
 
 def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -163,6 +167,15 @@ def to_toml(recipe: Recipe) -> str:
     import tomli_w
 
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe into a run folder, which is made if new: from now on the folder is this recipe's.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_atomically(run / RECIPE, lambda aside: aside.write_text(to_toml(recipe), encoding="utf-8"))
 
 
 def first_difference(old: Recipe, new: Recipe) -> str | None:
