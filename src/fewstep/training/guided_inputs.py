@@ -85,7 +85,7 @@ class GuidedInputs:
 
     def _sample(self, like: Tensor) -> GuidedPool:
         generator = torch.Generator().manual_seed(0)
-        if self.teacher.info.condition == "class" and not getattr(self.teacher.family, "takes_mask", False):
+        if self.teacher.info.condition == "class" and not self.teacher.family.takes_mask:
             noise = torch.randn(POOL, *like.shape[1:], generator=generator)
             condition: Condition = torch.randint(len(self.teacher.info.classes), (POOL,), generator=generator)
         elif self.data is None:

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fewstep import compat
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Stage
@@ -73,7 +74,7 @@ class State:
         assert norm is not None
         bad = (~norm.isfinite()).float()
         if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
-            self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
+            compat.skip_where(self.optimizer, bad)
         self.prepared.step()
         self.prepared.zero_grad()
         self.ema.update(self.network, self.update)
