@@ -26,7 +26,8 @@ from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_run
-from fewstep.training.trainer import Batch, Stage, Trainer
+from fewstep.training.stage import Batch, Stage
+from fewstep.training.trainer import Trainer
 
 SIZES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 DIMENSIONS = 32  # of its features: few, so that a few hundred samples have a covariance

@@ -31,7 +31,8 @@ from fewstep.models.families.class_conditional import ClassConditional, ClassCon
 from fewstep.models.families.vae import decoded, encoded
 from fewstep.training.recipe import Recipe, load_recipe
 from fewstep.training.run_folder import open_run
-from fewstep.training.trainer import Batch, Stage, Trainer
+from fewstep.training.stage import Batch, Stage
+from fewstep.training.trainer import Trainer
 
 SIZE, CHANNELS = 32, 4  # of the pictures; of the latents, which are a quarter as wide
 KL_WEIGHT = 1e-4

@@ -39,9 +39,9 @@ from fewstep.method.stage_two import collapsed_target, draw_index, forward_path,
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.metadata import INFO
 from fewstep.training.distill import distill_model, next_student
-from fewstep.training.losses import uniform
 from fewstep.training.recipe import Recipe, load_recipe
-from fewstep.training.trainer import Batch, Stage, Trainer
+from fewstep.training.stage import Batch, Stage, uniform
+from fewstep.training.trainer import Trainer
 
 SCALES = (1.0, 1.3, 2.0, 5.0)
 STEPS = (1, 2, 4, 8, 16)

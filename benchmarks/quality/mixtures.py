@@ -34,7 +34,8 @@ from fewstep.models.metadata import INFO
 from fewstep.training.distill import next_student
 from fewstep.training.losses import stage_one, stage_two
 from fewstep.training.recipe import Recipe, make_recipe
-from fewstep.training.trainer import Stage, Trainer
+from fewstep.training.stage import Stage
+from fewstep.training.trainer import Trainer
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # evaluations of the network
 SCALES = (1.0, 2.0, 5.0)

@@ -132,7 +132,7 @@ def test_the_dry_run_prints_recipe_and_cost(capsys, name):
     changes = {"teacher.path": str(CONFIGS / name)} if name in PUBLISHED else {}
     print_plan(load_recipe(name, changes), teaching=False, device="cuda")
     recipe, _, costs = capsys.readouterr().out.partition("\nnetwork ")
-    assert tomllib.loads(recipe)["student"]["prediction"] == "v"
+    assert tomllib.loads(recipe)["student"]["prediction"] == "auto"
     assert "cuda, 1 process" in costs
     if name == "cifar10":
         print_plan(load_recipe(name), teaching=True, device="cuda")
