@@ -5,7 +5,7 @@ import html
 import io
 from typing import Any
 
-from fewstep.playground.drawing import Group
+from fewstep.playground.tasks import Group
 from fewstep.playground.pictures import enlarged
 
 SMALL = 64  # pixels: pictures up to here are shown with sharp squares for pixels

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
-from fewstep.playground.drawing import Answer
+from fewstep.playground.tasks import Answer
 
 
 def python_of(record: dict[str, Any]) -> str:
     """Three lines of Python that draw an answer again, beside the files that its downloads hold."""
-    task, words, scale = record["task"], record["words"], record["guidance_scale"]
+    task, words, scale = record["task"], record["labels_or_prompts"], record["guidance_scale"]
     keys = ("strength", "encoder_steps", "guidance_scale", "seed", "sampler", "batch_size")
     kept = {key: record[key] for key in keys if key in record and (key, record[key]) != ("batch_size", 256)}
     numbers = ", ".join(
@@ -41,7 +41,7 @@ def python_of(record: dict[str, Any]) -> str:
 
 def command_of(record: dict[str, Any]) -> str:
     """The command that draws an answer again, as typed in a shell; of a sweep, a loop of them."""
-    task, words = record["task"], record["words"]
+    task, words = record["task"], record["labels_or_prompts"]
     what = "--prompt" if record["condition"] == "text" else "--class-label"
     asked = [part for word in words for part in (what, word)]
     tail = [
