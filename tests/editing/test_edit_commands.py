@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import command, refused
 
 import fewstep
+from command_line import command, refused
 from tiny import tiny_student
 
 

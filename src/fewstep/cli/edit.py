@@ -54,8 +54,8 @@ def edit(
 
     check_new(out)
     opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale)
-    count = [opened.sampling_plan(steps, scale, sampler).steps for scale in scales][0]
-    strengths = distinct(sdedit.start_of(number(text), count, say) / count for text in strength)
+    plans = [opened.sampling_plan(steps, scale, sampler) for scale in scales]
+    strengths = distinct(sdedit.start_of(number(text), plans[0].steps, say) / plans[0].steps for text in strength)
     pictures = read_images(image, opened.info, say)
     rows, which, names = rows_of(opened, pictures, class_label, prompt)
     conditions = condition_of(opened, names, "--prompt" if prompt else "--class-label")
@@ -156,7 +156,12 @@ def translate(
     encoding = style_transfer.open_encoder(encoder or decoder, best_device(device), encoder_steps)
     encoder_scale = encoding.scale_or_own(encoder_guidance_scale)
     fixed = {"steps": steps, "encoder_steps": encoder_steps, "encoder_guidance_scale": encoder_scale, "batch_size": batch_size}
-    record: dict[str, Any] = {"decoder": decoder, "encoder": encoder or decoder, "encoder_guidance_scale": encoder_scale, "from": from_}
+    record: dict[str, Any] = {
+        "decoder": decoder,
+        "encoder": encoder or decoder,
+        "encoder_guidance_scale": encoder_scale,
+        "from": from_,
+    }
     pictures = read_images(list(between or image or []), drawing.info, say)
     if between:
         ends, names = (pick if len(pick) == 2 else [single(pick)] * 2 for pick in (from_, to or from_))

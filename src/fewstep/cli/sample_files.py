@@ -14,7 +14,7 @@ from fewstep.editing.grids import labelled_grid
 from fewstep.errors import InputError
 from fewstep.files import check_new
 from fewstep.method.conditioning import Condition, leaf
-from fewstep.models.sampling import Samples, to_images
+from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine
 
 FRAME = 1000 / 16  # milliseconds, of a video
@@ -108,9 +108,7 @@ def write_frames(out: Path, ends: list[Any], drawn: Samples, record: dict[str, A
     return summary_line(out, len(frames), [drawn.evaluations], drawn.seconds)
 
 
-def write_files(
-    out: Path, images: list[Any], grid: Any, record: dict[str, Any], tensors: dict[str, Tensor] | None = None
-) -> None:
+def write_files(out: Path, images: list[Any], grid: Any, record: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
     """Write 00000.png, ... (of videos, which are lists of PIL images, animated ones), grid.png, samples.json, samples.safetensors.
 
     Raises:

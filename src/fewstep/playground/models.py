@@ -1,7 +1,6 @@
 """The models behind the page, opened once and checked together, and the bounds of every choice that a request makes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,7 +137,9 @@ def check_together(models: Models) -> Models:
     """
     for opened in (*models.by_steps.values(), *(models.inpainter.by_steps.values() if models.inpainter else ())):
         if opened.model.info.kind == "encoder":
-            raise InputError(f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder")
+            raise InputError(
+                f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder"
+            )
         if len(opened.model.info.shape) != 3:
             raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
     for opened in models.by_steps.values():
@@ -148,9 +149,10 @@ def check_together(models: Models) -> Models:
             )
     ours = models.first.info
     for what, opened in (("teacher", models.teacher), ("encoder", models.encoder)):
-        for theirs, own in ((opened.model.info.shape, ours.shape), (opened.model.info.condition, ours.condition)) if opened else ():
-            if theirs != own:
-                raise InputError(f"{what} {opened.path} works on {theirs}, the model on {own}; name its own {what}")
+        theirs = opened.model.info if opened else ours
+        for value, own in ((theirs.shape, ours.shape), (theirs.condition, ours.condition)):
+            if opened and value != own:
+                raise InputError(f"{what} {opened.path} works on {value}, the model on {own}; name its own {what}")
     for group in filter(None, (models, models.inpainter)):
         if group.scales[0] > group.scales[1]:
             raise InputError(f"the students of {group.name} have no guidance scale in common; name the folder of one of them")
@@ -189,7 +191,7 @@ def checked(
         raise InputError("no prompt is given; write what the picture is to show")
     if max(map(len, labels)) > LONGEST:
         raise InputError(f"a prompt has {max(map(len, labels))} characters; at most {LONGEST} are taken")
-    choices = {"steps": int(steps), "guidance_scale": float(guidance_scale), "seed": int(seed)}
+    choices: dict[str, Any] = {"steps": int(steps), "guidance_scale": float(guidance_scale), "seed": int(seed)}
     if len(models.samplers) > 1:
         choices["sampler"] = sampler or models.samplers[0]
     return [labels[i % len(labels)] for i in range(int(count))], choices

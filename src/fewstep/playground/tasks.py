@@ -56,7 +56,8 @@ def generate(
         InputError: a choice outside its bounds.
     """
     labels, choices = checked(models, labels, steps, guidance_scale, seed, sampler, count)
-    batch, notes = _batch_size(models), []
+    notes: list[str] = []
+    batch = _batch_size(models)
     model = watched(models.by_steps[steps].model, progress, steps * -(-len(labels) // batch))
     drawn = model.sample_tensor(condition_of(model, labels, notes), batch_size=batch, **choices)
     title = f"{model.info.kind}, {steps} step{'s' if steps > 1 else ''}"
@@ -94,7 +95,7 @@ def sweep(
     scales = [round(low + (high - low) * i / (SWEPT - 1), 2) for i in range(SWEPT)] if high > low else [low]
     model, notes = watched(models.by_steps[steps].model, progress, steps * len(scales)), []
     condition = condition_of(model, label, notes)
-    drawn = [model.sample_tensor(condition, **choices | {"guidance_scale": scale}) for scale in scales]
+    drawn = [model.sample_tensor(condition, **{**choices, "guidance_scale": scale}) for scale in scales]
     captions = [_caption(f"{label[0]} · scale {scale:g}", one) for scale, one in zip(scales, drawn, strict=True)]
     group = Group("guidance scale over its range, from one noise", [one.images()[0] for one in drawn], captions)
     return Answer([group], _record(models, "sweep", label, choices | {"guidance_scale": scales}), notes=tuple(notes))
@@ -114,7 +115,7 @@ def edit(
     strength = sdedit.start_of(strength, steps, notes.append) / steps
     pixels = pixels_of(image, models.first.info, notes.append)
     model = watched(models.by_steps[steps].model, progress, round(strength * steps))
-    choices = {"strength": strength} | choices
+    choices: dict[str, Any] = {"strength": strength, **choices}
     drawn = sdedit.edit(model, pixels, condition_of(model, labels, notes), **choices)
     return _changed(pixels, f"{labels[0]} · strength {strength:g}", drawn, _record(models, "edit", labels, choices), notes)
 
