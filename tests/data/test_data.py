@@ -106,13 +106,13 @@ def short_streams_without_network(monkeypatch):
 # Sources
 
 
-def test_digits_are_scikit_learns():
+def test_digits_are_bundled():
     data = open_data(name="digits")
     assert isinstance(data, Data)
     assert (len(data), data.size, data.channels, data.classes) == (1797, 8, 1, tuple("0123456789"))
     assert (int(data.images().min()), int(data.images().max())) == (0, 255)
     assert data.images().dtype == torch.uint8
-    assert data.labels[:10].tolist() == list(range(10))
+    assert data.labels[:10].tolist() == list(range(10)) and float(data.images().double().mean()) == pytest.approx(77.8537232192543)
     assert json.loads(json.dumps(data.description)) == data.description
     assert open_data(name="digits", size=16, channels=3).images().shape == (1797, 3, 16, 16)
 

@@ -10,7 +10,7 @@ import unet_pipelines
 from alone import distilled
 from fewstep.editing.inpainting import condition_of, edge_of, inpaint
 from fewstep.editing.sdedit import edit
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 
 INPAINT = "StableDiffusionInpaintPipeline"
 KINDS = {

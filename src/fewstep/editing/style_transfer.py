@@ -1,7 +1,6 @@
 """Style transfer (2210.03142, section 4): a picture is encoded to noise under one condition and decoded under another."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor
 
 from fewstep.data.images import into_model
-from fewstep.editing.sdedit import Choice, batches, choose
 from fewstep.errors import InputError
 from fewstep.method import samplers
+from fewstep.method.conditioning import Condition
 from fewstep.models.metadata import INFO, rungs_in
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
 from fewstep.models.pretrained import open_model
-
-Progress = Callable[[int], None]  # called with the number of images made
+from fewstep.models.sampling import Progress, Samples, SamplingPlan, sample_in_batches
 
 
 @torch.no_grad()
@@ -85,8 +83,8 @@ class Pair:
 
     decoder: Model
     encoder: Model
-    decoding: Choice
-    encoding: Choice
+    decoding: SamplingPlan
+    encoding: SamplingPlan
 
     @property
     def evaluations(self) -> int:
@@ -95,20 +93,22 @@ class Pair:
 
     def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
         """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
-        denoiser, choice, done = self.encoder.denoiser, self.encoding, []
-        for (x,), label in batches((into_model(self.encoder, images),), condition, batch_size, denoiser.device):
-            code = samplers.encode(choice.estimate, x, choice.steps, label, choice.weights(x), denoiser.process)
-            done.append(code.float().cpu())
-        return torch.cat(done)
+        plan, device = self.encoding, self.encoder.denoiser.device
+
+        def draw(_images: range, rows: Condition, x: Tensor) -> Tensor:
+            return samplers.encode(plan.estimate, x, plan.steps, rows, plan.weights(x), plan.process)
+
+        inputs = (into_model(self.encoder, images),)
+        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)[0]
 
     def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> Tensor:
         """Samples, float32 (n, c, h, w), of noise (n, c, h, w) under a condition of n rows."""
-        denoiser, choice, done = self.decoder.denoiser, self.decoding, []
-        for (z,), label in batches((codes,), condition, batch_size, denoiser.device):
-            drawn = samplers.deterministic(choice.estimate, z, choice.steps, label, choice.weights(z), denoiser.process)
-            done.append(drawn.float().cpu())
-            progress(sum(len(d) for d in done))
-        return torch.cat(done)
+        plan, device = self.decoding, self.decoder.denoiser.device
+
+        def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
+            return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
+
+        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)[0]
 
 
 def pair_of(
@@ -135,14 +135,14 @@ def pair_of(
         if ours != theirs:
             pair = f"{what} {ours} and {theirs}" if isinstance(ours, int) else f"different {what}es"
             raise InputError(f"decoder and encoder do not belong together: {pair}; distil both from the same teacher")
-    decoding = choose(decoder, steps, guidance_scale, "deterministic")
+    decoding = decoder.sampling_plan(steps, guidance_scale, "deterministic")
     return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
 
 
-def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Choice:
+def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> SamplingPlan:
     trained = encoder.info.steps
     if trained is None:
-        return choose(encoder, steps, guidance_scale, "deterministic")
+        return encoder.sampling_plan(steps, guidance_scale, "deterministic")
     if encoder.info.kind != "encoder":
         raise InputError(
             f"the encoder is a student that {trained} steps carry from noise to data; name a run's encoder-NNNN, or the teacher"
@@ -151,7 +151,7 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Choic
         raise InputError(
             f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
         )
-    return Choice(trained, "deterministic", *encoder._branches(guidance_scale))
+    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(guidance_scale))
 
 
 def turn(first: Tensor, last: Tensor, share: float) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewstep.evaluation.features import Classifier
 from fewstep.evaluation.metrics import Statistics, frechet_distance, rms
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 
 __all__ = ["Judge", "Statistics", "frechet_distance", "rms"]
 

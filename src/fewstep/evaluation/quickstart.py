@@ -17,8 +17,9 @@ from fewstep.evaluation.judge import Judge
 from fewstep.evaluation.report import write_report
 from fewstep.evaluation.teacher_samples import fixed_noise, load_references, recall, references_file
 from fewstep.models.metadata import bundled
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
 from fewstep.models.pretrained import open_model
+from fewstep.models.sampling import Samples
 from fewstep.training.distill import distill_model
 from fewstep.training.recipe import Recipe, load_recipe, to_toml
 from fewstep.training.run_folder import open_examples, open_run

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewstep.evaluation.charts import DARK, LIGHT, chart, diversity_panels, inline, loss_panels, quality_panels
 from fewstep.evaluation.results_table import NAMES, Row, columns, order, pair, span, spoken, tables, text_table
 from fewstep.files import write_atomically
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 from fewstep.progress import clock
 
 __all__ = ["Grids", "grid_image", "pair", "text_table", "write_report"]

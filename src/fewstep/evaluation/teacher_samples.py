@@ -9,7 +9,8 @@ from torch import Tensor
 from fewstep.data.fingerprints import whole
 from fewstep.errors import InputError
 from fewstep.models.metadata import bundled
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
+from fewstep.models.sampling import Samples
 
 SEED = 0
 CHECKED_STEPS = 64  # more take too long to check at each start
@@ -60,7 +61,7 @@ def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
         metadata: dict[str, Any] = file.metadata() or {}
         if metadata.get("weights") != weights_hash(teacher_folder):
             raise InputError(
-                f"{path} belongs to other weights than {teacher_folder}; make it again: python benchmarks/digits_references.py"
+                f"{path} belongs to other weights than {teacher_folder}; make it again: python -m benchmarks.quality.digits_references"
             )
         return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
 
