@@ -19,8 +19,8 @@ from benchmarks.uses.subject import RESULTS, Row, Subject, arguments, distance, 
 from torch import Tensor
 
 from fewstep import Model
+from fewstep.editing.grids import labelled_grid
 from fewstep.editing.sdedit import edit
-from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
 from fewstep.models.sampling import Samples, to_images
 

@@ -19,7 +19,7 @@ from benchmarks.uses.subject import RESULTS, Row, Subject, arguments, distance, 
 from torch import Tensor
 
 from fewstep import Model, open_model
-from fewstep.editing.sheets import labelled_grid
+from fewstep.editing.grids import labelled_grid
 from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO
