@@ -51,6 +51,7 @@ class Slot:
     async def _in_turn(self, work: Callable[[], Result], ended: threading.Event) -> Result:
         async with self._turn:
             thread = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
+            thread.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, also where nobody waits
             try:
                 async with asyncio.timeout(self.limit):
                     return await asyncio.shield(thread)
