@@ -303,6 +303,13 @@ def test_a_drawing_that_is_ended_abandoned_or_out_of_time_gives_the_slot_back():
     asyncio.run(all_of_it())
 
 
+def test_the_teachers_pictures_follow_the_students(visitor):
+    messages = [json.dumps(one) for one in visitor.ask("generate", *GENERATE[:-1], True)]
+    assert [one.count("<section") for one in messages if "<section" in one][:1] == [1] and any(
+        "128 evaluations" in one for one in messages
+    )
+
+
 def test_an_event_cancelled_before_it_begins_keeps_no_place(playground, visitor):
     """Gradio never counts such an event as done; with its own limit of one drawing nothing was drawn from then on."""
     (playground[1] / "cancel").touch()

@@ -58,8 +58,8 @@ class Slot:
             except TimeoutError:
                 raise InputError(f"this took more than {self.limit:g} seconds; ask for fewer images or steps") from None
             finally:
-                ended.set()
                 if not thread.done():
+                    ended.set()
                     await asyncio.wait({thread}, timeout=self.grace)
 
     def end(self, visitor: str) -> None:
