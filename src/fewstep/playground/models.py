@@ -143,7 +143,7 @@ def check_together(models: Models) -> Models:
         if len(opened.model.info.shape) != 3:
             raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
     for opened in models.by_steps.values():
-        if getattr(opened.model.family, "takes_mask", False):
+        if opened.model.family.takes_mask:
             raise InputError(
                 f"{opened.path} only fills in pictures; name a model that draws from noise, and this one with --inpainter"
             )
