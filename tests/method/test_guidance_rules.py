@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fewstep.errors import InputError
-from fewstep.method.guidance import combine
-from fewstep.method.guidance_rules import RULES, Interval, Plain, Projected, Rescale, rule_of, rule_settings
+from fewstep.method.guidance import combine, guided, plain
+from fewstep.method.guidance_rules import RULES, Interval, Projected, Rescale, rule_of, rule_settings
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, NULL = torch.randn(2, 3, 5, 7, generator=GENERATOR).double(), torch.randn(2, 3, 5, 7, generator=GENERATOR).double()
@@ -17,7 +17,7 @@ def test_at_w_0_every_rule_is_no_guidance(name):
     torch.testing.assert_close(RULES[name]()(X, NULL, torch.zeros(2).double(), T), X)
 
 
-@pytest.mark.parametrize("rule", [Plain(), Interval(0, 1), Rescale(phi=0), Projected(eta=1, norm=1e9)])
+@pytest.mark.parametrize("rule", [plain, Interval(0, 1), Rescale(phi=0), Projected(eta=1, norm=1e9)])
 def test_rules_whose_effect_is_taken_away_are_plain_guidance(rule):
     torch.testing.assert_close(rule(X, NULL, W, T), combine(X, NULL, W))
 
@@ -41,7 +41,7 @@ def test_a_projected_difference_stands_upright_on_x_within_its_norm():
 
 
 def test_a_rule_is_read_back_from_its_settings():
-    for rule in (Plain(), Interval(0.1, 0.7), Rescale(0.4, "channels"), Projected(0.2, 3.0)):
+    for rule in (plain, Interval(0.1, 0.7), Rescale(0.4, "channels"), Projected(0.2, 3.0)):
         assert rule_of(rule_settings(rule)) == rule
 
 
@@ -49,3 +49,15 @@ def test_a_rule_is_read_back_from_its_settings():
 def test_unknown_rules_and_numbers_are_refused(settings):
     with pytest.raises(InputError, match=r"interval|eta"):
         rule_of(settings)
+
+
+def test_a_weak_model_takes_the_place_of_the_null_branch():
+    def strong(z, t, condition, w):
+        return z + 1
+
+    def weak(z, t, condition, w):
+        return z - 1
+
+    estimate = guided(strong, lambda condition: condition, weak=weak)
+    torch.testing.assert_close(estimate(X, T, torch.zeros(2), W), combine(X + 1, X - 1, W))
+    torch.testing.assert_close(estimate(X, T, torch.zeros(2), None), X + 1)

@@ -3,25 +3,14 @@
 Every rule is no guidance at w = 0. All act on clean estimates, float64 (b, ...); with d = x - x_null, plain guidance is x + w d.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from fewstep.errors import InputError, nearest
-from fewstep.method.guidance import combine
+from fewstep.method.guidance import Rule, combine, plain
 from fewstep.method.process import expand_to
-
-Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x (b, ...), x_null (b, ...), w (b,), t (b,)) -> X^w (b, ...)
-
-
-@dataclass(frozen=True)
-class Plain:
-    """x + w d (2207.12598)."""
-
-    def __call__(self, x: Tensor, x_null: Tensor, w: Tensor, t: Tensor) -> Tensor:
-        return combine(x, x_null, w)
 
 
 @dataclass(frozen=True)
@@ -70,28 +59,30 @@ class Projected:
         return x + expand_to(w, x) * (d - parallel + self.eta * parallel)
 
 
-RULES: dict[str, Any] = {"plain": Plain, "interval": Interval, "rescale": Rescale, "apg": Projected}
+RULES: dict[str, Any] = {"interval": Interval, "rescale": Rescale, "apg": Projected}  # besides "plain"
 
 
 def rule_of(settings: dict[str, Any]) -> Rule:
-    """The rule with a name and its numbers, as fewstep.json has it: {"name": "interval", "low": 0.0, "high": 0.8}.
+    """The rule of a name and its numbers, as fewstep.json has it: {"name": "interval", "low": 0.0, "high": 0.8}; of none, plain guidance.
 
     Raises:
-        InputError: no such rule, or one without such a number.
+        InputError: no such rule, one of a user's own, whose code is not here, or a number that it does not have.
     """
     name, numbers = settings.get("name", "plain"), {key: value for key, value in settings.items() if key != "name"}
+    if name == "plain" and not numbers:
+        return plain
     if name not in RULES:
-        raise InputError(f"teacher.guidance.name is {name!r}; {nearest(str(name), RULES)}")
+        raise InputError(f"the guidance rule {name!r} is not known; {nearest(str(name), ['plain', *RULES])}")
     try:
         return RULES[name](**numbers)
     except TypeError:
-        known = ", ".join(RULES[name].__dataclass_fields__) or "none"
-        raise InputError(f"teacher.guidance '{name}' is given {', '.join(numbers)}; its numbers are: {known}") from None
+        known = ", ".join(RULES[name].__dataclass_fields__)
+        raise InputError(f"the guidance rule '{name}' is given {', '.join(numbers)}; its numbers are: {known}") from None
 
 
 def rule_settings(rule: Rule) -> dict[str, Any]:
-    """A rule as plain values for JSON; one of a user's own by its name alone."""
+    """A rule as plain values for JSON: nothing for plain guidance, a name and numbers, or the name alone of a user's own function."""
+    if rule is plain:
+        return {}
     name = next((name for name, kind in RULES.items() if type(rule) is kind), None)
-    if name is None:
-        return {"name": getattr(rule, "__name__", type(rule).__name__), "own": True}
-    return {"name": name, **asdict(rule)}  # pyright: ignore[reportArgumentType]
+    return {"name": name, **asdict(rule)} if name else {"name": getattr(rule, "__name__", type(rule).__name__)}  # pyright: ignore[reportArgumentType]
