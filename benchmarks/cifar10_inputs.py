@@ -20,7 +20,7 @@ from PIL import Image
 from results_page import run_main
 from torch import Tensor, nn
 
-from fewstep.evaluation.extractors import quietly
+from fewstep.evaluation.feature_files import without_warnings
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -100,8 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     network = resnet_of(arguments.weights)
-    script = quietly(torch.jit.script, network)
-    quietly(torch.jit.save, script, str(arguments.out / "resnet56.pt"))
+    script = without_warnings(torch.jit.script, network)
+    without_warnings(torch.jit.save, script, str(arguments.out / "resnet56.pt"))
     parts = [images_of(path) for path in sorted(arguments.data.glob("train_[0-9].npz"))]
     np.savez(arguments.out / "cifar10.npz", **{key: np.concatenate([part[key] for part in parts]) for key in ("images", "labels")})
     print(f"{sum(len(part['labels']) for part in parts):,} images and the network are in {arguments.out}")

@@ -9,15 +9,15 @@ Prints the table and, for each scale, the ratio of the students' Fréchet distan
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from results_page import run_main
 
-from fewstep import open_model
 from fewstep.data.loading import Data
-from fewstep.evaluation.quickstart import find, measure
-from fewstep.evaluation.report import text_table
-from fewstep.models.metadata import INFO, bundled
+from fewstep.evaluation.quickstart import evaluate_digits, find
+from fewstep.evaluation.results_table import text_table
+from fewstep.models.metadata import bundled
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples
 
@@ -33,16 +33,10 @@ def main() -> None:
     recipe = load_recipe(arguments.run / "recipe.toml")
     data = open_examples(recipe)
     assert isinstance(data, Data)
-    models = {
-        path.parent.name: open_model(path.parent)
-        for path in sorted(arguments.run.glob(f"*/{INFO}"))
-        if path.parent.name != "teacher"
-    }
-    metrics, _ = measure(
-        recipe, open_model(arguments.teacher), arguments.teacher, models, data, lambda line: print(line, file=sys.stderr)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        metrics, *_ = evaluate_digits(arguments.run, arguments.teacher, Path(folder) / "evaluation", data)
     ratios = ratio_rows(metrics["rows"])
-    print(text_table(metrics["rows"]))
+    print(text_table(metrics["rows"], brief=True))
     print("\nscale  steps  Fréchet / teacher's 256   goal   rms to teacher   teacher's DDIM with 8 steps")
     for r in ratios:
         print(

@@ -102,9 +102,7 @@ def second_rows(
         kept[by, steps] = drawn = translate(*pair, tried.images, tried.labels, target, **choices)
         x = drawn.samples.clamp(-1, 1)
         known = {"task": "two models", "guidance_scale": scale, "model": by, "each_way": steps}
-        measured = tried.measures(drawn, target) | {
-            "class_accuracy": other.classifier.accuracy(other.classifier.features(x), target)
-        }
+        measured = tried.measures(drawn, target) | {"class_accuracy": other.classifier.class_accuracy(other.classifier(x), target)}
         rows.append(known | measured)
     for row in rows:
         row["rms_to_teacher"] = distance(kept[row["model"], row["each_way"]], kept["teacher", REFERENCE])
@@ -156,7 +154,7 @@ def main() -> None:
         rows, second = rows + more, (other, shown)
     result = {"pictures": tried.facts(), "rows": rows}
     if second:
-        result["second"] = {"classifier_accuracy": second[0].classifier.test_accuracy, "data": second[0].facts()["data"]}
+        result["second"] = {"classifier_accuracy": second[0].classifier.held_out_accuracy, "data": second[0].facts()["data"]}
     if args.picture:
         draw(translator, max(args.guidance_scale), args.picture, second)
     write_result(args.out, result)

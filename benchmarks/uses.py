@@ -12,7 +12,8 @@ from torch import Tensor
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
-from fewstep.evaluation.classifier import Classifier, cache_folder, train_or_load_classifier
+from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
+from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import edge_correlation, psnr, rms
 from fewstep.models.metadata import INFO, bundled
 from fewstep.models.model import Samples
@@ -33,7 +34,7 @@ class Subject:
     data: Data  # that the classifier is trained on
     images: Tensor
     labels: Tensor
-    classifier: Classifier
+    classifier: Features
     seen: bool  # whether the pictures are among those trained on
 
     @property
@@ -51,7 +52,7 @@ class Subject:
     def measures(self, drawn: Samples, wanted: Tensor) -> Row:
         """Nearness to the pictures, and the share of answers that the classifier takes for the class wanted (n,)."""
         x = drawn.samples.clamp(-1, 1)
-        accuracy = self.classifier.accuracy(self.classifier.features(x), wanted)
+        accuracy = self.classifier.class_accuracy(self.classifier(x), wanted)
         edges = float(edge_correlation(x, self.images).mean())
         return {"psnr": psnr(x, self.images), "edges": edges, "class_accuracy": accuracy, "evaluations": drawn.evaluations}
 
@@ -62,8 +63,8 @@ class Subject:
             "seen_in_training": self.seen,
             "data": Path(str(self.data.description.get("path"))).name,
         }
-        as_they_are = self.classifier.accuracy(self.classifier.features(self.images), self.labels)
-        return known | {"classifier_accuracy": self.classifier.test_accuracy, "accuracy_on_the_pictures": as_they_are}
+        as_they_are = self.classifier.class_accuracy(self.classifier(self.images), self.labels)
+        return known | {"classifier_accuracy": self.classifier.held_out_accuracy, "accuracy_on_the_pictures": as_they_are}
 
 
 def subject(run: Path, images: int, teacher: str | None = None, data: str | None = None) -> Subject:

@@ -11,8 +11,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
+def _scripts(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the digits' classifier
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_the_cifar10_benchmarks_inputs(tmp_path, monkeypatch):
     import numpy as np
     from PIL import Image
 
-    from fewstep.evaluation.extractors import open_script
+    from fewstep.evaluation.feature_files import open_script
 
     torch.manual_seed(0)
     network = cifar10_inputs.ResNet(3).eval()

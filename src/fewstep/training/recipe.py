@@ -47,7 +47,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
     """
     values: dict[str, Any] = {}
     if isinstance(recipe, Recipe):
-        values = recipe.model_dump(exclude_none=True)
+        values = recipe.model_dump(exclude_none=True, exclude_unset=True)
     elif recipe is not None:
         path = find_recipe(recipe)
         try:
@@ -159,10 +159,11 @@ def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML; keys without a value are left out."""
+    """The resolved recipe as TOML; keys without a value are left out, and those of [evaluate] that the preset of an evaluation decides."""
     import tomli_w
 
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    evaluate = recipe.evaluate.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True) | {"evaluate": evaluate})
 
 
 def first_difference(old: Recipe, new: Recipe) -> str | None:
