@@ -14,14 +14,11 @@ from method_links import linked
 from mkdocs.structure.files import File, Files, InclusionLevel
 from recipes_page import large_recipes, recipes
 from repository_links import PLACE, ROOT, collected, redirected
-from results_tables import choosing, own_images
 from settings_table import settings
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "choosing": choosing,
     "commands": commands,
     "large_recipes": large_recipes,
-    "own_images": own_images,
     "recipes": recipes,
     "settings": settings,
 }

@@ -2,29 +2,25 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(autouse=True)
-def _scripts(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def _cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the digits' classifier
 
 
 @pytest.fixture
 def case():
-    import mixtures
+    from benchmarks.quality import mixtures
 
     return mixtures.Case(mixtures.mixture_of(2), guidance_scale=3.0, samples=20, solver_steps=128)
 
 
 def test_the_exact_network_says_what_the_mixture_says():
-    import mixture_models as models
+    from benchmarks.quality import mixture_models as models
 
     mixture = models.mixture_of(5)
     teacher, t, w = models.teacher_of(mixture), torch.tensor([0.2, 0.7, 1.0]), torch.tensor([0.0, 1.3, 4.0])
@@ -34,7 +30,7 @@ def test_the_exact_network_says_what_the_mixture_says():
 
 
 def test_a_perfect_student_lands_where_the_ladders_first_steps_land(case):
-    import mixtures
+    from benchmarks.quality import mixtures
 
     from fewstep.method.samplers import deterministic
 
@@ -46,7 +42,7 @@ def test_a_perfect_student_lands_where_the_ladders_first_steps_land(case):
 
 
 def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
-    import mixtures
+    from benchmarks.quality import mixtures
 
     rows = list(mixtures.baseline_rows(case, (1, 16, 256)))
     assert all(row["evaluations"] <= row["budget"] for row in rows)
@@ -57,9 +53,9 @@ def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
 
 
 def test_students_of_a_mixture_are_trained_measured_and_drawn(tmp_path):
-    import mixtures
-    from mixtures_picture import draw
-    from results_page import mixtures_table
+    from benchmarks.quality import mixtures
+    from benchmarks.quality.mixtures_picture import draw
+    from benchmarks.quality.tables import mixtures as mixtures_table
 
     mixture, recipe = mixtures.mixture_of(2), mixtures.recipe_of(2, updates=0.001)
     students = mixtures.distilled(mixture, recipe, mixtures.student_of(mixture, 8, 2), tmp_path)
@@ -74,7 +70,7 @@ def test_students_of_a_mixture_are_trained_measured_and_drawn(tmp_path):
 
 
 def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_folder):
-    import headline
+    from benchmarks.speed import headline
 
     from fewstep import open_model
     from fewstep.data.loading import open_data
@@ -95,8 +91,8 @@ def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_fold
 
 
 def test_variants_of_the_method_are_distilled_once_and_count_their_evaluations(tmp_path):
-    import method_variants
-    from results_page import variants_table
+    from benchmarks.quality import method_variants
+    from benchmarks.quality.tables import method_variants as variants_table
 
     tiny = {
         "stage_one.updates": 1,
@@ -120,8 +116,8 @@ def test_variants_of_the_method_are_distilled_once_and_count_their_evaluations(t
 
 
 def test_the_cifar10_benchmarks_inputs(tmp_path, monkeypatch):
-    import cifar10_inputs
     import numpy as np
+    from benchmarks.quality import cifar10_inputs
     from PIL import Image
 
     from fewstep.evaluation.feature_files import open_script
@@ -151,8 +147,8 @@ def test_the_cifar10_benchmarks_inputs(tmp_path, monkeypatch):
 
 
 def test_a_trial_of_stage_one_is_measured_against_the_guided_teacher():
-    import stage_one_trials as trials
-    from results_page import trials_table
+    from benchmarks.quality import stage_one_trials as trials
+    from benchmarks.quality.tables import trials as trials_table
 
     from fewstep import open_model
     from fewstep.data.loading import open_data
@@ -169,7 +165,7 @@ def test_a_trial_of_stage_one_is_measured_against_the_guided_teacher():
 
 
 def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
-    import results_page
+    from benchmarks import tables as results_page
 
     page = "before\n<!-- table: headline -->old<!-- end -->\nafter"
     assert results_page.rendered(page, tmp_path) == page
@@ -180,11 +176,11 @@ def test_the_page_has_the_results_and_a_missing_one_leaves_it_alone(tmp_path):
 
 
 def test_the_committed_page_has_the_committed_results():
-    import results_page
+    from benchmarks import tables as results_page
 
-    for path in results_page.PAGES:
+    for path in sorted(results_page.DOCS.glob("*.md")):
         page = path.read_text(encoding="utf-8")
-        assert results_page.rendered(page) == page, "python benchmarks/results_page.py"
+        assert results_page.rendered(page) == page, "python -m benchmarks.tables"
 
 
 def evaluation(folder, samples=10, **row):
@@ -201,7 +197,7 @@ def evaluation(folder, samples=10, **row):
 
 
 def test_evaluations_are_kept_side_by_side_where_they_were_measured_alike(tmp_path, monkeypatch, capsys):
-    import evaluations
+    from benchmarks.quality import evaluations
 
     one, two = evaluation(tmp_path / "one"), evaluation(tmp_path / "two", ratio=2.5)
     other, out = evaluation(tmp_path / "other", samples=20), tmp_path / "result.json"
@@ -215,7 +211,7 @@ def test_evaluations_are_kept_side_by_side_where_they_were_measured_alike(tmp_pa
     assert not run(f"UNet={one}", f"DiT={two}")
     kept = json.loads(out.read_text())
     assert kept["models"]["DiT"]["model"] == "two" and [row["network"] for row in kept["rows"]] == ["UNet", "UNet", "DiT", "DiT"]
-    lines = evaluations.evaluate_table(kept).splitlines()[2:]
+    lines = evaluations.tables.evaluation(kept).splitlines()[2:]
     assert lines == [
         "| UNet | teacher ddim | 8 | 8 | 1.500 / 0.250 |", "| DiT | teacher ddim | 8 | 8 | 2.500 / 0.250 |",
         "| UNet | **student** | 2 | 2 | 1.500 / 0.250 |", "| DiT | **student** | 2 | 2 | 2.500 / 0.250 |",

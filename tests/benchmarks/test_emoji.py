@@ -28,11 +28,6 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
 @pytest.fixture
 def emoji(tmp_path):
     """(data folder, autoencoder folder): six random pictures in two kinds, and a tiny stock autoencoder with random weights."""
@@ -54,7 +49,7 @@ def emoji(tmp_path):
 
 @pytest.fixture
 def teacher(emoji, tmp_path):
-    import emoji_teacher
+    from benchmarks.quality import emoji_teacher
 
     data, vae = emoji
     words = ["--data", str(data), "--vae", str(vae), "--out", str(tmp_path / "run"), *TINY]
@@ -64,7 +59,7 @@ def teacher(emoji, tmp_path):
 
 def test_the_teacher_is_a_stock_pipeline_whose_text_encoder_was_trained(teacher):
     import diffusers
-    import emoji_teacher
+    from benchmarks.quality import emoji_teacher
 
     import fewstep
 
@@ -106,7 +101,7 @@ def test_the_stock_pipeline_draws_what_fewstep_draws(teacher):
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(teacher, emoji, tmp_path, monkeypatch):
-    import emoji_teacher
+    from benchmarks.quality import emoji_teacher
     from safetensors.torch import load_file
 
     data, vae = emoji
@@ -140,7 +135,7 @@ def test_only_pictures_of_the_chosen_kinds_are_used(teacher):
 
 
 def test_the_stock_autoencoder_of_taef2_is_taef2_but_for_its_pooled_branches():
-    import emoji_autoencoder as script
+    from benchmarks.quality import emoji_autoencoder as script
 
     torch.manual_seed(0)
     encoder, decoder = script.networks()
@@ -157,9 +152,8 @@ def test_the_stock_autoencoder_of_taef2_is_taef2_but_for_its_pooled_branches():
 def test_the_judge_is_a_clip_model_and_the_benchmark_measures_and_draws(teacher, tmp_path):
     import json
 
-    import emoji
-    import emoji_judge
-    import emoji_table
+    from benchmarks.quality import emoji, emoji_judge
+    from benchmarks.quality import tables as emoji_table
 
     run, _ = teacher
     words = ["--data", str(run / "data"), "--tokenizer", str(run / "teacher"), "--out", str(tmp_path / "judge"), "--quiet"]
@@ -171,7 +165,7 @@ def test_the_judge_is_a_clip_model_and_the_benchmark_measures_and_draws(teacher,
     chosen = ["--guidance-scale", "1", "4", "--baselines", "dpm++", "--budgets", "8", "--reference-steps", "5", "--samples", "6"]
     emoji.main([*words, *chosen, "--prompts", "cat face", "red heart", "--out", str(out), "--grid", str(grid)])
     result = json.loads(out.read_text())
-    assert "| teacher, dpm++ | 8 |" in emoji_table.emoji_table(result)
+    assert "| teacher, dpm++ | 8 |" in emoji_table.emoji(result)
     rows = result["rows"]
     assert len(rows) == 2 * 2 * 2  # scales, ways to draw, sets of captions
     assert {(row["steps"], row["evaluations"]) for row in rows if row["guidance_scale"] == 4} == {(5, 10), (4, 8)}
@@ -181,7 +175,7 @@ def test_the_judge_is_a_clip_model_and_the_benchmark_measures_and_draws(teacher,
 
 
 def test_a_batch_in_which_all_find_each_other_has_the_least_error():
-    import emoji_judge
+    from benchmarks.quality import emoji_judge
 
     class Perfect(torch.nn.Module):
         def forward(self, input_ids, pixel_values):
@@ -196,10 +190,9 @@ def test_a_batch_in_which_all_find_each_other_has_the_least_error():
 def test_edits_by_text_are_judged_by_the_captions_that_are_found(teacher, tmp_path, monkeypatch):
     import json
 
-    import emoji_editing
-    import emoji_judge
+    from benchmarks.quality import emoji_judge
+    from benchmarks.uses import editing, emoji_editing
 
-    import editing
     import fewstep
 
     run, _ = teacher

@@ -3,14 +3,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
 def rows_of(name):
@@ -18,7 +11,7 @@ def rows_of(name):
 
 
 def test_one_family_from_its_config_to_its_stock_pipeline(tmp_path, capsys):
-    import families
+    from benchmarks.families import stock_samples as families
 
     assert families.main(["--only", "Wan", "--updates", "2", "--out", str(tmp_path / "rows.json")]) == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
@@ -28,12 +21,12 @@ def test_one_family_from_its_config_to_its_stock_pipeline(tmp_path, capsys):
 
 
 def test_the_pages_have_the_figures():
-    import families
-    import families_onnx
+    from benchmarks.families import stock_samples as families
+    from benchmarks.families import tables
 
     rows = rows_of("families")
-    assert families.table(rows) in (ROOT / "docs" / "families.md").read_text()
+    assert tables.stock_samples({"rows": rows}) in (ROOT / "docs" / "families.md").read_text()
     assert {row["family"] for row in rows} == set(families.CASES)
     assert all(row["updates"] == [20, 20] and row["difference"] < families.LIMIT for row in rows)
     assert all(row["baked_from_conditioned"] < 1e-5 and row["scale_moves_samples_by"] > 1e-3 for row in rows)
-    assert families_onnx.table(rows_of("families-onnx")) in (ROOT / "docs" / "export.md").read_text()
+    assert tables.onnx({"rows": rows_of("families-onnx")}) in (ROOT / "docs" / "export.md").read_text()

@@ -26,7 +26,7 @@ STUDENT |= {"stage_one.times": "continuous"}
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import uses
+    from benchmarks.uses import subject as uses
 
     monkeypatch.setattr(uses, "train_or_load_classifier", lambda data, *rest, **more: quick_classifier())
 
@@ -61,8 +61,8 @@ def run_script(monkeypatch, capsys, module, *words):
 
 
 def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, runs):
-    import digits_split
-    import uses
+    from benchmarks.uses import digits_split
+    from benchmarks.uses import subject as uses
 
     assert digits_split.split(tmp_path / "split") == {"test": 300, "train": 1497}
     seen, held_out = uses.subject(runs / "uses", 40), uses.subject(runs / "uses", 40, data=str(tmp_path / "split"))
@@ -77,7 +77,7 @@ def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, run
 
 
 def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_path, monkeypatch, capsys, runs):
-    import editing
+    from benchmarks.uses import editing
 
     monkeypatch.setattr(editing, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--images", 12, "--picture", tmp_path / "e.png", "--out", tmp_path / "e.json"]
@@ -95,7 +95,7 @@ def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_p
 
 
 def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path, monkeypatch, capsys, runs):
-    import style_transfer
+    from benchmarks.uses import style_transfer
 
     monkeypatch.setattr(style_transfer, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--second", runs / "uses", "--images", 9, "--picture", tmp_path / "s.png"]
@@ -115,8 +115,8 @@ def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path
 
 
 def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, capsys, runs):
-    import inpainting as script
-    import uses
+    from benchmarks.uses import inpainting as script
+    from benchmarks.uses import subject as uses
 
     monkeypatch.setattr(script, "REFERENCE", 8)
     words = ["--run", runs / "fills", "--student", runs / "uses", "--images", 20, "--repeats", 2, "--picture", tmp_path / "i.png"]
@@ -140,7 +140,7 @@ def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, ca
 
 
 def test_codes_are_alike_where_they_are_and_not_where_they_are_not():
-    import style_transfer
+    from benchmarks.uses import style_transfer
 
     x = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert style_transfer.alike(x, 3 * x + 1) == pytest.approx(1)

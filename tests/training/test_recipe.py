@@ -20,8 +20,8 @@ from fewstep.training.recipe import (
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_shipped_recipes_load_and_survive_being_written(tmp_path, name):
     recipe = load_recipe(name)
-    (tmp_path / "again.toml").write_text(to_toml(recipe))
-    assert load_recipe(tmp_path / "again.toml") == recipe
+    (tmp_path / "again.toml").write_text(to_toml(recipe, tmp_path))
+    assert first_difference(load_recipe(tmp_path / "again.toml"), recipe) is None
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,29 @@ def test_sections_that_are_none_and_recipes_that_do_not_go_together(tmp_path):
         load_recipe("x" * 300)
 
 
-def test_paths_of_a_recipe_are_found_beside_it(tmp_path, monkeypatch):
-    (tmp_path / "beside").mkdir()
-    (tmp_path / "beside" / "mine.toml").write_text('[teach]\nstart = "model"\n')
-    (tmp_path / "beside" / "model").mkdir()
+def test_relative_paths_are_those_of_the_recipe_s_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_recipe(tmp_path / "beside" / "mine.toml").teach.start == str(tmp_path / "beside" / "model")
+    for folder in ("beside", "beside/model", "model", "only"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "beside" / "mine.toml"
+    file.write_text('[teach]\nstart = "model"\n[data]\nprompts = "lists/all.txt"\n[teacher]\npath = "nobody/on-the-hub"\n')
+    recipe = load_recipe("beside/mine.toml")
+    assert (recipe.teach.start, recipe.data.prompts) == ("beside/model", "beside/lists/all.txt")
+    assert recipe.teacher.path == "nobody/on-the-hub"
+    assert load_recipe(file).teach.start == str(tmp_path / "beside" / "model")
+    assert load_recipe(file, {"teach.start": "model"}).teach.start == "model"
+    file.write_text('[teach]\nstart = "only"\n')
+    with pytest.raises(InputError, match=r"teach\.start = 'only' is in the working folder"):
+        load_recipe(file)
+
+
+def test_a_run_s_recipe_names_the_same_paths_from_its_folder(tmp_path, monkeypatch):
+    for folder in ("pictures", "runs", "runs/mine"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe, run = load_recipe(None, {"data.path": "pictures", "teacher.path": "digits"}), tmp_path / "runs" / "mine"
+    (run / "recipe.toml").write_text(to_toml(recipe, run))
+    monkeypatch.chdir(tmp_path / "runs")
+    again = load_recipe("mine/recipe.toml")
+    assert (again.data.path, again.teacher.path) == ("../pictures", "digits")
+    assert first_difference(again, load_recipe(None, {"data.path": "../pictures", "teacher.path": "digits"})) is None

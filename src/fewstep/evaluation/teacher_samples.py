@@ -60,7 +60,7 @@ def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
         metadata: dict[str, Any] = file.metadata() or {}
         if metadata.get("weights") != weights_hash(teacher_folder):
             raise InputError(
-                f"{path} belongs to other weights than {teacher_folder}; make it again: python benchmarks/digits_references.py"
+                f"{path} belongs to other weights than {teacher_folder}; make it again: python -m benchmarks.quality.digits_references"
             )
         return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
 

@@ -1,15 +1,19 @@
 """Recipes: TOML files that override the defaults of the settings, and `--set key=value` that overrides a recipe."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fewstep.data.sources import looks_like_hub_id
 from fewstep.errors import InputError, nearest
 from fewstep.training.settings import Recipe
 
 MAY_CHANGE = ("train.checkpoint_every", "train.log_every", "train.compile", "evaluate.")  # between a run and its resumption
+NAMES = ("teacher.path", "data.path", "teach.start", "evaluate.clip")  # a path, or a name on the hub or of what is bundled
+PATHS = (*NAMES, "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 
 
 def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -42,6 +46,8 @@ def _section(location: tuple[Any, ...]) -> type[BaseModel]:
 def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, Any] | None = None) -> Recipe:
     """The recipe in a TOML file, the shipped one with that name, or one in hand, with dotted keys changed; without one, the defaults.
 
+    Relative paths in a file are taken from its folder; those of shipped recipes and of `changes` from the working folder.
+
     Raises:
         InputError: no such recipe, not TOML, or a key or value that does not fit.
     """
@@ -54,7 +60,8 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not TOML: {error}") from None
-        _resolve_paths(values, path.parent)
+        if path not in shipped_recipes().values():
+            _resolve_paths(values, path.parent)
     for key, value in (changes or {}).items():
         _change(values, key, value)
     return make_recipe(values, "recipe" if recipe is None or isinstance(recipe, Recipe) else str(recipe))
@@ -76,20 +83,32 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    """Paths in a recipe are relative to the working folder, else to the recipe's own."""
-    for section, key in (
-        ("teacher", "path"),
-        ("data", "path"),
-        ("data", "prompts"),
-        ("data", "negative_prompts"),
-        ("data", "cache"),
-        ("teach", "start"),
-        ("evaluate", "prompts"),
-        ("evaluate", "clip"),
-    ):
-        path = values.get(section, {}).get(key) if isinstance(values.get(section), dict) else None
-        if isinstance(path, str) and not Path(path).exists() and (folder / path).exists():
-            values[section][key] = str(folder / path)
+    """Replace relative paths in the values of a recipe file, which are the folder's; names (on the hub, of what is bundled) stay.
+
+    Raises:
+        InputError: a path leads to something from the working folder alone.
+    """
+    for key in PATHS:
+        section, _, name = key.partition(".")
+        path = values[section].get(name) if isinstance(values.get(section), dict) else None
+        if not isinstance(path, str) or not _is_relative(path):
+            continue
+        beside = os.path.normpath(folder / path)
+        if os.path.exists(beside) or not _may_be_name(key, path):
+            values[section][name] = beside
+        elif os.path.exists(path):
+            raise InputError(
+                f"{key} = '{path}' is in the working folder, not in {folder}: a path in a recipe file is relative to its folder, "
+                "or absolute; --set takes one from the working folder"
+            )
+
+
+def _is_relative(path: str) -> bool:
+    return not path.startswith("~") and "://" not in path and not os.path.isabs(path)
+
+
+def _may_be_name(key: str, path: str) -> bool:
+    return key in NAMES and looks_like_hub_id(path)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -158,12 +177,21 @@ def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
     return list(ladder[: ladder.index(steps) + 1]) if steps in ladder[1:] else [16 * steps, 4 * steps, steps]
 
 
-def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML; keys without a value are left out, and those of [evaluate] that the preset of an evaluation decides."""
+def to_toml(recipe: Recipe, folder: Path | None = None) -> str:
+    """The resolved recipe as TOML, its relative paths as seen from `folder`, if given; keys without a value are left out.
+
+    Keys of [evaluate] that the recipe leaves out are left out as well: the preset of an evaluation decides them.
+    """
     import tomli_w
 
-    evaluate = recipe.evaluate.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True) | {"evaluate": evaluate})
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    values["evaluate"] = recipe.evaluate.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    for key in PATHS if folder else ():
+        section, _, name = key.partition(".")
+        path = values[section].get(name)
+        if path and _is_relative(path) and (os.path.exists(path) or not _may_be_name(key, path)):
+            values[section][name] = os.path.relpath(path, folder)
+    return tomli_w.dumps(values)
 
 
 def first_difference(old: Recipe, new: Recipe) -> str | None:
@@ -171,7 +199,8 @@ def first_difference(old: Recipe, new: Recipe) -> str | None:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     for section, values in after.items():
         for name, value in values.items():
-            key = f"{section}.{name}"
-            if before[section][name] != value and not key.startswith(MAY_CHANGE):
-                return f"{key} was {before[section][name]!r} and is {value!r}"
+            key, was = f"{section}.{name}", before[section][name]
+            same_path = key in PATHS and was and value and os.path.abspath(was) == os.path.abspath(value)
+            if was != value and not same_path and not key.startswith(MAY_CHANGE):
+                return f"{key} was {was!r} and is {value!r}"
     return None

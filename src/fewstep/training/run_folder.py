@@ -51,10 +51,11 @@ def open_run(out: str | Path, recipe: Recipe) -> Path:
             raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
+    text = to_toml(recipe, run)
     try:
         run.mkdir(parents=True, exist_ok=True)
         if not known.is_file():
-            write_atomically(known, lambda aside: aside.write_text(to_toml(recipe), encoding="utf-8"))
+            write_atomically(known, lambda aside: aside.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot write the run folder {run}: {error.strerror}; name another --out") from None
     return run

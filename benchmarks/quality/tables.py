@@ -1,0 +1,163 @@
+"""The tables of quality: mixtures, digits, variants of the method, evaluations, emoji."""
+
+from typing import Any
+
+from benchmarks.command import Row
+from benchmarks.markdown import bold, grid, markdown, most
+
+METHODS = ("student", "perfect student", "ddim", "euler", "dpm++", "unipc", "heun")  # of the mixtures
+DIGITS = {("teacher", 256): "teacher, 256 steps", ("teacher", 8): "teacher, 8 steps"} | {
+    ("student", n): f"student, {n} step{'s' * (n > 1)}" for n in (4, 2, 1)
+}
+
+
+def distances(row: Row) -> str:
+    """Fréchet distance / root-mean-square distance to the teacher."""
+    return f"{row['frechet']:.3f} / {row['rms_to_teacher']:.3f}"
+
+
+def mixtures(result: Row) -> str:
+    """What the students of 4 and of 1 step are worth in a baseline's evaluations, then all: rms error of all and of the median."""
+    rows, parts = result["rows"], [mixtures_summary(result["rows"])]
+    columns = {budget: str(budget) for budget in sorted({row["budget"] for row in rows})}
+    for student in result["students"]:
+        table = grid(
+            [row for row in rows if row["dimensions"] == student["dimensions"]], ["scale", "method"],
+            lambda row: (row["guidance_scale"], METHODS.index(row["method"])),
+            lambda key, _: [f"{key[0]:g}", bold(METHODS[key[1]], key[1] == 0)],
+            lambda row: f"{row['rms']:.2g} / {row['median']:.2g}", lambda key: key, columns, lambda row: row["budget"],
+        )  # fmt: skip
+        title = f"{student['dimensions']} dimensions, spread of the data {student['spread']:.2f}, student of {student['parameters']:,} weights"
+        parts.append(f"**{title}**\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def mixtures_summary(rows: list[Row]) -> str:
+    """A row a student of 4 or 1 steps: its errors, and the fewest evaluations with which a baseline's are no larger."""
+    lines = []
+    for row in (r for r in rows if r["method"] == "student" and r["steps"] in (4, 1)):
+        known = ("dimensions", "guidance_scale")
+        others = [r for r in rows if "student" not in r["method"] and all(r[key] == row[key] for key in known)]
+        line = [str(row["dimensions"]), f"{row['guidance_scale']:g}", str(row["evaluations"])]
+        for measure in ("rms", "median"):
+            enough = sorted((r["evaluations"], r[measure], r["method"]) for r in others if r[measure] <= row[measure])
+            line += [f"{row[measure]:.2g}", f"{enough[0][0]} ({enough[0][2]})" if enough else "more than were tried"]
+        lines.append([*line, f"{row['far']:.1%}"])
+    heading = ["dimensions", "scale", "student's evaluations", "rms error", "a baseline needs", "median error", "a baseline needs"]
+    return markdown([*heading, "above 0.1"], lines)
+
+
+def digits_full(result: Row) -> str:
+    """Fréchet distances of teacher, stage one and students at each guidance scale, then the ratios to the teacher's 256 steps with the goals."""
+    whole = grid(
+        result["rows"], ["model, steps", "evaluations"], lambda row: (row["model"], row["steps"]),
+        lambda key, rows: [bold(f"{key[0]}, {key[1]}", key[0] == "student"), most(rows)], lambda row: f"{row['frechet']:.3f}",
+        lambda key: (("teacher", "stage-one", "student").index(key[0]), -key[1]),
+    )  # fmt: skip
+    ratios = sorted(result["ratios"], key=lambda row: -row["steps"])
+    cells = [
+        {"line": (f"{r['steps']} step{'s' * (r['steps'] > 1)}", f"{r['goal']:g}"), "text": bold(f"{r['ratio']:.3f}", r["ratio"] <= r["goal"])} | r
+        for r in ratios
+    ]  # fmt: skip
+    for name, key in (("rms to the teacher, 4 steps", "rms"), ("rms of the teacher's 8 steps", "rms_of_ddim_8")):
+        cells += [{"line": (name, ""), "text": f"{r[key]:.4f}"} | r for r in ratios if r["steps"] == 4]
+    heading = ["ratio to 256 steps", "goal"]
+    return f"{whole}\n\n{grid(cells, heading, lambda row: row['line'], lambda line, _: [*line], lambda row: row['text'])}"
+
+
+def choosing(result: Row) -> str:
+    """A line a guidance scale, a column a model of digits and its steps; the Fréchet distance and the class accuracy in each cell."""
+    return grid(
+        result["rows"], ["guidance scale"], lambda row: row["guidance_scale"], lambda scale, _: [f"{scale:g}"],
+        lambda row: f"{row['frechet']:.3f}, {row['class_accuracy']:.1%}", lambda scale: scale, DIGITS, lambda row: (row["model"], row["steps"]),
+    )  # fmt: skip
+
+
+def evaluation(result: Row) -> str:
+    """A line a configuration of `fewstep evaluate`: Fréchet distance as a ratio to the teacher's / to its samples / rms to it.
+
+    Lines of several networks stand side by side.
+    """
+    rows = result["rows"]
+    order = list(dict.fromkeys((row["model"], row["sampler"]) for row in rows))
+    networks = list(dict.fromkeys(row.get("network") for row in rows))
+
+    def start(key: Any, found: list[Row]) -> list[str]:
+        name = "**student**" if key[0] == "student" else " ".join(key[:2])
+        return [*([key[3]] if key[3] else []), name, str(key[2]), most(found)]
+
+    def cell(row: Row) -> str:
+        away = (row.get(key) for key in ("frechet_to_teacher", "rms_to_teacher"))
+        return f"{row['ratio']:.3f}" + "".join(f" / {value:.3f}" for value in away if value is not None)
+
+    heading = [*(["network"] if networks != [None] else []), "model and sampler", "steps", "evaluations"]
+    return grid(
+        rows, heading, lambda row: (row["model"], row["sampler"], row["steps"], row.get("network")), start, cell,
+        lambda key: (order.index(key[:2]), -key[2], networks.index(key[3])),
+    )  # fmt: skip
+
+
+def own_images(result: Row) -> str:
+    """What the recipe own-images takes, and at each guidance scale the Fréchet distance and accuracy of teacher, students and stock samplers."""
+    teach, distil = (result[key]["cpu_seconds"] / 60 for key in ("teach", "distill"))
+    table = grid(
+        [row for row in result["rows"] if row["model"] != "stage-one"], ["", "evaluations"],
+        lambda row: (row["model"], row["sampler"], row["steps"]),
+        lambda key, rows: [
+            f"**student**, {key[2]} steps" if key[0] == "student" else f"teacher by {key[1]}, {key[2]} steps",
+            " or ".join(map(str, sorted({row["evaluations"] for row in rows}))),
+        ],
+        lambda row: f"{row['frechet']:.3g}, {row['class_accuracy']:.0%}", lambda key: (key[0] == "student", -key[2], key[1]),
+    )  # fmt: skip
+    return f"Of one core's time, teaching took {teach:.1f} minutes and distilling {distil:.1f}.\n\n{table}"
+
+
+def trials(result: Row) -> str:
+    """A row a trial of stage one: its updates, and its error at each guidance scale."""
+    scales = list(result["rows"][0]["errors"])
+    lines = [[row["trial"], f"{row['updates']:,}", *(f"{row['errors'][s]:.4f}" for s in scales)] for row in result["rows"]]
+    return markdown(["stage one", "updates", *(f"scale {s}" for s in scales)], lines)
+
+
+def method_variants(result: Row) -> str:
+    """For each number of steps a line a variant: evaluations, Fréchet distance / rms to the teacher's many steps."""
+    order = list(dict.fromkeys(row["variant"] for row in result["rows"]))
+    return grid(
+        result["rows"], ["steps", "variant", "evaluations"], lambda row: (row["steps"], order.index(row["variant"])),
+        lambda key, rows: [str(key[0]), bold(order[key[1]], order[key[1]] == "ours"), most(rows)], distances, lambda key: key,
+    )  # fmt: skip
+
+
+def recipe_variants(result: Row) -> str:
+    """A line a variant of the quickstart's recipe and model, the teacher first: Fréchet distance / rms to the teacher's many steps."""
+    teacher = [{"variant": "", **row} for row in next(iter(result.values()))["rows"] if row["model"] == "teacher"]
+    others = [{"variant": name, **row} for name, found in result.items() for row in found["rows"] if row["model"] != "teacher"]
+    line = ("variant", "model", "steps")
+    return grid(
+        teacher + others, ["variant", "model, steps"], lambda row: tuple(row[key] for key in line),
+        lambda key, _: [key[0], f"{key[1]}, {key[2]}"], distances,
+    )  # fmt: skip
+
+
+def emoji(result: Row) -> str:
+    """For each set of captions a line a sampler, at each guidance scale the share found / Fréchet distance / rms to the teacher.
+
+    The evaluations are the most: those of a guided teacher are twice its steps.
+    """
+    parts = []
+
+    def line(row: Row) -> tuple[str, int]:
+        if row["model"] != "teacher":
+            return f"{row['model']}, {row['steps']} step{'s' * (row['steps'] > 1)}", row["evaluations"]
+        return f"teacher, {row['sampler']}", row["budget"] or 2 * row["steps"]
+
+    def cell(row: Row) -> str:
+        rms = "" if row["rms_to_teacher"] is None else f" / {row['rms_to_teacher']:.3f}"
+        return f"{row['found']:.1%} / {row['frechet']:.4f}{rms}"
+
+    for captions, real in result["real"].items():
+        rows = [row for row in result["rows"] if row["captions"] == captions]
+        title = f"{captions} captions; real pictures: found {real['found']:.1%}, Fréchet distance {real['frechet']:.4f}"
+        table = grid(rows, ["", "evaluations"], line, lambda key, _: [bold(key[0], "student" in key[0]), str(key[1])], cell)
+        parts.append(f"**{title}**\n\n{table}")
+    return "\n\n".join(parts)

@@ -1,0 +1,34 @@
+"""The tables of speed."""
+
+from benchmarks.command import Row
+from benchmarks.markdown import markdown
+
+
+def headline(result: Row) -> str:
+    """Seconds an image of teacher and student with the ratios of wall clock, of CPU time and of evaluations; the quality of both."""
+    heading = ["batch", "teacher, s an image", "student, s an image", "ratio of wall clock", "of single batches", "of CPU time"]
+    heading += ["of evaluations", "share in wall clock", "in CPU time", "goal", "a guided call costs, in student's calls"]
+    speed = [
+        [
+            str(row["batch_size"]), f"{row['teacher_seconds']:.3f}", f"{row['student_seconds']:.6f}",
+            f"**{row['ratio']:.0f}**", f"{min(row['ratios']):.0f} to {max(row['ratios']):.0f}", f"{row['cpu_ratio']:.0f}",
+            f"{row['ratio_of_evaluations']:.0f}", f"{row['share']:.2f}", f"{row['cpu_share']:.2f}", f"{row['goal']:g}",
+            f"{calls['guided_call_over_student_call']:.2f}",
+        ]
+        for row, calls in zip(result["speed"], result["calls"], strict=True)
+    ]  # fmt: skip
+    quality = []
+    for row in result["quality"]:
+        known = [row["model"], str(row["steps"]), str(row["evaluations"]), str(row["samples"])]
+        quality.append([*known, f"{row['frechet']:.3f}", f"{row['inception_score']:.2f}", f"{row['class_accuracy']:.1%}"])
+    measures = ["model", "steps", "evaluations", "samples", "Fréchet distance", "Inception Score", "class accuracy"]
+    return f"{markdown(heading, speed)}\n\n{markdown(measures, quality)}"
+
+
+def overhead(result: Row) -> str:
+    """A row a measurement: seconds with fewstep and by the bare network in a plain loop, their ratio and its goal."""
+    lines = [
+        [row["what"], str(row["batch_size"]), f"{row['seconds']:.4f}", f"{row['bare_seconds']:.4f}", f"{row['ratio']:.3f}", f"{row['goal'] or ''}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["what", "batch", "seconds with fewstep", "bare network", "ratio", "goal"], lines)
