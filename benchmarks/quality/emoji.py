@@ -28,7 +28,7 @@ from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Configuration, configurations, open_models
 from fewstep.evaluation.metrics import frechet_distance, rms, saturation, sharpness
 from fewstep.evaluation.statistics import Statistics
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 
 SHOWN = ("smiling face with open mouth", "red apple", "tiger face", "blue heart", "thumbs up sign", "fire engine", "rainbow", "bicycle", "octopus", "sunflower")  # fmt: skip
 SHOWN_SCALES = (1.0, 2.0, 4.0, 8.0)

@@ -26,7 +26,7 @@ from fewstep.data.loading import Data
 from fewstep.errors import InputError
 from fewstep.evaluation.statistics import Entropies
 from fewstep.evaluation.teacher_samples import fixed_noise
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine, clock
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples

@@ -22,7 +22,7 @@ from fewstep import Model
 from fewstep.editing.sdedit import edit
 from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
-from fewstep.models.model import Samples, to_images
+from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 64  # guided steps of the teacher that the others are compared with
 SHOWN = 8  # pictures

@@ -25,7 +25,7 @@ from fewstep.data.sources import shuffled
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.metrics import edge_correlation, psnr
 from fewstep.method.conditioning import Condition
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 
 FOUND_AMONG = 5
 

@@ -31,7 +31,7 @@ from fewstep.editing.inpainting import condition_of, inpaint
 from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
 from fewstep.evaluation.metrics import Statistics, frechet_distance
-from fewstep.models.model import Samples, to_images
+from fewstep.models.sampling import Samples, to_images
 
 KINDS = {"box": 1 / 3, "stroke": 1 / 3, "half": 1 / 3}
 REFERENCE = 64  # steps of the teacher that the others are compared with

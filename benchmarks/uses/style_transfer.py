@@ -23,7 +23,7 @@ from fewstep.editing.sheets import labelled_grid
 from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO
-from fewstep.models.model import Samples, to_images
+from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 256  # steps of the teacher, each way
 SHOWN = 8  # pictures
@@ -48,7 +48,7 @@ class Translator:
             pair = pair_of(*models, guidance_scale=1.0 if scale is None else scale, **choices)
             with torch.no_grad():
                 if (by, steps) not in self.codes:
-                    self.codes[by, steps] = pair.encode(self.tried.images, labels, BATCH)
+                    self.codes[by, steps] = pair.encode(self.tried.images, labels, BATCH)[0]
                 codes, target = self.codes[by, steps], labels if scale is None else self.tried.others
                 drawn = pair.decode(codes, target, BATCH, lambda done: None)
             self.kept[by, steps, scale] = Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, 0.0)

@@ -16,7 +16,7 @@ from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import edge_correlation, psnr, rms
 from fewstep.models.metadata import INFO, bundled
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.training.examples import open_examples
 from fewstep.training.recipe import load_recipe
 

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
 
 
 class InputError(ValueError):
@@ -13,6 +15,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = [str(k) for k in known]
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(known)
+
+
+def check_whole_number(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises InputError where a value is not a whole number from `least` to `most`."""
+    if not isinstance(value, Integral) or int(value) < least or (most is not None and int(value) > most):
+        limit = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {value!r}; give a whole number, {limit}")
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from conftest import TINY
 from fewstep.data.datasets import Data
 from fewstep.editing.inpainting import condition_of
 from fewstep.evaluation.classifier import as_features, new_network, train
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.training.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

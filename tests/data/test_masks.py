@@ -18,7 +18,7 @@ from fewstep.errors import InputError
 from fewstep.method.conditioning import leaf, take
 from fewstep.method.guidance import embed_w
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting, ClassConditionalInpaintPipeline
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 from fewstep.training.distill import new_teacher
 from fewstep.training.recipe import load_recipe
 from tiny import LABELS, X, counted

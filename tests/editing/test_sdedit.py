@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 import fewstep
 from fewstep.data.images import read_images
-from fewstep.editing.sdedit import batches, edit, start_of
+from fewstep.editing.sdedit import edit, start_of
 from fewstep.errors import InputError
 from fewstep.method.guidance import embed_w
 from fewstep.method.process import add_noise
@@ -94,20 +94,13 @@ def test_the_seed_is_all_that_is_random(sampler):
     assert not first.equal(other)
 
 
-def test_batches_change_nothing():
-    whole, seen = edit(tiny_student(4), X, LABELS, strength=0.5), []
-    parts = edit(tiny_student(4), X, LABELS, strength=0.5, batch_size=2, progress=seen.append)
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+def test_batches_change_nothing(sampler):
+    model = tiny_student(4, sampler)
+    whole, seen = edit(model, X, LABELS, strength=0.75), []
+    parts = edit(model, X, LABELS, strength=0.75, batch_size=2, progress=seen.append)
     torch.testing.assert_close(parts.samples, whole.samples)
     assert seen == [2, 3]
-
-
-def test_a_condition_may_have_parts():
-    condition = {"text": torch.arange(10).reshape(5, 2), "pooled": torch.arange(5)}
-    found = list(batches((torch.arange(5),), condition, 3, torch.device("cpu")))
-    assert [x.tolist() for (x,), _ in found] == [[0, 1, 2], [3, 4]]
-    assert found[1][1]["text"].tolist() == [[6, 7], [8, 9]]
-    with pytest.raises(InputError, match="4 images and 5 conditions"):
-        next(batches((torch.arange(4),), condition, 3, torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +149,7 @@ def test_what_an_edit_refuses():
 
 
 def test_from_python_with_files_and_pictures(tmp_path):
-    from fewstep.models.model import to_images
+    from fewstep.models.sampling import to_images
 
     model, images = tiny_student(4), to_images(X)
     images[0].save(tmp_path / "a.png")

@@ -55,7 +55,7 @@ def edit(
 
     check_new(out)
     opened = open_model(model, best_device(device), steps).with_negative_prompt(negative_prompt)
-    checked = [editing.choose(opened, steps, scale, sampler) for scale in guidance_scale]
+    checked = [opened.sampling_plan(steps, scale, sampler) for scale in guidance_scale]
     count = checked[0].steps
     strengths = once(editing.start_of(number(text), count, say) / count for text in strength)
     pictures = read_images(image, opened.info, say)
@@ -98,14 +98,13 @@ def inpaint(
     from fewstep.data.images import read_images, read_masks
     from fewstep.devices import best_device
     from fewstep.editing import inpainting
-    from fewstep.editing import sdedit as editing
     from fewstep.editing.sheets import write_sheet
-    from fewstep.models.model import to_images
+    from fewstep.models.sampling import to_images
 
     check_new(out)
     opened = open_model(model, best_device(device), steps).with_negative_prompt(negative_prompt)
     for scale in guidance_scale:
-        editing.choose(opened, steps, scale, sampler)
+        opened.sampling_plan(steps, scale, sampler)
     pictures = read_images(image, opened.info, say)
     masks = read_masks(mask, pictures, say)
     rows, which, words = requests(opened, pictures, class_label, prompt)
@@ -193,7 +192,7 @@ def _between(
     from fewstep.data.images import read_images
     from fewstep.editing.sheets import write_frames
     from fewstep.editing.style_transfer import interpolate
-    from fewstep.models.model import to_images
+    from fewstep.models.sampling import to_images
 
     ends, ways = (pick if len(pick) == 2 else [single(pick)] * 2 for pick in (from_, to or from_))
     names = [ways[0]] * (frames - frames // 2) + [ways[1]] * (frames // 2)
@@ -213,7 +212,7 @@ def requests(
         InputError: none is given, or prompts for a model of classes, or the other way round.
     """
     from fewstep.editing.sheets import Row
-    from fewstep.models.model import to_images
+    from fewstep.models.sampling import to_images
 
     text = model.info.condition == "text"
     option = option or ("--prompt" if text else "--class-label")

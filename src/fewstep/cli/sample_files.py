@@ -11,7 +11,7 @@ from fewstep.api import Model
 from fewstep.errors import InputError
 from fewstep.files import check_new
 from fewstep.method.conditioning import Condition, leaf
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 from fewstep.progress import LiveLine
 
 FRAME = 1000 / 16  # milliseconds, of a video

@@ -1,6 +1,5 @@
 """Inpainting with any model: what is known of a picture is put back at each step's noise level (after RePaint, 2201.09865)."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -12,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewstep.data.images import Say, into_model, warn
-from fewstep.editing.sdedit import batches, choose, noise_like
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, cycle, join, take, to
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import Process, add_noise, ddim_step, renoise, to_float64
-from fewstep.method.samplers import times_left
-from fewstep.models.model import DECODED, Model, Samples, to_images
+from fewstep.method.samplers import Noise, times_left
+from fewstep.models.model import DECODED, Model
+from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches, to_images
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def inpaint(
     noise: Tensor | None = None,
     batch_size: int = 256,
     say: Say = warn,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> Inpainted:
     """Images (n, c, h, w) in [-1, 1], drawn anew where `masks` (n, 1, h, w) are set, under a condition of n rows.
 
@@ -57,27 +56,29 @@ def inpaint(
     Raises:
         InputError: masks of another shape, a negative feather or resample; a choice that the model was not trained for.
     """
-    choice = choose(model, steps, guidance_scale, sampler)
+    choice = model.sampling_plan(steps, guidance_scale, sampler)
     feather = edge_of(model) if feather is None else feather
     masks, passes = _checked(images, masks, feather, resample, choice.steps)
     weight = soften(masks, feather)
     for i in (~masks.flatten(1).any(1)).nonzero().flatten().tolist():
         say(f"the mask of image {i} is black all over: nothing is filled in and the picture comes back as it is")
-    x, generator = into_model(model, images), torch.Generator().manual_seed(seed)
-    noise = noise_like(x, generator, noise)
+    x = into_model(model, images)
+    noise = initial_noise(x.shape, seed, noise)
     if not bool(masks.any()):
         return Inpainted(noise, images.float().cpu(), choice.steps, choice.sampler, 0, 0.0)
     hole = F.adaptive_max_pool2d(masks.float(), x.shape[-2:]) > 0  # the same mask where the model works in pixels
     if isinstance(condition, dict) and "masked" in condition:  # the network sees what is known: nothing is put back on the way
         hole = torch.ones_like(hole)
-    done, began = [], time.perf_counter()
-    advance = noising(generator) if choice.sampler == "stochastic" else following
-    for (known, eps, open_), label in batches((x, noise, hole), condition, batch_size, model.denoiser.device):
-        path = Path(known, open_, eps, choice.steps, model.denoiser.process)
-        drawn = fill(choice.estimate, path, label, choice.weights(eps), advance, resample, generator)
-        done.append(drawn.float().cpu())
-        progress(sum(len(d) for d in done))
-    pixels, seconds = blend(model.decode(torch.cat(done)), images, weight), time.perf_counter() - began
+
+    def draw(places: range, rows: Condition, known: Tensor, eps: Tensor, open_: Tensor) -> Tensor:
+        fresh = fresh_noise(seed, places)
+        advance = noising(fresh) if choice.sampler == "stochastic" else following
+        path = Path(known, open_, eps, choice.steps, choice.process)
+        return fill(choice.estimate, path, rows, choice.weights(eps), advance, resample, fresh)
+
+    batching = {"batch_size": batch_size, "device": model.denoiser.device, "progress": progress}
+    drawn, seconds = sample_in_batches(draw, (x, noise, hole), condition, **batching)
+    pixels = blend(model.decode(drawn), images, weight)
     return Inpainted(noise, pixels, choice.steps, choice.sampler, passes * choice.evaluations, seconds)
 
 
@@ -119,12 +120,12 @@ def following(z: Tensor, x: Tensor, times: Tensor, path: Path) -> tuple[Tensor, 
     return ddim_step(z, x, times[0], times[1], path.process), path.noise
 
 
-def noising(generator: torch.Generator) -> Advance:
+def noising(fresh: Noise) -> Advance:
     """The stochastic step: the jump to `low`, then back up to s with fresh noise, for the known part too."""
 
     def advance(z: Tensor, x: Tensor, times: Tensor, path: Path) -> tuple[Tensor, Tensor]:
         t, s, low = times
-        eps = fresh(z, generator)
+        eps = fresh(z)
         return renoise(ddim_step(z, x, t, low, path.process), eps, low, s, path.process), eps
 
     return advance
@@ -137,7 +138,7 @@ def fill(
     w: Tensor | None,
     advance: Advance,
     resample: int = 0,
-    generator: torch.Generator | None = None,
+    fresh: Noise = torch.randn_like,
 ) -> Tensor:
     """The last clean estimate, float64 (b, c, h, w), of a path whose known part is put back after every step.
 
@@ -155,14 +156,8 @@ def fill(
                 landed = torch.where(path.hole, x, to_float64(path.known))
             else:
                 landed = path.kept(*advance(z, x, window, path), s)
-            z = renoise(landed, fresh(landed, generator), s, t, path.process) if left else landed
+            z = renoise(landed, fresh(landed), s, t, path.process) if left else landed
     return x
-
-
-def fresh(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise shaped as `like`, drawn in float32 on the generator's device."""
-    device = generator.device if generator else like.device
-    return torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32).to(like)
 
 
 def edge_of(model: Model) -> float:

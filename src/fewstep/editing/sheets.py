@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.models.model import Samples
+from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine
 
 SIDE = 64  # pixels: what is smaller is enlarged in the grid, so that its label can be read

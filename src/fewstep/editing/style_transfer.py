@@ -1,7 +1,5 @@
 """Style transfer (2210.03142, section 4): a picture is encoded to noise under one condition and decoded under another."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,13 @@ import torch
 from torch import Tensor
 
 from fewstep.data.images import into_model
-from fewstep.editing.sdedit import Choice, batches, choose
 from fewstep.errors import InputError
 from fewstep.method import samplers
+from fewstep.method.conditioning import Condition
 from fewstep.models.metadata import INFO, rungs_in
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
 from fewstep.models.pretrained import open_model
-
-Progress = Callable[[int], None]  # called with the number of images made
+from fewstep.models.sampling import Progress, Samples, SamplingPlan, sample_in_batches
 
 
 @torch.no_grad()
@@ -40,12 +37,10 @@ def translate(
     Raises:
         InputError: models that do not belong together, a choice that one of them was not trained for, counts that do not agree.
     """
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    codes = pair.encode(images, from_condition, batch_size)
-    drawn = pair.decode(codes, to_condition, batch_size, progress)
-    return Samples(
-        codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began, decoder.decode
-    )
+    pair = pair_of(decoder, encoder, **choices)
+    codes, encoding = pair.encode(images, from_condition, batch_size)
+    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress)
+    return Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, encoding + decoding, decoder.decode)
 
 
 @torch.no_grad()
@@ -71,12 +66,11 @@ def interpolate(
     """
     if len(images) != 2 or frames < 2:
         raise InputError(f"there are {len(images)} images and {frames} frames; give 2 images and 2 frames or more")
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    first, last = pair.encode(images, from_condition, batch_size)
+    pair = pair_of(decoder, encoder, **choices)
+    (first, last), encoding = pair.encode(images, from_condition, batch_size)
     codes = torch.stack([turn(first, last, i / (frames - 1)) for i in range(frames)])
-    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
-    seconds = time.perf_counter() - began
-    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds, decoder.decode)
+    (drawn, seconds), plan = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
+    return Samples(codes, drawn, plan.steps, "deterministic", plan.steps * plan.evaluations, encoding + seconds, decoder.decode)
 
 
 @dataclass(frozen=True)
@@ -85,30 +79,32 @@ class Pair:
 
     decoder: Model
     encoder: Model
-    decoding: Choice
-    encoding: Choice
+    decoding: SamplingPlan
+    encoding: SamplingPlan
 
     @property
     def evaluations(self) -> int:
         """Of both networks, for each image."""
         return sum(choice.steps * choice.evaluations for choice in (self.encoding, self.decoding))
 
-    def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
-        """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
-        denoiser, choice, done = self.encoder.denoiser, self.encoding, []
-        for (x,), label in batches((into_model(self.encoder, images),), condition, batch_size, denoiser.device):
-            code = samplers.encode(choice.estimate, x, choice.steps, label, choice.weights(x), denoiser.process)
-            done.append(code.float().cpu())
-        return torch.cat(done)
+    def encode(self, images: Tensor, condition: Any, batch_size: int) -> tuple[Tensor, float]:
+        """The noise, float32 (n, c, h, w), with the seconds in the network, that images (n, c, h, w) are carried to under a condition of n rows."""
+        plan, device = self.encoding, self.encoder.denoiser.device
 
-    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> Tensor:
-        """Samples, float32 (n, c, h, w), of noise (n, c, h, w) under a condition of n rows."""
-        denoiser, choice, done = self.decoder.denoiser, self.decoding, []
-        for (z,), label in batches((codes,), condition, batch_size, denoiser.device):
-            drawn = samplers.deterministic(choice.estimate, z, choice.steps, label, choice.weights(z), denoiser.process)
-            done.append(drawn.float().cpu())
-            progress(sum(len(d) for d in done))
-        return torch.cat(done)
+        def draw(_images: range, rows: Condition, x: Tensor) -> Tensor:
+            return samplers.encode(plan.estimate, x, plan.steps, rows, plan.weights(x), plan.process)
+
+        inputs = (into_model(self.encoder, images),)
+        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)
+
+    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> tuple[Tensor, float]:
+        """Samples, float32 (n, c, h, w), with the seconds in the network, of noise (n, c, h, w) under a condition of n rows."""
+        plan, device = self.decoding, self.decoder.denoiser.device
+
+        def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
+            return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
+
+        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)
 
 
 def pair_of(
@@ -135,14 +131,14 @@ def pair_of(
         if ours != theirs:
             pair = f"{what} {ours} and {theirs}" if isinstance(ours, int) else f"different {what}es"
             raise InputError(f"decoder and encoder do not belong together: {pair}; distil both from the same teacher")
-    decoding = choose(decoder, steps, guidance_scale, "deterministic")
+    decoding = decoder.sampling_plan(steps, guidance_scale, "deterministic")
     return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
 
 
-def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Choice:
+def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> SamplingPlan:
     trained = encoder.info.steps
     if trained is None:
-        return choose(encoder, steps, guidance_scale, "deterministic")
+        return encoder.sampling_plan(steps, guidance_scale, "deterministic")
     if encoder.info.kind != "encoder":
         raise InputError(
             f"the encoder is a student that {trained} steps carry from noise to data; name a run's encoder-NNNN, or the teacher"
@@ -151,7 +147,7 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Choic
         raise InputError(
             f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
         )
-    return Choice(trained, "deterministic", *encoder._branches(guidance_scale))
+    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(guidance_scale))
 
 
 def turn(first: Tensor, last: Tensor, share: float) -> Tensor:

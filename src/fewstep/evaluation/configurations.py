@@ -14,8 +14,9 @@ from fewstep.evaluation.solvers import check_baselines, evaluations_of, sample_b
 from fewstep.method.conditioning import Condition
 from fewstep.method.process import DiscreteBetas, process_of, process_settings
 from fewstep.models.metadata import HUB_ID, INFO, bundled, rung_of, rungs_in
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
 from fewstep.models.pretrained import open_model
+from fewstep.models.sampling import Samples
 from fewstep.training.recipe import Recipe, load_recipe
 
 

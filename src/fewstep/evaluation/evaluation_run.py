@@ -141,7 +141,8 @@ class EvaluationRun:
 
     def sampled(self, configuration: Configuration) -> Accumulator:
         """This process's part of the configuration: every so many-th unit of chunks."""
-        size = CHUNK if configuration.sampler == "stochastic" else max(self.batch_size // CHUNK, 1) * CHUNK
+        stochastic = configuration.sampler == "stochastic"  # the noise that it adds follows from the seed of its chunk
+        size = CHUNK if stochastic else max(self.batch_size // CHUNK, 1) * CHUNK
         units = range(self.state.process_index * size, self.samples, self.state.num_processes * size)
         values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes}
         found, saved = self.resumed(configuration, values), time.monotonic()
@@ -160,10 +161,9 @@ class EvaluationRun:
     def take(self, configuration: Configuration, found: Accumulator, start: int, stop: int) -> None:
         """Sample and measure images `start` to `stop`."""
         labels = self.conditions.labels(start, stop)
-        batch_size = CHUNK if configuration.sampler == "stochastic" else self.batch_size  # its noise is drawn batch by batch
         condition, seed = self.conditions.condition(labels), chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995
         with self.counted(configuration, start):
-            drawn = configuration.draw(self.noise_from(start, stop), condition, batch_size, seed, start)
+            drawn = configuration.draw(self.noise_from(start, stop), condition, self.batch_size, seed, start)
         if not drawn.samples.isfinite().all():
             raise InputError(
                 f"{configuration}: samples {start} to {stop - 1} hold numbers that are not finite; "

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewstep.evaluation.charts import DARK, LIGHT, chart, diversity_panels, inline, loss_panels, quality_panels
 from fewstep.evaluation.results_table import NAMES, Row, columns, order, pair, readable, span, tables
 from fewstep.files import write_atomically
-from fewstep.models.model import to_images
+from fewstep.models.sampling import to_images
 from fewstep.progress import clock
 
 WIDTH, LEAST, MOST = 1200, 48, 128  # pixels: of the whole picture, of an image in it

@@ -4,7 +4,6 @@ A scheduler is given the teacher's own process as betas, the trailing spacing, a
 network predicts and how its branches are guided stays the denoiser's affair, so each scheduler does exactly what it does in a pipeline.
 """
 
-import time
 import warnings
 from importlib import import_module
 from typing import Any
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError, nearest
-from fewstep.method.conditioning import Condition, split, to
-from fewstep.method.guidance import weight_of
+from fewstep.method.conditioning import Condition
 from fewstep.method.process import Process, RectifiedFlow, betas_of, expand_to, to_float64
-from fewstep.models.model import Model, Samples
+from fewstep.models.model import Model
+from fewstep.models.sampling import Samples, sample_in_batches
 
 BASELINES = ("ddim", "dpm++", "unipc", "heun", "euler")
 HIGHEST_SIGMA = 80.0  # EDM's: where Heun begins (2206.00364, table 1)
@@ -144,12 +143,11 @@ def sample_baseline(
     """
     if model.info.kind != "teacher":
         raise InputError(f"baselines are ways to sample a teacher, and this is a {model.info.kind}; name its teacher: --against")
-    denoiser, done, began = model.denoiser, [], time.perf_counter()
-    guided = guidance_scale != 1
-    estimate = denoiser.guided() if guided else denoiser
-    for z, part in zip(noise.split(batch_size), split(condition, batch_size), strict=True):
-        w = torch.full((len(z),), weight_of(guidance_scale), device=denoiser.device) if guided else None
-        x = solve(name, estimate, z.to(denoiser.device), steps, to(part, denoiser.device), w, denoiser.process)
-        done.append(x.float().cpu())
-    evaluations = evaluations_of(name, steps, guidance_scale)
-    return Samples(noise, torch.cat(done), steps, name, evaluations, time.perf_counter() - began, model.decode)
+    estimate, weight, each = model.branches(guidance_scale)
+
+    def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
+        w = None if weight is None else torch.full((len(z),), weight, device=z.device)
+        return solve(name, estimate, z, steps, rows, w, model.denoiser.process)
+
+    samples, seconds = sample_in_batches(draw, (noise,), condition, batch_size=batch_size, device=model.denoiser.device)
+    return Samples(noise, samples, steps, name, calls_of(name, steps) * each, seconds, model.decode)

@@ -11,7 +11,7 @@ from fewstep.errors import InputError
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import EARLIEST, Process, ddim_step, renoise, time_grid, to_float64
 
-Progress = Callable[[int], None]  # called with the number of evaluations made
+Noise = Callable[[Tensor], Tensor]  # fresh noise, shaped as what it is given (b, ...)
 
 
 def deterministic(
@@ -39,19 +39,18 @@ def stochastic(
     condition: Any,
     w: Tensor | None,
     process: Process,
-    generator: torch.Generator | None = None,
+    fresh: Noise = torch.randn_like,
     start: int | None = None,
 ) -> Tensor:
     """From noise z (b, ...): from t a jump of 2/N, then noise back up by 1/N; at t = 1/N one step of 1/N ends it (section 3.3).
 
-    `start` as for `deterministic`.
+    `fresh` gives the noise of each step but the last; `start` as for `deterministic`.
     """
-    z, device, times = to_float64(z), generator.device if generator else z.device, times_left(steps, start, z.device)
+    z, times = to_float64(z), times_left(steps, start, z.device)
     for i in range(len(times) - 2):
         t, up, low = (time.expand(len(z)) for time in times[i : i + 3])
         jumped = ddim_step(z, denoiser(z, t, condition, w), t, low, process)
-        noise = torch.randn(z.shape, generator=generator, device=device, dtype=torch.float32).to(z)
-        z = renoise(jumped, noise, low, up, process)
+        z = renoise(jumped, fresh(z), low, up, process)
     return denoiser(z, times[-2].expand(len(z)), condition, w)
 
 

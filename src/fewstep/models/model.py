@@ -1,44 +1,23 @@
 """A model as users hold it: a denoiser, what is known about it, and sampling with every choice checked."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, nearest
-from fewstep.method import samplers
-from fewstep.method.conditioning import Condition, cycle, leaf, split, to
+from fewstep.errors import InputError, check_whole_number, nearest
+from fewstep.method.conditioning import Condition, cycle, leaf
 from fewstep.method.guidance import DenoiserFn, weight_of
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.metadata import Info
 from fewstep.models.negative_prompts import fold_negative_prompt, with_negative_prompt
+from fewstep.models.sampling import Progress, Samples, SamplingPlan, fresh_noise, initial_noise, sample_in_batches
 
+DEFAULT_STEPS = 64  # of a model that takes any number
 DECODED = 8  # latents at a time: a VAE takes more memory than the network
-
-
-@dataclass(frozen=True)
-class Samples:
-    """`samples` (n, c, h, w) as the network gave them, pixels or latents, not clipped, with the `noise` they came from."""
-
-    noise: Tensor
-    samples: Tensor
-    steps: int
-    sampler: str
-    evaluations: int  # of the network, for each image
-    seconds: float  # for all images, in the network
-    decode: Callable[[Tensor], Tensor] = lambda samples: samples
-
-    def pictures(self) -> Tensor:
-        """The samples as pictures (n, c, h, w), about -1 to 1."""
-        return self.decode(self.samples)
-
-    def images(self) -> list[Any]:
-        """PIL images, clipped to the visible range."""
-        return to_images(self.pictures())
 
 
 @dataclass(frozen=True)
@@ -79,29 +58,35 @@ class Model:
         noise: Tensor | None = None,
         sampler: str | None = None,
         batch_size: int = 256,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Progress = lambda done: None,
     ) -> Samples:
         """Samples for labels (n,) or a tree (n, ...), from `noise` (n, c, h, w) or the seed; `progress(images done)` after each batch.
 
+        An image is a function of its seed, place and condition, whatever the batch size.
+
         Raises:
-            InputError: steps, guidance scale or sampler that the model was not trained for; noise of another shape.
+            InputError: steps, guidance scale or sampler that the model was not trained for; a seed, noise or batch size that is no such.
         """
-        steps, sampler = self._check_steps(steps), self._check_sampler(sampler)
-        estimate, w, per_step = self._branches(self.scale_or_own(guidance_scale))
-        generator = torch.Generator().manual_seed(seed)
-        shape = (len(leaf(condition)), *self.info.shape)
-        noise = torch.randn(shape, generator=generator) if noise is None else noise
-        if noise.shape != shape:
-            raise InputError(f"noise has shape {tuple(noise.shape)}; {shape} is needed for these conditions")
-        done, began, device = [], time.perf_counter(), self.denoiser.device
-        for z, part in zip(noise.split(batch_size), split(condition, batch_size), strict=True):
-            weights = None if w is None else torch.full((len(z),), w, device=device)
-            arguments = (estimate, z.to(device), steps, to(part, device), weights, self.denoiser.process)
-            x = samplers.stochastic(*arguments, generator) if sampler == "stochastic" else samplers.deterministic(*arguments)
-            done.append(x.float().cpu())
-            progress(sum(len(d) for d in done))
-        seconds = time.perf_counter() - began
-        return Samples(noise, torch.cat(done), steps, sampler, steps * per_step, seconds, self.decode)
+        plan = self.sampling_plan(steps, guidance_scale, sampler)
+        noise = initial_noise((len(leaf(condition)), *self.info.shape), seed, noise)
+
+        def draw(images: range, part: Condition, z: Tensor) -> Tensor:
+            return plan.sample(z, part, fresh_noise(seed, images))
+
+        batches = {"batch_size": batch_size, "device": self.denoiser.device, "progress": progress}
+        samples, seconds = sample_in_batches(draw, (noise,), condition, **batches)
+        return Samples(noise, samples, plan.steps, plan.sampler, plan.steps * plan.evaluations, seconds, self.decode)
+
+    def sampling_plan(
+        self, steps: int | None = None, guidance_scale: float | None = None, sampler: str | None = None
+    ) -> SamplingPlan:
+        """The checked choices of sampling; without one of them the model's own: its steps (64 of a teacher), its scale or 1, its sampler.
+
+        Raises:
+            InputError: steps, a guidance scale or a sampler that the model was not trained for.
+        """
+        steps, sampler = self._steps(steps), self._sampler(sampler)
+        return SamplingPlan(steps, sampler, self.denoiser.process, *self.branches(self.scale_or_own(guidance_scale)))
 
     def scale_or_own(self, guidance_scale: float | None) -> float:
         """The scale, or without one that which is baked in, else 1."""
@@ -121,22 +106,41 @@ class Model:
         Raises:
             InputError: an unknown class, or what this model does not take.
         """
-        extra = {name: value for name, value in extra.items() if value is not None}
-        if self.info.condition == "class" and prompts is None and not extra:
-            return self.labels(() if class_labels is None else class_labels, num_images)
-        if class_labels is not None and self.info.condition == "text":
+        if num_images is not None:
+            check_whole_number("num_images", num_images, 1)
+        extra, text = {name: value for name, value in extra.items() if value is not None}, self.info.condition == "text"
+        if text and class_labels is not None:
             raise InputError("this model takes prompts, no class labels; give prompts (--prompt)")
-        words = [prompts] if isinstance(prompts, str) else list(prompts or ())
-        if not words and self.info.condition == "text":
+        if text and not prompts:
             raise InputError("no prompt is given; name at least one")
-        condition = self.family.encode(words, self.denoiser.device, **extra)
+        if text or prompts is not None or extra:
+            condition = self.family.encode(as_list(prompts), self.denoiser.device, **extra)
+        else:
+            condition = self.labels(class_labels)
         return cycle(condition, num_images) if num_images else condition
 
     def labels_or_prompts(self, words: Sequence[int | str] | int | str, count: int) -> Condition:
         """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn; one may stand alone."""
-        words = [words] if isinstance(words, str | int) else words
         text = self.info.condition == "text"
-        return self.condition(None, [str(word) for word in words], count) if text else self.condition(words, None, count)
+        return self.condition(None, list(map(str, as_list(words))), count) if text else self.condition(as_list(words), None, count)
+
+    def labels(self, class_labels: Sequence[int | str] | int | str | None) -> Tensor:
+        """Labels int64 (n,) of classes given by name or by number.
+
+        Raises:
+            InputError: an unknown class, or none.
+        """
+        if not (labels := [self._label(label) for label in as_list(class_labels)]):
+            raise InputError("no class label is given; name at least one")
+        return torch.tensor(labels)
+
+    def _label(self, label: int | str) -> int:
+        classes = self.info.classes
+        if str(label) in classes:
+            return classes.index(str(label))
+        if str(label).isdecimal() and int(label) < len(classes):
+            return int(label)
+        raise InputError(f"class '{label}' is not known; {nearest(str(label), classes)} (or a number 0 to {len(classes) - 1})")
 
     def with_negative_prompt(self, negative_prompt: str | None) -> Self:
         """The same teacher, or student that learnt to take one, guided away from a prompt in place of the empty one.
@@ -175,14 +179,18 @@ class Model:
         """
         if not self.info.takes_w:
             raise InputError("only a student that takes a guidance scale can have one baked in; name such a student")
-        self._branches(guidance_scale)
+        self.branches(guidance_scale)
         plain = self.fold_negative_prompt(plain=True)
         network = self.family.bake(plain.denoiser.network, guidance_scale)
         info = plain.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
         return replace(plain, denoiser=replace(plain.denoiser, network=network), info=info)
 
-    def _branches(self, guidance_scale: float) -> tuple[DenoiserFn, float | None, int]:
-        """The denoiser to call, the weight to give it, and its evaluations a step."""
+    def branches(self, guidance_scale: float) -> tuple[DenoiserFn, float | None, int]:
+        """The denoiser to call, the weight w to give it (None: it takes none), and its evaluations a step.
+
+        Raises:
+            InputError: a scale that is not finite, or outside the range that a student was trained for.
+        """
         if not isinstance(guidance_scale, int | float) or not -1e6 < guidance_scale < 1e6:
             raise InputError(f"guidance_scale is {guidance_scale!r}; a finite number is needed")
         if self.info.kind == "teacher":
@@ -194,22 +202,21 @@ class Model:
             )
         return self.denoiser, None if self.info.baked else weight_of(guidance_scale), 1
 
-    def _check_steps(self, steps: int | None) -> int:
+    def _steps(self, steps: int | None) -> int:
         if self.info.kind == "encoder":
             raise InputError("this is an encoder: it carries images to noise and draws none; name a student or a teacher")
-        steps = steps or self.info.steps or 64
+        if steps is None:
+            return self.info.steps or DEFAULT_STEPS
         if self.info.steps is None:
-            limit = self.denoiser.process.train_timesteps
-            if not 1 <= steps <= limit:
-                raise InputError(f"steps is {steps}; this model takes 1 to {limit}")
+            check_whole_number("steps", steps, 1, self.denoiser.process.train_timesteps)
         elif steps != self.info.steps:
             raise InputError(
-                f"steps is {steps}, but this student was trained for {self.info.steps}; name that, or the run's folder steps-{steps:04d}"
+                f"steps is {steps}, but this student was trained for {self.info.steps}; name that, or another student of its run"
             )
         return steps
 
-    def _check_sampler(self, sampler: str | None) -> str:
-        sampler = sampler or self.info.sampler
+    def _sampler(self, sampler: str | None) -> str:
+        sampler = self.info.sampler if sampler is None else sampler
         if sampler not in ("deterministic", "stochastic"):
             raise InputError(f"sampler {sampler!r} is not known; known: deterministic, stochastic")
         if self.info.steps is not None and sampler != self.info.sampler:
@@ -218,38 +225,12 @@ class Model:
             )
         return sampler
 
-    def labels(self, class_labels: Sequence[int | str], num_images: int | None = None) -> Tensor:
-        """Labels int64 (n,) of classes given by name or by number; with `num_images` so many, going through them in turn.
-
-        Raises:
-            InputError: an unknown class, or none.
-        """
-        if isinstance(class_labels, str | int):
-            class_labels = [class_labels]
-        if not len(class_labels):
-            raise InputError("no class label is given; name at least one")
-        labels = torch.tensor([self._label(label) for label in class_labels])
-        return labels.repeat(-(-num_images // len(labels)))[:num_images] if num_images else labels
-
-    def _label(self, label: int | str) -> int:
-        classes = self.info.classes
-        if str(label) in classes:
-            return classes.index(str(label))
-        if str(label).isdecimal() and int(label) < len(classes):
-            return int(label)
-        raise InputError(f"class '{label}' is not known; {nearest(str(label), classes)} (or a number 0 to {len(classes) - 1})")
-
     def to(self, device: torch.device | str) -> Self:
         """The same model, its network moved to `device`."""
         self.denoiser.network.to(device)
         return self
 
 
-def to_images(x: Tensor) -> list[Any]:
-    """PIL images (mode L or RGB) of x (n, c, h, w) in [-1, 1]; what is outside is clipped. Of videos (n, c, frames, h, w), lists of them."""
-    from PIL import Image
-
-    if x.ndim == 5:
-        return [to_images(video.transpose(0, 1)) for video in x]
-    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(p.squeeze(2) if p.shape[2] == 1 else p) for p in pixels]
+def as_list(values: Sequence[Any] | int | str | None) -> list[Any]:
+    """The values as a list: one may stand alone, and None is none."""
+    return [] if values is None else [values] if isinstance(values, str | int) else list(values)

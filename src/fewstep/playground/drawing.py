@@ -14,7 +14,7 @@ from fewstep.editing import sdedit as editing
 from fewstep.editing import style_transfer as translation
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.model import Samples, to_images
+from fewstep.models.sampling import Samples, to_images
 from fewstep.playground.models import LARGE, Models, bounded, sampler_of
 from fewstep.playground.pictures import mask_of, pixels_of
 

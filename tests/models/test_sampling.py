@@ -1,0 +1,90 @@
+"""Sampling: a picture is a function of seed, place and condition, and what cannot be sampled is refused."""
+
+import pytest
+import torch
+
+from fewstep.errors import InputError
+from fewstep.models.sampling import fresh_noise, sample_in_batches
+from tiny import LABELS, tiny_student, tiny_teacher
+
+CPU = torch.device("cpu")
+FIVE = torch.tensor([3, 1, 4, 1, 5])
+
+
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_seeds_pictures_do_not_depend_on_the_batch_size(sampler, batch_size):
+    model = tiny_student(4, sampler)
+    whole, seen = model.sample_tensor(FIVE, seed=7, batch_size=5), []
+    parts = model.sample_tensor(FIVE, seed=7, batch_size=batch_size, progress=seen.append)
+    torch.testing.assert_close(parts.samples, whole.samples)
+    assert seen[-1] == 5 and len(seen) == -(-5 // batch_size)
+
+
+def test_fresh_noise_is_another_for_each_seed_image_and_step():
+    like, fresh = torch.zeros(2, 3, 5, dtype=torch.float64), fresh_noise(0, range(4, 6))
+    drawn = torch.cat([fresh(like), fresh(like), fresh_noise(1, range(4, 6))(like)])
+    assert drawn.dtype == torch.float64 and len(drawn.flatten().unique()) == drawn.numel()
+    torch.testing.assert_close(fresh_noise(0, range(5, 6))(like[:1]), drawn[1:2])
+    many = fresh_noise(2, range(2000))(torch.zeros(2000, 7))
+    assert abs(float(many.mean())) < 0.03 and float(many.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_the_noise_of_a_seed_is_drawn_for_all_images_at_once():
+    noise = tiny_teacher().sample_tensor(LABELS, steps=1, seed=3, batch_size=2).noise
+    assert noise.equal(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 1025, "4"])
+def test_a_step_count_that_a_teacher_does_not_take_is_refused(value):
+    with pytest.raises(InputError, match=f"steps is {value!r}.*1 to 1024"):
+        tiny_teacher().sample_tensor(LABELS, steps=value)
+
+
+@pytest.mark.parametrize("value", [0, 4])
+def test_another_step_count_than_a_students_is_refused(value):
+    with pytest.raises(InputError, match=f"steps is {value}.* 2"):
+        tiny_student(2).sample_tensor(LABELS, steps=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", -1), ("seed", 2**63), ("seed", 1.5), ("batch_size", 0), ("batch_size", -3), ("batch_size", 1.5), ("sampler", "")],
+)
+def test_a_seed_batch_size_or_sampler_that_is_none_is_refused(name, value):
+    with pytest.raises(InputError, match=f"{name}.* {value!r}"):
+        tiny_student(2).sample_tensor(LABELS, **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -2, 1.5])
+def test_a_number_of_images_below_one_is_refused(value):
+    with pytest.raises(InputError, match=f"num_images is {value}"):
+        tiny_student(2).sample([3, 1], num_images=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_noise_that_is_not_finite_is_refused(value):
+    with pytest.raises(InputError, match="not finite"):
+        tiny_student(2).sample_tensor(LABELS, noise=torch.full((3, 1, 8, 8), value))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "2"])
+def test_a_guidance_scale_that_is_no_finite_number_is_refused(value):
+    with pytest.raises(InputError, match=f"guidance_scale is {value!r}"):
+        tiny_student(2).sample_tensor(LABELS, guidance_scale=value)
+
+
+def test_batches_split_inputs_and_every_part_of_a_condition_alike():
+    condition, seen = {"text": torch.arange(10).reshape(5, 2), "pooled": torch.arange(5)}, []
+
+    def draw(images, rows, x, y):
+        assert rows["text"].tolist() == [[2 * i, 2 * i + 1] for i in images] and rows["pooled"].tolist() == list(images)
+        seen.append(images)
+        return (x + y).double()
+
+    x, y = torch.arange(5.0), torch.arange(5.0) * 10
+    results, seconds = sample_in_batches(draw, (x, y), condition, batch_size=3, device=CPU)
+    assert results.equal(x + y) and results.dtype == torch.float32 and seconds > 0
+    assert seen == [range(3), range(3, 5)]
+    with pytest.raises(InputError, match="4 images and 5 conditions"):
+        sample_in_batches(draw, (x[:4], y[:4]), condition, batch_size=3, device=CPU)
