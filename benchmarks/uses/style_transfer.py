@@ -50,8 +50,8 @@ class Translator:
                 if (by, steps) not in self.codes:
                     self.codes[by, steps] = pair.encode(self.tried.images, labels, BATCH)[0]
                 codes, target = self.codes[by, steps], labels if scale is None else self.tried.others
-                drawn = pair.decode(codes, target, BATCH, lambda done: None)
-            self.kept[by, steps, scale] = Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, 0.0)
+                drawn, seconds = pair.decode(codes, target, BATCH, lambda done: None)
+            self.kept[by, steps, scale] = Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, seconds)
         return self.kept[by, steps, scale]
 
     def row(self, by: str, steps: int, scale: float | None) -> Row:
