@@ -1,14 +1,18 @@
-# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests.
+# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests; make test-slow: those marked slow or gpu.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test lint types docs check clean
+.PHONY: demo test test-slow lint types docs check clean
 
 demo: .venv/ready
 	$(BIN)/fewstep quickstart --out runs/quickstart
 
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: .venv/ready
+	$(PYTEST) -m "slow or gpu"
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate

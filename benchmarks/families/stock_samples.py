@@ -10,183 +10,22 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.command import parser_of, progress
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 
 import fewstep
-import flow_pipelines
-import pipelines
-import transformer_pipelines
-import unet_pipelines
-from alone import halfway, samples_alone
-from fewstep.method.conditioning import take
-from fewstep.models.families.packed import pack, unpack
+from alone import samples_alone
+from family_cases import CASES, LIMIT, SCALE, STEPS, Case, Check, drawn, noise_of
 from tiny import CHANGES, InMemory
 
-SCALE, STEPS, LIMIT, SEED = 2.5, 2, 1e-4, 7
-PROMPT = ["a cat"]
-SIZE = {"height": 16, "width": 16}
-SMALL = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(4)) * 2 - 1
 RESULTS = Path(__file__).parent / "results" / "families.json"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One stock pipeline on one folder of a student: our samples, and what the process without fewstep is to do."""
-
-    pipeline: str | None
-    kind: str  # "conditioned" or "baked"
-    ours: Tensor
-    arguments: dict[str, Any]
-    tensors: dict[str, Tensor]
-    seed: int | None = None
-    back: Callable[[Tensor], Tensor] = lambda samples: samples  # of the pipeline's samples to the shape of ours
-
-    def job(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What `samples_alone` takes."""
-        seed = {} if self.seed is None else {"seed": self.seed}
-        return {"folder": folder, "pipeline": self.pipeline, "arguments": self.arguments} | seed, self.tensors
-
-
-@dataclass(frozen=True)
-class Case:
-    """A family: its tiny teacher, and the checks of a student's two folders."""
-
-    build: Callable[[Path], Path]
-    checks: Callable[["Case", dict[str, Any]], Iterator[Check]]
-    pipeline: str | None = None
-    kinds: tuple[str, ...] = ("conditioned", "baked")
-    arguments: dict[str, Any] = field(default_factory=dict)
-    more: tuple[str, ...] = ()  # pipelines that begin with a picture
-
-
-def noise_of(model: Any, n: int = 1) -> Tensor:
-    return torch.randn(n, *model.info.shape, generator=torch.Generator().manual_seed(SEED))
-
-
-def drawn(model: Any, condition: Any, noise: Tensor) -> Tensor:
-    return model.sample_tensor(condition, guidance_scale=SCALE, noise=noise).samples
-
-
-def guided(case: Case, kind: str) -> dict[str, Any]:
-    """The arguments that every text-to-image pipeline takes."""
-    scale = {} if case.pipeline == "QwenImagePipeline" else {"guidance_scale": SCALE if kind == "conditioned" else 1.0}
-    return {"prompt": PROMPT, "num_inference_steps": STEPS} | scale | case.arguments
-
-
-def of_labels(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """The stock network and scheduler in the loop that every pipeline has."""
-    for kind in case.kinds:
-        noise, labels = noise_of(models[kind], 2), torch.tensor([1, 2])
-        arguments = {"scale": SCALE if kind == "conditioned" else 1.0, "steps": STEPS, "labels": labels.tolist()}
-        yield Check(None, kind, drawn(models[kind], labels, noise), arguments, {"noise": noise})
-
-
-def of_dit(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """Pictures, since the stock pipeline gives no latents."""
-    model, labels = models["baked"], torch.tensor([1, 3])
-    ours = (model.decode(drawn(model, labels, noise_of(model, 2))) / 2 + 0.5).clamp(0, 1)
-    arguments = {"class_labels": labels.tolist(), "num_inference_steps": STEPS, "guidance_scale": 1.0, "output_type": "pt"}
-    yield Check(case.pipeline, "baked", ours, arguments, {}, SEED)
-
-
-def of_text(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """Text to image or video, and the pipelines that begin with latents of a picture, at strength 0.5."""
-    condition, noise = models["baked"].condition(prompts=PROMPT), noise_of(models["baked"])
-    packed = case.pipeline in ("FluxPipeline", "QwenImagePipeline")
-    for kind in case.kinds:
-        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if packed else noise}
-        back = (lambda stock: unpack(stock, noise)) if packed else (lambda stock: stock)
-        yield Check(case.pipeline, kind, ours, guided(case, kind), tensors, back=back)
-    for pipeline in case.more:
-        kept, mask = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)), torch.ones(1, 1, 16, 16)
-        tensors = {"image": kept}
-        if "Inpaint" in pipeline:  # all is painted: every latent counts; the masked ones are asked for, and not used
-            tensors |= {"mask_image": mask, "masked_image_latents": torch.zeros_like(kept)}
-        ours = halfway(models["conditioned"], kept, condition, SEED, torch.tensor([SCALE - 1]))
-        yield Check(pipeline, "conditioned", ours, guided(case, "conditioned") | {"strength": 0.5}, tensors, SEED)
-
-
-def of_holes(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """Networks of nine channels: the left half is painted."""
-    model = models["baked"]
-    condition = take(model.example(1), slice(1)) | model.family.null(model.info, PROMPT[0])()
-    if "sizes" in condition:
-        condition |= {"sizes": torch.tensor([[16.0, 16, 0, 0, 16, 16]])}
-    mask = condition["mask"].repeat_interleave(2, 2).repeat_interleave(2, 3)
-    tensors = {"mask_image": mask, "image": torch.zeros(1, 3, 16, 16), "masked_image_latents": condition["masked"]}
-    for kind in case.kinds:
-        noise = noise_of(model)
-        arguments = guided(case, kind) | {"strength": 1.0}
-        yield Check(case.pipeline, kind, drawn(models[kind], condition, noise), arguments, tensors | {"noise": noise})
-
-
-def of_deepfloyd(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """The stock pipelines draw their noise from a seed, first that of the sample, then that of the small picture."""
-    model, generator = models["baked"], torch.Generator().manual_seed(SEED)
-    noise = torch.randn(1, 3, 8, 8, generator=generator)
-    level, tensors, extra = {}, {}, {}
-    if "Super" in (case.pipeline or ""):
-        level, tensors = {"noise_level": 300}, {"image": SMALL}
-        extra = {"image": SMALL, **level, "noise": torch.randn(1, 3, 8, 8, generator=generator)}
-    ours = drawn(model, model.condition(prompts=PROMPT, **extra), noise)
-    yield Check(case.pipeline, "baked", ours, guided(case, "baked") | level | {"output_type": "pt"}, tensors, SEED)
-
-
-def of_kandinsky(case: Case, models: dict[str, Any]) -> Iterator[Check]:
-    """The decoder, of one embedding of a picture."""
-    model = models["baked"]
-    condition, noise = model.condition(prompts=PROMPT, prior_num_inference_steps=3), noise_of(model)
-    tensors = {"noise": noise, "image_embeds": condition["image"], "negative_image_embeds": condition["image"].clone()}
-    arguments = {"num_inference_steps": STEPS, "guidance_scale": 1.0} | SIZE
-    yield Check(case.pipeline, "baked", drawn(model, condition, noise), arguments, tensors)
-
-
-def nine(build: Callable[..., Path], pipeline: str, **settings: Any) -> Callable[[Path], Path]:
-    return lambda folder: build(folder, pipeline=pipeline, **settings)
-
-
-BAKED = ("baked",)
-SD, XL = "StableDiffusion", "StableDiffusionXL"
-CASES = {
-    "class-conditional, pixels": Case(lambda folder: pipelines.class_pipeline(folder, latent=False), of_labels),
-    "class-conditional, latents": Case(lambda folder: pipelines.class_pipeline(folder, latent=True), of_labels),
-    "Stable Diffusion, eps": Case(
-        pipelines.text_pipeline, of_text, f"{SD}Pipeline", more=(f"{SD}Img2ImgPipeline", f"{SD}InpaintPipeline")
-    ),
-    "Stable Diffusion, v": Case(lambda folder: pipelines.text_pipeline(folder, "v_prediction"), of_text, f"{SD}Pipeline"),
-    "Stable Diffusion inpainting": Case(
-        lambda folder: pipelines.text_pipeline(folder, network=pipelines.unet(in_channels=9), pipeline=f"{SD}InpaintPipeline"),
-        of_holes, f"{SD}InpaintPipeline",
-    ),
-    "SDXL": Case(unet_pipelines.xl_pipeline, of_text, f"{XL}Pipeline", more=(f"{XL}Img2ImgPipeline", f"{XL}InpaintPipeline")),
-    "SDXL inpainting": Case(
-        nine(unet_pipelines.xl_pipeline, f"{XL}InpaintPipeline", in_channels=9), of_holes, f"{XL}InpaintPipeline"
-    ),
-    "DeepFloyd IF": Case(unet_pipelines.if_pipeline, of_deepfloyd, "IFPipeline", BAKED),
-    "DeepFloyd IF, super-resolution": Case(
-        lambda folder: unet_pipelines.if_pipeline(folder, larger=True), of_deepfloyd, "IFSuperResolutionPipeline", BAKED
-    ),
-    "Kandinsky 2.2 decoder": Case(unet_pipelines.kandinsky_pipeline, of_kandinsky, "KandinskyV22Pipeline", BAKED),
-    "DiT": Case(transformer_pipelines.dit_pipeline, of_dit, "DiTPipeline", BAKED),
-    "PixArt": Case(
-        transformer_pipelines.pixart_pipeline, of_text, "PixArtSigmaPipeline", BAKED, {"use_resolution_binning": False}
-    ),
-    "Stable Diffusion 3": Case(transformer_pipelines.sd3_pipeline, of_text, "StableDiffusion3Pipeline", BAKED),
-    "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE),
-    "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE),
-    "Wan": Case(flow_pipelines.wan_pipeline, of_text, "WanPipeline", BAKED),
-}  # fmt: skip
 
 
 def distilled(case: Case, root: Path, updates: int) -> tuple[dict[str, Any], dict[str, Path], dict[str, Any]]:

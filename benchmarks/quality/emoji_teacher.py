@@ -28,7 +28,7 @@ from fewstep.data.sources import shuffled
 from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.schedulers import process_of_scheduler
-from fewstep.models.families.stock import encoded
+from fewstep.models.families.vae import encoded
 from fewstep.training.checkpoint import load_checkpoint
 from fewstep.training.losses import teaching
 from fewstep.training.recipe import load_recipe

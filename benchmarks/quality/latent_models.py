@@ -27,7 +27,7 @@ from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.metrics import psnr
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.class_conditional import ClassConditional, ClassConditionalPipeline
-from fewstep.models.families.stock import decoded, encoded
+from fewstep.models.families.vae import decoded, encoded
 from fewstep.training.recipe import Recipe, load_recipe
 from fewstep.training.run_folder import open_run
 from fewstep.training.trainer import Batch, Stage, Trainer

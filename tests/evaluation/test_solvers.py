@@ -9,7 +9,8 @@ from fewstep.evaluation import solvers as baselines
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
 from fewstep.method.samplers import deterministic
-from fewstep.models.families.class_conditional import scheduler_of, stock_loop
+from fewstep.models.families.class_conditional import stock_loop
+from fewstep.models.families.schedulers import scheduler_of
 
 COSINE = Cosine()
 LINEAR = DiscreteBetas(tuple(torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64).tolist()))

@@ -11,7 +11,7 @@ import fewstep
 import unet_pipelines
 from alone import distilled, halfway, samples_alone
 from fewstep.method.conditioning import take
-from fewstep.models.families.added_embedding import STUDENT
+from fewstep.models.families.diffusers_family import STUDENT
 
 SMALL = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(4)) * 2 - 1
 ARGUMENTS = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "pt"}

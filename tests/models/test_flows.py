@@ -15,8 +15,7 @@ from alone import samples_alone
 from fewstep.cli.sample_files import write_samples
 from fewstep.method.process import process_of, time_grid
 from fewstep.method.samplers import deterministic
-from fewstep.models.families.packed import pack, unpack
-from fewstep.models.families.schedulers import load_scheduler
+from fewstep.models.families.flow_latents import pack, unpack
 from fewstep.training.distill import student_of
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import check_match
@@ -118,7 +117,7 @@ def test_what_is_known_of_teacher_and_student(students, name):
     if tokens:
         low, high, most = tokens
         assert math.isclose(process.shift, math.exp(low + (high - low) * (16 - 256) / (most - 256)))
-    scheduler = load_scheduler(folder)
+    scheduler = model.family.pipeline_class().from_pretrained(folder if name == "flux" else students[name][3]).scheduler
     scheduler.set_timesteps(**({"num_inference_steps": 2} if name == "wan" else {"sigmas": [1.0, 0.5]}))
     torch.testing.assert_close(scheduler.sigmas.double(), process.at(times, times)[1], atol=1e-6, rtol=0)
     assert not [p for p in folder.rglob("*") if p.suffix in (".bin", ".pt", ".ckpt")]

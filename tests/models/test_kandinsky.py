@@ -10,7 +10,7 @@ import torch
 import fewstep
 import unet_pipelines
 from alone import distilled, halfway, samples_alone
-from fewstep.models.families.added_embedding import STUDENT
+from fewstep.models.families.diffusers_family import STUDENT
 
 SIDES = {"height": 16, "width": 16}
 PRIOR = {"prior_num_inference_steps": 3, "prior_guidance_scale": 2.0}

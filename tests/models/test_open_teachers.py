@@ -85,7 +85,7 @@ def broken_index(copy):
     ("damage", "message"),
     [
         (distilled, "guidance-distilled already"),
-        (other_text, "16 features, the network takes 12"),
+        (other_text, "features are 16, the network takes 12"),
         (other_vae, "16 channels, the network's 4"),
         (unknown_scheduler, "KarrasVeScheduler has no noise process"),
         (nothing_said, "terminal SNR of zero"),

@@ -9,7 +9,8 @@ import torch
 
 from fewstep import InputError, open_model
 from fewstep.method.guidance import embed_w
-from fewstep.models.families.class_conditional import ClassConditionalPipeline, scheduler_of
+from fewstep.models.families.class_conditional import ClassConditionalPipeline
+from fewstep.models.families.schedulers import scheduler_of
 from fewstep.models.metadata import read_info
 from fewstep.models.verify import check_agreement
 from fewstep.training.distill import next_student, student_of
@@ -79,14 +80,12 @@ def test_our_pipeline_class_opens_the_folder(tmp_path, student):
 
 
 def test_a_save_that_stock_diffusers_reads_otherwise_is_refused(tmp_path, student, monkeypatch):
-    import fewstep.models.families.class_conditional as family
-
-    def wrong(process, prediction):
+    def wrong(family, process, prediction):
         scheduler = scheduler_of(process, prediction)
         scheduler.register_to_config(timestep_spacing="leading")
         return scheduler
 
-    monkeypatch.setattr(family, "scheduler_of", wrong)
+    monkeypatch.setattr(type(student.family), "scheduler", wrong)
     with pytest.raises(RuntimeError, match="differ from ours"):
         student.save(tmp_path / "student")
     assert list(tmp_path.iterdir()) == []

@@ -38,8 +38,8 @@ def distill(tmp_path, capsys):
     [
         (damages.other_pipeline, ("AudioLDMPipeline", "StableDiffusionXLPipeline", "FluxPipeline", "fewstep.Denoiser(network")),
         (damages.distilled, ("guidance-distilled already", "name its teacher")),
-        (damages.other_text, ("text encoder gives 16 features, the network takes 12",)),
-        (damages.other_vae, ("VAE's latents have 16 channels, the network's 4",)),
+        (damages.other_text, ("text encoder's features are 16, the network takes 12",)),
+        (damages.other_vae, ("VAE's latents are 16, the network takes 4",)),
         (damages.unknown_scheduler, ("KarrasVeScheduler has no noise process that is known",)),
         (damages.nothing_said, ("terminal SNR of zero",)),
         (damages.pickled, ("pickled", "use_safetensors=False", "save_pretrained('converted')")),

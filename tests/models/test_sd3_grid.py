@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 import fewstep
 import transformer_pipelines as tiny
 from fewstep.method.process import RectifiedFlow, time_grid
-from fewstep.models.families.stable_diffusion_3 import same_grid, scheduler_for
+from fewstep.models.families.flow_grid import same_grid, scheduler_for
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 3.0, 6.0, 12.0])

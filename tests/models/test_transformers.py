@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import fewstep
 import transformer_pipelines as tiny
 from alone import samples_alone
+from fewstep.export.formats import scales_as_labels
 from fewstep.method.conditioning import take
-from fewstep.models.families.dit import scales_as_labels
 from tiny import CHANGES, InMemory
 
 FAMILIES = {

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
 from fewstep.data.encoding import conditions
 from fewstep.data.latent_cache import CONDITION, INDEX, check_made_by, is_cache, read_index
@@ -209,5 +209,5 @@ def processes(device: str | None) -> PartialState:
     """
     check_device(device)
     if not torch.distributed.is_initialized():
-        AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another device
+        reset_accelerator()  # another run in this process may have had another device
     return PartialState(cpu=device == "cpu")

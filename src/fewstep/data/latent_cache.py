@@ -124,7 +124,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def teacher_fingerprint(model: Model) -> dict[str, Any] | None:
     """What tells a teacher from others: its family, and a fingerprint of every part; None where it lies in no folder."""
-    folder = getattr(model.family, "folder", None)
+    folder = model.family.folder
     if folder is None:
         return None
     parts = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

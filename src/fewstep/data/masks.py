@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,13 +94,12 @@ class MaskedData:
         model, words = self.model, [self.classes[k] for k in labels]
         assert model is not None
         parts = [words[first : first + self.encode_batch] for first in range(0, len(words), self.encode_batch)]
-        family: Any = self.family
-        return reduce(join, (to(family.encode_prompts(part, model.denoiser.device), "cpu") for part in parts))
+        return reduce(join, (to(self.family.encode_prompts(part, model.denoiser.device), "cpu") for part in parts))
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the network denoises (count, c, h, w) and whole conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)
-        masks, family = random_masks(count, x.shape[-1], self.seed, start), cast(Any, self.family)
+        masks, family = random_masks(count, x.shape[-1], self.seed, start), self.family
         if self.model is None:
             return x, family.with_mask(labels, x, masks)
         told: Condition = labels

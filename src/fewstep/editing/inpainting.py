@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,9 +84,9 @@ def inpaint(
 
 def condition_of(model: Model, images: Tensor, masks: Tensor, words: Sequence[int | str]) -> Condition:
     """The condition (n, ...) of labels or prompts, taken in turn; with masks (n, 1, h, w) and images where the network takes them."""
-    n, family, device = len(images), cast(Any, model.family), model.denoiser.device
+    n, family, device = len(images), model.family, model.denoiser.device
     words = [words] if isinstance(words, str | int) else words
-    if not getattr(family, "takes_mask", False):
+    if not family.takes_mask:
         return model.labels_or_prompts(words, n)
     text = model.info.condition == "text"
     told = to(

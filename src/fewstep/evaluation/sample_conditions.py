@@ -51,7 +51,7 @@ def sample_conditions(model: Model, data: Any, prompts: str | None) -> SampleCon
         InputError: prompts for a model of classes, a file of them that cannot be read, or a model that needs a picture besides.
     """
     family = model.family.name
-    if getattr(model.family, "takes_mask", False):
+    if model.family.takes_mask:
         raise InputError(f"the family {family} fills in pictures, and evaluate measures samples of classes or prompts alone")
     if len(model.info.shape) != 3:
         raise InputError(f"the family {family} makes videos, and the measures are of pictures; sample it with fewstep sample")

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
 
+from fewstep.compat import optional_components
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
-from fewstep.models.families.added_embedding import STUDENT
-from fewstep.models.families.stock import absent, config_of, index_of, latent_scaling
+from fewstep.models.families.diffusers_family import STUDENT
+from fewstep.models.families.pipeline_folder import absent, config_of, has_part, index_of
+from fewstep.models.families.vae import latent_scaling
 from fewstep.models.metadata import Info
 
 ANY = 64  # steps in the lines of a model that takes any number of them
@@ -100,7 +101,7 @@ def required_but_absent(folder: Path, kind: str) -> list[str]:
     """The components that the folder is without and that the pipeline class wants to be told of."""
     import diffusers
 
-    return [name for name in absent(folder) if name not in getattr(diffusers, kind)._optional_components]
+    return [name for name in absent(folder) if name not in optional_components(getattr(diffusers, kind))]
 
 
 def network_code(info: Info, folder: Path, name: str) -> str:
@@ -136,15 +137,15 @@ def fewstep_code(info: Info, family: Family, name: str) -> str:
         return f'{opened}\n{back}\nimage = student.translate(["picture.png"], [0], [1], encoder=model)[0]'
     given = [] if info.baked else [f"guidance_scale={scale_for(info)}"]
     steps = [] if info.steps else [f"steps={ANY}"]
-    if info.family == "kandinsky" and not has_prior(family):
-        features = cast(Any, family).config()["encoder_hid_dim"]
+    if info.family == "kandinsky" and not has_part(family.folder, "prior_prior"):
+        features = family.network_config()["encoder_hid_dim"]
         embeddings = f'import torch\n\ncondition = {{"image": torch.randn(1, {features})}}  # of a picture, from a prior'
         return f"{embeddings}\n{opened}\nimage = model.sample_tensor({', '.join(['condition', *steps, *given])}).images()[0]"
     before, wanted = "", "class_labels=[0]" if info.condition == "class" else f'prompts="{PROMPT}"'
-    if getattr(family, "takes_mask", False) and info.condition == "class":
+    if family.takes_mask and info.condition == "class":
         chosen = ", ".join(['"picture.png"', '"mask.png"', "[0]", *steps, *given, "seed=0"])
         return f"{opened}\nimage = model.inpaint({chosen})[0]  # white is filled in"
-    if getattr(family, "takes_mask", False):
+    if family.takes_mask:
         before, wanted = f"{MASKED}\n", f"{wanted}, image=image, mask=mask"
     elif family.name == "deepfloyd_if_super_resolution":
         before, wanted = f"{PICTURED}\n", f"{wanted}, image=image"
@@ -156,11 +157,6 @@ def local(name: str) -> tuple[str, str]:
     if "/" not in name:
         return "", f'"{name}"'
     return "from huggingface_hub import snapshot_download\n\n", f'snapshot_download("{name}")'
-
-
-def has_prior(family: Any) -> bool:
-    """Whether a Kandinsky decoder's folder holds the prior that makes embeddings of prompts."""
-    return family.folder is not None and (family.folder / "prior_prior").is_dir()
 
 
 def onnx_code(info: Info, name: str) -> str:
@@ -200,7 +196,7 @@ def steps_by(sampler: str, to_x: str) -> list[str]:
     ]  # fmt: skip
 
 
-def lora_code(info: Info, family: Any, folder: Path, name: str) -> str:
+def lora_code(info: Info, family: Family, folder: Path, name: str) -> str:
     """Lines that draw with the teacher's stock pipeline and a LoRA file that `lora.write_lora` wrote."""
     from safetensors import safe_open
 

@@ -70,9 +70,33 @@ def baked(model: Model, scales: Sequence[float]) -> Model:
         return model.bake(scales[0])
     if model.info.family != "dit":
         raise InputError(f"{len(scales)} guidance scales are given; only a DiT holds several, as labels: give one for each export")
-    from fewstep.models.families.dit import scales_as_labels
-
     return scales_as_labels(model, scales)
+
+
+def scales_as_labels(model: Model, scales: Sequence[float]) -> Model:
+    """A plain DiT of several scales: with C classes its label k C + c is class c at scales[k].
+
+    The stock pipeline runs its folder with `class_labels=[k * C + c], guidance_scale=1`, or with the names "owl at 2.5".
+
+    Raises:
+        InputError: not a DiT student with an input for w, or a scale outside its range.
+    """
+    from fewstep.models.families.dit import DiT, names_at_scales
+
+    if not (isinstance(model.family, DiT) and model.info.takes_w):
+        raise InputError("only a DiT student that takes a guidance scale can have scales made into labels; name such a student")
+    low, high = model.info.guidance_scale or (-float("inf"), float("inf"))
+    if wrong := [scale for scale in scales if not low <= scale <= high]:
+        raise InputError(
+            f"guidance_scale {wrong[0]:g} is outside the range {low:g} to {high:g} that this student was trained for; name others"
+        )
+    names = names_at_scales(model.info.classes, scales)
+    family = model.family.with_classes(names)
+    network = family.bake_scales(model.denoiser.network, scales)
+    info = model.info.model_copy(update={"baked": True, "guidance_scale": None, "classes": names})
+    return replace(
+        model, denoiser=replace(model.denoiser, network=network, null=len(names), call=family.call), info=info, family=family
+    )
 
 
 def write_diffusers(model: Model, out: Path, scales: Sequence[float], name: str | None = None) -> None:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +31,7 @@ def write_lora(model: Model, folder: Path, guidance_scale: float) -> Path:
     if found is None:
         raise InputError("this model was not trained with student.lora, so it has no adapters; use --format diffusers")
     tensors, known = found
-    family: Any = model.family
-    kind = family.network_class()
+    family, kind = model.family, model.family.network_class()
     if not hasattr(kind, "load_lora_adapter"):
         raise InputError(f"diffusers loads no LoRA into {kind.__name__}; use --format diffusers")
     lora = {name.replace(".default.", "."): value.float() for name, value in tensors.items() if name not in INPUTS}

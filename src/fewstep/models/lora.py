@@ -62,8 +62,7 @@ def lora_student(teacher: nn.Module, family: Family, settings: LoraConfiguration
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in teacher.parameters()}
     with torch.device("meta"):  # the family makes its student without memory; the weights come from the teacher
         student = family.student_of(copy.deepcopy(teacher, empty | {id(b): b for b in teacher.buffers()}))
-    new_weights = getattr(family, "new_weights", lambda weights: {})  # where they do not all begin as zero
-    new = _tie(student, teacher, new_weights(dict(teacher.named_parameters())))
+    new = _tie(student, teacher, family.new_weights(dict(teacher.named_parameters())))
     if not new or not set(new) <= set(INPUTS):
         raise InputError(f"student.lora is not known for the family {family.name}; leave it out, to train the whole network")
     _inject(student, _targets(student, settings.targets), settings.rank, settings.alpha, seed, base)
@@ -189,8 +188,8 @@ def adapters_of(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         config = network.peft_config["default"]
         known = {"rank": config.r, "alpha": config.lora_alpha, "base": config.base_model_name_or_path}
         return {name: p.detach().cpu().contiguous() for name, p in added(network).items()}, known
-    file = (getattr(model.family, "folder", None) or Path()) / ADAPTERS
-    if not getattr(model.family, "folder", None) or not file.is_file():
+    file = (model.family.folder or Path()) / ADAPTERS
+    if model.family.folder is None or not file.is_file():
         return None
     with safe_open(file, framework="pt") as opened:
         return {key: opened.get_tensor(key) for key in opened.keys()}, json.loads(opened.metadata()["fewstep"])  # noqa: SIM118 - not a dict

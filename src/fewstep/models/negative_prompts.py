@@ -86,9 +86,9 @@ def encode_negative_prompts(family: Family, info: Info, prompts: Sequence[str]) 
         raise InputError(
             "negative prompts are for teachers that take prompts; this one takes class labels: set student.negative_prompts to false"
         )
-    made: list[Any] = [null() if callable(null) else null for null in (family.null(info, prompt) for prompt in ("", *prompts))]
-    if not all(isinstance(tree, dict) for tree in made):
+    if not family.time_embedding:
         raise InputError(f"negative prompts are not known for the family {info.family}; set student.negative_prompts to false")
+    made: list[Any] = [null() if callable(null) else null for null in (family.null(info, prompt) for prompt in ("", *prompts))]
     return {name: torch.cat([tree[name] for tree in made]) for name in made[0]}
 
 
@@ -98,14 +98,13 @@ def summaries_of(encoded: Condition) -> Tensor:
     return summaries - summaries[:1]
 
 
-def attach_embedding(network: nn.Module, family: Any, features: int) -> NegativeEmbedding:
+def attach_embedding(network: nn.Module, family: Family, features: int) -> NegativeEmbedding:
     """Give a student's network its layer, zero."""
-    time_embedding_outputs = [
-        layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in family.time_embedding_outputs(network)
-    ]
-    weight = time_embedding_outputs[0].weight
-    made = NegativeEmbedding(features, time_embedding_outputs[0].out_features, device=weight.device, dtype=weight.dtype)
-    made.attach(network, time_embedding_outputs)
+    outputs: list[Any] = family.time_embedding_outputs(network)
+    outputs = [layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in outputs]  # under a LoRA's adapter
+    weight = outputs[0].weight
+    made = NegativeEmbedding(features, len(weight), device=weight.device, dtype=weight.dtype)
+    made.attach(network, outputs)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fewstep.compat import checkpoint_kind
 from fewstep.errors import InputError, first_line
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
@@ -142,7 +143,7 @@ def download(hub_id: str, revision: str | None, variant: str | None) -> Path:
     """
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from fewstep.models.families.stock import quiet
+    from fewstep.models.families.pipeline_folder import quiet
 
     try:
         with quiet():
@@ -161,13 +162,12 @@ def from_single_file(file: Path) -> Path:
         InputError: not a checkpoint that diffusers knows.
     """
     import diffusers
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
 
     key = (file.resolve(), file.stat().st_mtime)
     if key in _converted:
         return Path(_converted[key].name)
     try:
-        kind = infer_diffusers_model_type(load_single_file_checkpoint(str(file)))
+        kind = checkpoint_kind(file)
         known = [name for start, name in SINGLE_FILES.items() if kind.startswith(start)]
         if not known:
             raise InputError(f"{file} is a checkpoint of kind {kind!r}; known: {', '.join(SINGLE_FILES)}")
@@ -204,7 +204,7 @@ def open_teacher(folder: Path, variant: str | None = None) -> Model:
         family = family_for(folder, variant)
         check_safe(folder)
         info = family.describe(folder)
-        network = family.open(folder, variant=variant)
+        network = family.open(folder)
     except InputError:
         raise
     except Exception as error:  # whatever diffusers and safetensors raise of files that are missing, cut short or of another kind

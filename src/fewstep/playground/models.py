@@ -140,7 +140,7 @@ def _encoder_of(run: Path, device: torch.device | str) -> Opened | None:
 def _checked(models: Models) -> Models:
     for opened in models.by_steps.values():
         check_draws(opened)
-        if getattr(opened.model.family, "takes_mask", False):
+        if opened.model.family.takes_mask:
             raise InputError(
                 f"{opened.path} only fills in pictures; name a model that draws from noise, and this one with --inpainter"
             )

@@ -109,7 +109,7 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
     if recipe.student.lora is None:
         network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
     else:
-        base = name_of(recipe.teacher.path or getattr(teacher.family, "folder", None))
+        base = name_of(recipe.teacher.path or teacher.family.folder)
         network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
     denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
     if negatives is not None:

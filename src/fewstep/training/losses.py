@@ -144,7 +144,7 @@ def pool_conditions(teacher: Model, data: Examples | None) -> int | Condition:
     Raises:
         InputError: the teacher takes no class, and there are no data.
     """
-    if teacher.info.condition == "class" and not getattr(teacher.family, "takes_mask", False):
+    if teacher.info.condition == "class" and not teacher.family.takes_mask:
         return len(teacher.info.classes)
     if data is None:
         raise InputError("guided_inputs needs the data's conditions; give data, or set guided_inputs to 0")

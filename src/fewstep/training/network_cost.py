@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewstep import compat
 from fewstep.devices import seconds
 from fewstep.errors import InputError, first_line
 from fewstep.method.conditioning import cast, to
 from fewstep.models.families import family_for
-from fewstep.models.families.stock import network_config, quiet
+from fewstep.models.families.pipeline_folder import config_of, quiet
 from fewstep.models.lora import has_adapters
 from fewstep.models.model import Model
 from fewstep.models.pretrained import denoiser_of
@@ -36,13 +36,10 @@ def meta_network(folder: Path) -> nn.Module:
         InputError: a folder of no known family, or a config that makes no network.
     """
     family = family_for(folder)
-    config = network_config(folder, family)
-    network_class = getattr(family, "network_class", None)
-    if network_class is None:
-        raise InputError(f"{folder}: the family {family.name} does not say the class of its network; plan it with its weights")
+    config, network_class = config_of(folder, family.component), family.network_class()
     try:
         with quiet(), torch.device("meta"):
-            network = network_class().from_config(config)
+            network = network_class.from_config(config)
     except Exception as error:  # whatever diffusers raises of values that do not fit together
         raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
     return network.to("meta").eval()  # some make constants where they like
@@ -67,7 +64,7 @@ def weightless(folder: Path) -> bool:
     """
     if not (folder / "model_index.json").is_file():
         return False
-    component = folder / getattr(family_for(folder), "component", "unet")
+    component = folder / family_for(folder).component
     return not any(file.suffix in WEIGHTS for file in component.glob("*"))
 
 
@@ -116,7 +113,7 @@ def kept_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> in
 
     def block(module: Callable[..., Any], *given: Any, **named: Any) -> Any:
         nonlocal largest
-        for value in tree_leaves((given, named)):
+        for value in compat.leaves((given, named)):
             if isinstance(value, Tensor):
                 kept.keep(value)
         inside = Kept(network)
@@ -137,12 +134,12 @@ class Kept:
     """The tensors, other than weights, that autograd keeps, each storage once."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.weights = {p.untyped_storage()._cdata for p in network.parameters()}
+        self.weights = {compat.storage_key(p) for p in network.parameters()}
         self.storages: dict[int, Any] = {}
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Note a tensor, and give it back."""
-        self.storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        self.storages[compat.storage_key(tensor)] = tensor.untyped_storage()
         return tensor
 
     def bytes(self) -> int:
@@ -157,7 +154,7 @@ class _FusedAttention(TorchFunctionMode):
         if func is not nn.functional.scaled_dot_product_attention or not args or args[0].ndim != 4:
             return func(*args, **(kwargs or {}))
         mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], attn_mask=mask)[0]
+        return compat.attention_without_weights(*args[:3], mask=mask)
 
 
 def size_of(network: nn.Module) -> int:

@@ -26,6 +26,7 @@ class DataSettings(Section):
     name: str | None = None  # built-in data: "digits"
     path: str | None = None  # an image folder, .npz, or anything that `datasets` opens
     split: str = "train"  # of a folder or data set that has several
+    layout: Literal["auto", "classes", "splits", "captions", "table"] = "auto"  # of a folder whose names allow two readings
     size: Annotated[int, Field(ge=1, le=8192)] | None = None  # images are resized and centre-cropped to this
     channels: Literal[1, 3] | None = None  # 1 is grey; None: the pictures' own
     image_column: str | None = None  # of a table; without it the one that holds pictures

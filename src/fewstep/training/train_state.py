@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from fewstep import compat
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
 
@@ -59,12 +60,12 @@ class Ema:
     def update(self, network: nn.Module, update: int) -> None:
         """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
         decay = min(self.decay, (1 + update) / (10 + update))
-        torch._foreach_lerp_(self.average, list(trained(network).values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        compat.lerp_all(self.average, list(trained(network).values()), 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Put the average into the network."""
-        torch._foreach_copy_(list(trained(network).values()), self.average)  # pyright: ignore[reportPrivateImportUsage]
+        compat.copy_all(list(trained(network).values()), self.average)
 
 
 class State:
@@ -96,7 +97,7 @@ class State:
         assert norm is not None
         bad = (~norm.isfinite()).float()
         if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
-            self.optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
+            compat.skip_where(self.optimizer, bad)
         self.prepared.step()
         self.prepared.zero_grad()
         self.ema.update(self.network, self.update)

@@ -17,9 +17,9 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from fewstep import compat
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, each
@@ -67,7 +67,7 @@ def checkpoint_blocks(network: Any) -> None:
     Raises:
         InputError: it is no network of diffusers, or one that cannot.
     """
-    if not getattr(network, "_supports_gradient_checkpointing", False):
+    if not compat.can_checkpoint(network):
         raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
     network.enable_gradient_checkpointing()
 
@@ -79,7 +79,7 @@ class Trainer:
         self.run, self.data, self.settings = run, data, settings
         check_device(device)
         if not torch.distributed.is_initialized():
-            AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have had another precision
+            compat.reset_accelerator()  # another run in this process may have had another precision
         if device is not None and (index := torch.device(device).index) is not None and torch.accelerator.device_count() > 1:
             torch.accelerator.set_device_index(index)
             os.environ["ACCELERATE_TORCH_DEVICE"] = device  # accelerate takes the first of several otherwise

@@ -1,12 +1,13 @@
 """All that is peculiar to one kind of network, one file a family. To add one: docs/families.md.
 
-`schedulers`, `unet`, `stock`, `added_layer` and `labelled` hold what several families share; `stock.Stock` implements most of `Family` for any pipeline
-of diffusers.
+`Family` is all that the rest of the library asks of one. `diffusers_family.DiffusersFamily` answers most of it for a pipeline folder; `prompts`,
+`labelled`, `masked`, `unet`, `added_embedding`, `packed` and `learned_variance` hold what several families share.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -39,15 +40,23 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
 }
 
 
-class Family(Protocol):
-    """What the library must be told about a kind of network. An instance belongs to one model, whose folder has the other parts."""
+class Family:
+    """What the rest of the library asks of a kind of network. An instance belongs to one model, whose folder has the other parts.
+
+    What is answered here holds for pixels with class labels (b,) as conditions, where the label after the last class stands for none.
+    """
 
     name: str
-    pipelines: tuple[str, ...]  # the pipeline classes whose folders it opens; the first is what students are saved as
+    pipelines: tuple[str, ...] = ()  # the pipeline classes whose folders it opens; the first is what students are saved as
+    component = "unet"  # the network's name in the pipeline, and its folder's
+    condition: Literal["class", "text"] = "class"
+    takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
+    time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
+    folder: Path | None = None  # of the model's other parts
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
         """Whether it opens folders of this pipeline class, the network having this config."""
-        ...
+        return pipeline in self.pipelines
 
     def describe(self, folder: Path) -> Info:
         """The facts of a teacher in a diffusers folder that `fewstep` did not write.
@@ -55,59 +64,103 @@ class Family(Protocol):
         Raises:
             InputError: the folder is no teacher: distilled already, no process that we know, parts that do not fit together.
         """
-        ...
+        self._lacks("describes no folder", "give its network as a fewstep.Denoiser")
 
-    def open(self, folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> nn.Module:
-        """The network of a folder, in evaluation mode."""
-        ...
+    def network_class(self) -> Any:
+        """The diffusers class of the network."""
+        self._lacks("does not say the class of its network", "plan it with its weights")
+
+    def pipeline_class(self) -> Any:
+        """The diffusers class of the pipeline that students are saved as."""
+        self._lacks("has no pipeline", "use the model with fewstep")
+
+    def network_config(self) -> dict[str, Any]:
+        """The network's config in the model's folder, that of a teacher or of a student."""
+        self._lacks("has no folder of diffusers", "use the model with fewstep")
+
+    def open(self, folder: Path) -> nn.Module:
+        """The network of a folder, float32, in evaluation mode."""
+        raise NotImplementedError
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
         """The network's output (b, ...): how it takes its time (b,), its condition and its guidance weight w (b,)."""
-        ...
+        raise NotImplementedError
 
     def student_of(self, network: nn.Module) -> nn.Module:
-        """A copy with an input for w whose new weights are zero: it says exactly what `network` says."""
-        ...
+        """A copy with an input for w whose new weights are zero: its outputs are exactly those of `network`.
 
-    def time_embedding_outputs(self, network: Any) -> list[nn.Linear]:
+        Raises:
+            InputError: the network has such an input: it is a student.
+        """
+        raise NotImplementedError
+
+    def new_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """By name, the weights with which a student begins where they are neither its teacher's (given here by name) nor zero."""
+        return {}
+
+    def time_embedding_outputs(self, network: nn.Module) -> list[nn.Linear]:
         """The linear layers that end the network's time embedders, all of one width: where a layer of ours is added."""
-        ...
+        from fnmatch import fnmatchcase
+
+        return [layer for name, layer in network.named_modules() if fnmatchcase(name, self.time_embedding)]  # pyright: ignore[reportReturnType]
 
     def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
-        """A plain copy without the input for w that says what the student `network` says at this scale."""
-        ...
+        """A plain copy without the input for w whose outputs are those of the student `network` at this scale.
+
+        Raises:
+            InputError: it is not known where w enters.
+        """
+        self._lacks("does not say how a scale is baked in", "sample the student with its guidance_scale")
 
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
-        """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask)."""
-        ...
+        """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).
+
+        Raises:
+            InputError: something is given that the family does not take.
+        """
+        raise InputError("this model takes class labels, no prompts; give class_labels (--class-label)")
+
+    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
+        """The part of the condition (n, ...) that n prompts determine."""
+        return self.encode(prompts, device)
+
+    def with_mask(self, condition: Condition, x: Tensor, masks: Tensor) -> Condition:
+        """The whole condition (n, ...) of labels or encoded prompts, pictures x (n, c, h, w) in [-1, 1], and masks (n, 1, h, w), 1 to paint."""
+        self._lacks("takes no mask", "leave it out")
 
     def null(self, info: Info, prompt: str = "") -> Null:
         """The condition that stands for none, or for a negative prompt; or a function that gives it when first needed."""
-        ...
+        return len(info.classes)
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> Condition:
         """Some condition (n, ...) of the right shape, always the same, made without any other part."""
-        ...
+        return torch.arange(n, device="cpu") % len(info.classes)
 
     def to_latents(self, x: Tensor) -> Tensor:
         """What the network denoises, of pictures x (n, c, h, w) in [-1, 1]."""
-        ...
+        return x
 
     def to_images(self, z: Tensor) -> Tensor:
-        """Pictures in [-1, 1], of what the network denoises."""
-        ...
+        """Pictures (n, c, h, w) in about [-1, 1], of what the network denoises."""
+        return z
 
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
-        ...
+
+    def scheduler(self, process: Process, prediction: Prediction) -> Any:
+        """The diffusers scheduler with which the pipeline visits the times of our samplers."""
+        self._lacks("has no scheduler", "use the model with fewstep")
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write the whole pipeline, safetensors only, into a folder that has `fewstep.json` alone."""
-        ...
+        """Write all but `fewstep.json`, which is there, into a folder, safetensors only."""
+        raise NotImplementedError
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor | None:
-        """Samples from noise z (b, ...) by diffusers alone, from what the folder holds; None where no stock parts exist."""
-        ...
+        """Samples from noise z (b, ...) by diffusers alone, from what the folder holds; None where diffusers does not know the network."""
+        return None
+
+    def _lacks(self, what: str, remedy: str) -> NoReturn:
+        raise InputError(f"the family {self.name} {what}; {remedy}")
 
 
 def family_of(name: str, network: Any = None, folder: Path | None = None, variant: str | None = None) -> Family:
@@ -119,7 +172,7 @@ def family_of(name: str, network: Any = None, folder: Path | None = None, varian
     if name not in FAMILIES:
         raise InputError(f"family {name!r} is not known; {nearest(name, FAMILIES)}")
     module, _, kind = FAMILIES[name].partition(":")
-    made = getattr(import_module(module), kind)
+    made: Callable[..., Family] = getattr(import_module(module), kind)
     if name == "own":
         return made(getattr(network, "network", network), getattr(network, "call", None))
     return made(folder, variant)
@@ -131,12 +184,12 @@ def family_for(folder: Path, variant: str | None = None) -> Family:
     Raises:
         InputError: no family does.
     """
-    from fewstep.models.families.stock import index_of, network_config
+    from fewstep.models.families.pipeline_folder import config_of, index_of
 
     pipeline = index_of(folder)["_class_name"]
     known = [family_of(name, folder=folder, variant=variant) for name in FAMILIES if name != "own"]
     for family in known:
-        if pipeline in family.pipelines and family.opens(pipeline, network_config(folder, family)):
+        if pipeline in family.pipelines and family.opens(pipeline, config_of(folder, family.component)):
             return family
     names = ", ".join(dict.fromkeys(name for family in known for name in family.pipelines))
     raise InputError(

@@ -21,17 +21,17 @@ class AddedLayer(nn.Linear):
     argument: ClassVar[str]  # its name
     member: ClassVar[str]  # the name of this layer in the network
 
-    def __init__(self, taken: int, given: int, **where: Any) -> None:
-        super().__init__(taken, given, bias=False, **where)
+    def __init__(self, in_features: int, out_features: int, **where: Any) -> None:
+        super().__init__(in_features, out_features, bias=False, **where)
         nn.init.zeros_(self.weight)
-        self.told: Tensor | None = None
+        self.value: Tensor | None = None  # of the argument
         self.hooks: list[Any] = []
 
-    def attach(self, network: nn.Module, time_embedding_outputs: Iterable[nn.Module]) -> None:
-        """Make it a member of the network, which takes the argument (b, ...); the output of each entrance has it added."""
+    def attach(self, network: nn.Module, outputs: Iterable[nn.Module]) -> None:
+        """Make it a member of the network, which takes the argument (b, ...); it is added to the output of each layer in `outputs`."""
         network.add_module(self.member, self)
         taking = network.register_forward_pre_hook(self.take, with_kwargs=True)
-        self.hooks = [taking, *(entrance.register_forward_hook(self.add) for entrance in time_embedding_outputs)]
+        self.hooks = [taking, *(layer.register_forward_hook(self.add) for layer in outputs)]
 
     def detach_from(self, network: nn.Module) -> None:
         """Leave the stock network behind."""
@@ -41,31 +41,26 @@ class AddedLayer(nn.Linear):
 
     def take(self, network: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before the network: keep the argument, which its own code does not know."""
-        self.told = named.pop(self.argument, None)
+        self.value = named.pop(self.argument, None)
         return inputs, named
 
-    def add(self, entrance: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """After an entrance: its output (b, features) with this layer's in it."""
-        return output if self.told is None else output + self(self.embedded(self.told).to(self.weight.dtype)).to(output.dtype)
+    def add(self, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """After a layer: its output (b, features) with this one's in it."""
+        return output if self.value is None else output + self(self.embedded(self.value).to(self.weight.dtype)).to(output.dtype)
 
-    def embedded(self, told: Tensor) -> Tensor:
-        """What the layer takes (b, n) of the argument."""
-        return told
+    def embedded(self, value: Tensor) -> Tensor:
+        """The layer's input (b, n) for values of the argument."""
+        return value
 
     @torch.no_grad()
-    def constant(self, told: Tensor) -> Tensor:
+    def constant(self, value: Tensor) -> Tensor:
         """What is added for one value (1, ...) of the argument, float64 (features,)."""
-        return to_float64(self.weight) @ to_float64(self.embedded(told.to(self.weight.device))[0])
-
-
-def sharing(network: nn.Module) -> Any:
-    """A copy of the modules around the same parameters and buffers."""
-    return copy.deepcopy(network, {id(kept): kept for kept in chain(network.parameters(), network.buffers())})
+        return to_float64(self.weight) @ to_float64(self.embedded(value.to(self.weight.device))[0])
 
 
 def detached(network: nn.Module, member: str) -> Any:
     """The network without an added layer; it shares all weights with the one given."""
-    made = sharing(network)
+    made = copy.deepcopy(network, {id(kept): kept for kept in chain(network.parameters(), network.buffers())})
     layer = made.get_submodule(member)
     assert isinstance(layer, AddedLayer)
     layer.detach_from(made)
@@ -73,7 +68,7 @@ def detached(network: nn.Module, member: str) -> Any:
 
 
 @torch.no_grad()
-def add_to_bias(time_embedding_outputs: Iterable[nn.Linear], added: Tensor) -> None:
-    """Put what a layer adds (features,), float64, into the entrances' biases, which are made anew."""
-    for entrance in time_embedding_outputs:
-        entrance.bias = nn.Parameter((to_float64(entrance.bias) + added).to(entrance.bias.dtype), entrance.bias.requires_grad)
+def add_to_bias(layers: Iterable[nn.Linear], added: Tensor) -> None:
+    """Put what is added to the layers' outputs (features,), float64, into their biases, which are made anew."""
+    for layer in layers:
+        layer.bias = nn.Parameter((to_float64(layer.bias) + added).to(layer.bias.dtype), layer.bias.requires_grad)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -14,12 +15,12 @@ from fewstep.method.guidance import weight_of
 from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process
 from fewstep.models.families.labelled import Labelled
-from fewstep.models.families.schedulers import scheduler_of
-from fewstep.models.families.stock import decoded, quiet
-from fewstep.models.families.unet import baked_unet, check_teacher, embedded_w, student_unet
+from fewstep.models.families.pipeline_folder import quiet
+from fewstep.models.families.unet import UNet, evaluate
+from fewstep.models.families.vae import decoded
 
 
-class ClassConditional(Labelled):
+class ClassConditional(Labelled, UNet):
     """A condition is labels (b,); `num_class_embeds = classes + 1`; w enters through `time_cond_proj_dim`."""
 
     name = "class_conditional"
@@ -28,11 +29,6 @@ class ClassConditional(Labelled):
     def pipeline_class(self) -> Any:
         """Ours, of a stock network, a stock scheduler and a stock VAE."""
         return ClassConditionalPipeline
-
-    def check(self, folder: Path, config: dict[str, Any]) -> None:
-        """Raises InputError for a network that is distilled, or that takes no class."""
-        check_teacher(config, folder)
-        super().check(folder, config)
 
     def build(
         self,
@@ -80,31 +76,24 @@ class ClassConditional(Labelled):
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,), for labels (b,) and w (b,) or None."""
-        return network(z, time, None, class_labels=condition, timestep_cond=embedded_w(w, z), return_dict=False)[0]
-
-    def student_of(self, network: nn.Module) -> nn.Module:
-        """The same network with an input for w that is zero."""
-        return student_unet(network)
-
-    def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
-        """A plain network of one scale."""
-        return baked_unet(network, guidance_scale)
+        return evaluate(network, z, time, None, w, class_labels=condition)
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
         """Write `unet/`, `scheduler/`, `model_index.json`, and the VAE where there is one."""
-        assert isinstance(network, UNet2DConditionModel)
         vae = self.parts("vae").vae if self.latent else None
         with quiet():
-            pipeline = self.pipeline_class()(network, scheduler_of(process, prediction), vae)
+            pipeline = self.pipeline_class()(network, self.scheduler(process, prediction), vae)
             pipeline.save_pretrained(folder, safe_serialization=True)
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
-        return stock_loop(*self.stock_parts(folder, z.device), z, steps, condition, w)
+        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        labels, beside = self.loop_inputs(condition, z)
+        return stock_loop(self.open(folder).to(z.device), scheduler, z, steps, labels, w, beside)
 
-    def stock_parts(self, folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
-        """The folder's network and scheduler, loaded by diffusers alone."""
-        return nn.Module.to(self.open(folder), device), DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    def loop_inputs(self, condition: Any, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(labels, `beside`) for `stock_loop`."""
+        return condition, None
 
 
 @torch.no_grad()
@@ -115,12 +104,10 @@ def stock_loop(
 
     `beside` (b, k, h, w) are channels that the network takes after those of z.
     """
-    embedded = embedded_w(w, z)
     scheduler.set_timesteps(steps, device=z.device)
     for timestep in scheduler.timesteps:
         taken = z if beside is None else torch.cat([z, beside], 1)
-        output = network(taken, timestep, None, class_labels=labels, timestep_cond=embedded, return_dict=False)[0]
-        z = scheduler.step(output, timestep, z, return_dict=False)[0]
+        z = scheduler.step(evaluate(network, taken, timestep, None, w, class_labels=labels), timestep, z, return_dict=False)[0]
     return z
 
 
@@ -144,32 +131,25 @@ class ClassConditionalPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
     ) -> list[Any]:
         """PIL images, one a label; a teacher's folder takes `guidance_scale` 1 alone, since this loop has one branch."""
-        return self.shown(self.drawn(class_labels, num_inference_steps, guidance_scale, generator))
+        return to_pil(self.drawn(class_labels, num_inference_steps, guidance_scale, generator))
 
     def drawn(
-        self,
-        class_labels: list[int],
-        num_inference_steps: int,
-        guidance_scale: float,
-        generator: torch.Generator | None,
-        beside: Tensor | None = None,
+        self, labels: list[int], steps: int, guidance_scale: float, generator: torch.Generator | None, beside: Tensor | None = None
     ) -> Tensor:
         """Pictures (n, c, h, w), one a label, in about [-1, 1]; `beside` as for `stock_loop`."""
-        labels = torch.tensor(class_labels, device=self.device)
-        config = self.unet.config
-        shape = (len(class_labels), config["out_channels"], config["sample_size"], config["sample_size"])
-        z = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
+        config, n = self.unet.config, len(labels)
         takes_w = config["time_cond_proj_dim"] is not None
         if not takes_w and guidance_scale != 1:
             raise InputError(
                 f"guidance_scale {guidance_scale}: this folder is a teacher, whose pipeline takes 1; use fewstep sample to guide it"
             )
-        w = torch.full((len(class_labels),), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
-        x = stock_loop(self.unet, self.scheduler, z, num_inference_steps, labels, w, beside)
+        shape = (n, config["out_channels"], config["sample_size"], config["sample_size"])
+        z = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
+        w = torch.full((n,), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
+        x = stock_loop(self.unet, self.scheduler, z, steps, torch.tensor(labels, device=self.device), w, beside)
         return x if self.vae is None else decoded(self.vae, x)
 
-    def shown(self, x: Tensor) -> list[Any]:
-        """PIL images of pictures x (n, c, h, w)."""
-        from diffusers.image_processor import VaeImageProcessor
 
-        return list(VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil"))  # pyright: ignore[reportArgumentType]
+def to_pil(x: Tensor) -> list[Any]:
+    """PIL images of pictures x (n, c, h, w) in about [-1, 1]."""
+    return list(VaeImageProcessor(vae_scale_factor=1).postprocess(x, output_type="pil"))  # pyright: ignore[reportArgumentType]

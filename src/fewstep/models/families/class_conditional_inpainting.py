@@ -3,18 +3,20 @@
 from typing import Any
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.class_conditional import ClassConditional, ClassConditionalPipeline, stock_loop
-from fewstep.models.families.masked import Masked
-from fewstep.models.families.stock import encoded
+from fewstep.models.families.class_conditional import ClassConditional, ClassConditionalPipeline, to_pil
+from fewstep.models.families.masked import Masked, half_masked
+from fewstep.models.families.vae import encoded
 from fewstep.models.metadata import Info
 
 
 class ClassConditionalInpainting(Masked, ClassConditional):
-    """A condition is {"labels" (b,), "mask", "masked"}; of labels (b,) alone the network is told that all is to be painted."""
+    """A condition is {"labels" (b,), "mask", "masked"}, or labels (b,) alone, where all is to be painted."""
 
     name = "class_conditional_inpainting"
     pipelines: tuple[str, ...] = ("ClassConditionalInpaintPipeline",)
@@ -29,34 +31,28 @@ class ClassConditionalInpainting(Masked, ClassConditional):
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
-        labels, beside = beside_z(condition, z)
+        labels, beside = self.loop_inputs(condition, z)
         return super().call(network, torch.cat([z, beside], 1), time, labels, w)
 
-    def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Tensor:
+    def loop_inputs(self, condition: Condition, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (b,), and what the network takes beside z (b, c, h, w): the mask and what is to stay, (b, 1 + c, h, w)."""
+        if isinstance(condition, dict):
+            return condition["labels"], torch.cat([condition["mask"], condition["masked"]], 1)
+        return condition, torch.cat([torch.ones_like(z[:, :1]), torch.zeros_like(z)], 1)
+
+    def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """Raises InputError: labels are its conditions, and pictures come with them through `inpaint`."""
         if extra:
             raise InputError("this model takes class labels; give pictures and masks to model.inpaint(image, mask, labels)")
         return super().encode(prompts, device)
 
-    def null(self, info: Info, prompt: str = "") -> Any:
+    def null(self, info: Info, prompt: str = "") -> dict[str, Tensor]:
         """The label after the last; mask and picture stay."""
         return {"labels": torch.tensor([len(info.classes)], device="cpu")}
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> dict[str, Any]:
         """The classes in turn, the left half to be painted, random values to stay in the right one."""
-        return {"labels": torch.arange(n, device="cpu") % len(info.classes), **self.halves(info, n)}
-
-    def stock_sample(self, folder: Any, z: Tensor, steps: int, condition: Condition, w: Tensor | None) -> Tensor:
-        """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
-        labels, beside = beside_z(condition, z)
-        return stock_loop(*self.stock_parts(folder, z.device), z, steps, labels, w, beside)
-
-
-def beside_z(condition: Condition, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (b,), and what the network takes beside z (b, c, h, w): the mask and what is to stay, (b, 1 + c, h, w)."""
-    if isinstance(condition, dict):
-        return condition["labels"], torch.cat([condition["mask"], condition["masked"]], 1)
-    return condition, torch.cat([torch.ones_like(z[:, :1]), torch.zeros_like(z)], 1)
+        return {"labels": super().example(network, info, n), **half_masked(info, n)}
 
 
 class ClassConditionalInpaintPipeline(ClassConditionalPipeline):
@@ -75,24 +71,15 @@ class ClassConditionalInpaintPipeline(ClassConditionalPipeline):
         x, painted = self.preprocessed(image, mask_image)
         masked = x * (painted < 0.5)
         masked = masked if self.vae is None else encoded(self.vae, masked)
-        small = torch.nn.functional.interpolate(painted, size=masked.shape[-2:])
-        beside = torch.cat([small, masked], 1).expand(len(class_labels), -1, -1, -1)
+        beside = torch.cat([interpolate(painted, size=masked.shape[-2:]), masked], 1).expand(len(class_labels), -1, -1, -1)
         drawn = self.drawn(class_labels, num_inference_steps, guidance_scale, generator, beside.to(self.unet.dtype))
-        return self.shown(torch.where(painted > 0.5, drawn, x.to(drawn)))
+        return to_pil(torch.where(painted > 0.5, drawn, x.to(drawn)))
 
     def preprocessed(self, image: Any, mask_image: Any) -> tuple[Tensor, Tensor]:
         """The picture (1, c, h, w) in [-1, 1] and the mask (1, 1, h, w), 1 where it is white, at the model's size."""
-        from diffusers.image_processor import VaeImageProcessor
-
         config, scale = self.unet.config, 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
         channels, side = config["out_channels"] if self.vae is None else self.vae.config.in_channels, config["sample_size"] * scale
-        known: dict[str, Any] = {"vae_scale_factor": scale, "do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
-        of_masks: dict[str, Any] = {
-            "vae_scale_factor": scale,
-            "do_normalize": False,
-            "do_binarize": True,
-            "do_convert_grayscale": True,
-        }
-        pairs = ((image, known), (mask_image, of_masks))
-        x, painted = (VaeImageProcessor(**how).preprocess(given, height=side, width=side) for given, how in pairs)
+        pictures = VaeImageProcessor(vae_scale_factor=scale, do_convert_rgb=channels == 3, do_convert_grayscale=channels == 1)
+        masks = VaeImageProcessor(vae_scale_factor=scale, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+        x, painted = pictures.preprocess(image, height=side, width=side), masks.preprocess(mask_image, height=side, width=side)
         return x.to(self.device), painted.to(self.device)

@@ -1,7 +1,7 @@
 """DeepFloyd IF, a living Imagen: pixels, text through a T5 encoder; its base network and the one that makes a small picture larger."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,49 +10,44 @@ from torch.nn.functional import interpolate
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.added_embedding import check_fit
 from fewstep.models.families.learned_variance import LearnedVariance, first_half
-from fewstep.models.families.stable_diffusion import warn_of_cuts
-from fewstep.models.families.stock import config_of, has_part, quiet
-from fewstep.models.families.unet import embedded_w
+from fewstep.models.families.pipeline_folder import check_fit, config_of, has_part
+from fewstep.models.families.prompts import random_text
 from fewstep.models.metadata import Info
 
 TOKENS = 77  # of a prompt: what the stock pipelines cut it to
 
 
 class DeepFloyd(LearnedVariance):
-    """A condition is {"text": hidden states (b, 77, features)}."""
+    """A condition is {"text": hidden states (b, 77, features)}, of prompts cleaned as the stock pipelines clean them."""
 
     name = "deepfloyd_if"
     pipelines: tuple[str, ...] = ("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline")
+    encode_arguments: dict[str, Any] = {  # noqa: RUF012
+        "do_classifier_free_guidance": False, "num_images_per_prompt": 1, "clean_caption": True,
+    }  # fmt: skip
+    text_tokens = TOKENS
+    pipeline_arguments: dict[str, str] = {"prompt_embeds": "text"}  # noqa: RUF012
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, one without a variance, or the text encoder of another model."""
         super().check(folder, config)
         if has_part(folder, "text_encoder"):
-            check_fit(folder, "the text encoder's features", config_of(folder, "text_encoder")["d_model"], features_of(config))
+            check_fit(folder, "the text encoder's features", config_of(folder, "text_encoder")["d_model"], text_features(config))
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
-        return first_half(network(z, time, condition["text"], timestep_cond=embedded_w(w, z), return_dict=False)[0])
+        return first_half(network, z, time, condition["text"], w)
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
-        """{"text"} of prompts, hidden states (n, 77, features), cleaned as the stock pipelines clean them."""
-        pipeline = self.encoders_on(device)
-        warn_of_cuts(pipeline.tokenizer, prompts, TOKENS)
-        with quiet():  # it would tell of the cuts again
-            return {"text": pipeline.encode_prompt(prompts, False, 1, device, clean_caption=True)[0]}
-
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> dict[str, Tensor]:
         """Random text (n, 77, features), always the same."""
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        return {"text": torch.randn(n, TOKENS, features_of(cast(Any, network).config), generator=generator, device="cpu")}
+        return {"text": random_text(n, TOKENS, text_features(network.config))}
 
-    def stock_call(self, pipeline: Any, z: Tensor, condition: dict[str, Tensor], settings: dict[str, Any]) -> Any:
-        """The pipeline draws its noise itself; here z takes its place."""
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples; the pipeline draws its noise itself, and here z takes its place."""
         pipeline.prepare_intermediate_images = lambda *_: z
-        return pipeline(prompt_embeds=condition["text"], output_type="pt", **settings)
+        arguments = self.stock_arguments(condition, pipeline) | {"output_type": "pt", "return_dict": False} | settings
+        return pipeline(**arguments)[0]
 
 
 class DeepFloydSuperResolution(DeepFloyd):
@@ -66,8 +61,8 @@ class DeepFloydSuperResolution(DeepFloyd):
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
-        told = {"class_labels": condition["level"], "timestep_cond": embedded_w(w, z)}
-        return first_half(network(torch.cat([z, condition["low"]], 1), time, condition["text"], **told, return_dict=False)[0])
+        both = torch.cat([z, condition["low"]], 1)
+        return first_half(network, both, time, condition["text"], w, class_labels=condition["level"])
 
     @torch.no_grad()
     def encode(
@@ -88,7 +83,7 @@ class DeepFloydSuperResolution(DeepFloyd):
         """
         if image is None:
             raise InputError("a super-resolution model needs image=, the small picture to make larger")
-        text, n, size = super().encode(prompts, device, **extra), len(prompts), self.config()["sample_size"]
+        text, n, size = super().encode(prompts, device, **extra), len(prompts), self.network_config()["sample_size"]
         scheduler = self.parts("image_noising_scheduler").image_noising_scheduler
         known = scheduler.config["num_train_timesteps"]
         if not 0 <= noise_level < known:
@@ -102,21 +97,19 @@ class DeepFloydSuperResolution(DeepFloyd):
         assert isinstance(text, dict)
         return {**text, "low": scheduler.add_noise(low, noise.to(low), level), "level": level}
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> dict[str, Tensor]:
         """Random text and pictures, noised more and more."""
-        text, generator = super().example(network, info, n), torch.Generator(device="cpu").manual_seed(1)
-        assert isinstance(text, dict)
-        low = torch.randn(n, info.channels, info.size, info.size, generator=generator, device="cpu")
-        return {**text, "low": low, "level": (50 + 100 * torch.arange(n, device="cpu")) % 1000}
+        low = random_text(n, info.channels, info.size, info.size, seed=1)
+        return super().example(network, info, n) | {"low": low, "level": (50 + 100 * torch.arange(n, device="cpu")) % 1000}
 
-    def stock_call(self, pipeline: Any, z: Tensor, condition: dict[str, Tensor], settings: dict[str, Any]) -> Any:
-        """The pipeline makes its picture large and noises it itself; here ours takes its place."""
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples; the pipeline makes its picture large and noises it itself, and here ours takes its place."""
         pipeline.image_noising_scheduler.add_noise = lambda *_, **__: condition["low"]
         picture = {"image": condition["low"], "noise_level": int(condition["level"])}
         return super().stock_call(pipeline, z, condition, settings | picture)
 
 
-def features_of(config: Any) -> int:
+def text_features(config: Any) -> int:
     """How many features of the text a network takes."""
     return config["encoder_hid_dim"] or config["cross_attention_dim"]
 

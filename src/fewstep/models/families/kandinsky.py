@@ -2,30 +2,30 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.added_embedding import check_fit
+from fewstep.models.denoiser import Null
+from fewstep.models.families.diffusers_family import DiffusersFamily
 from fewstep.models.families.learned_variance import LearnedVariance, first_half
-from fewstep.models.families.stable_diffusion import warn_of_cuts
-from fewstep.models.families.stock import Stock, config_of, has_part, index_of, quiet, refuse
-from fewstep.models.families.unet import embedded_w
+from fewstep.models.families.pipeline_folder import check_fit, config_of, has_part, index_of, quiet
+from fewstep.models.families.prompts import random_text, warn_of_cuts
 from fewstep.models.metadata import Info
 
 DECODER, WHOLE = "KandinskyV22Pipeline", "KandinskyV22CombinedPipeline"  # without its prior, and with it
+PRIOR = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor")  # a prior's parts
 
 
 class Kandinsky(LearnedVariance):
     """A condition is {"image": embeddings of pictures (b, features)}, which the prior makes of prompts; none is that of a black picture."""
 
     name = "kandinsky"
-    pipelines: tuple[str, ...] = (DECODER, "KandinskyV22Img2ImgPipeline", WHOLE, "KandinskyV22Img2ImgCombinedPipeline")
+    pipelines = (DECODER, "KandinskyV22Img2ImgPipeline", WHOLE, "KandinskyV22Img2ImgCombinedPipeline")
     autoencoder = "movq"
-    encoders: tuple[str, ...] = ()  # the prior is no part of the stock decoder
 
     def pipeline_class(self) -> Any:
         """The decoder with its prior, or alone, as the folder has it."""
@@ -34,7 +34,7 @@ class Kandinsky(LearnedVariance):
         whole = self.folder is not None and "Combined" in index_of(self.folder)["_class_name"]
         return getattr(diffusers, WHOLE if whole else DECODER)
 
-    def stock_class(self) -> Any:
+    def sampling_class(self) -> Any:
         """The decoder alone."""
         import diffusers
 
@@ -45,16 +45,16 @@ class Kandinsky(LearnedVariance):
         super().check(folder, config)
         if (config.get("encoder_hid_dim_type"), config.get("addition_embed_type")) != ("image_proj", "image"):
             raise InputError(f"{folder}: the network does not take the embedding of a picture alone; name a Kandinsky 2.2 decoder")
-        movq, latents = config_of(folder, "movq"), config["out_channels"] // 2
-        check_fit(folder, "the channels of movq's latents", movq.get("vq_embed_dim") or movq["latent_channels"], latents)
+        movq = config_of(folder, "movq")
+        channels = movq.get("vq_embed_dim") or movq["latent_channels"]
+        check_fit(folder, "the channels of movq's latents", channels, self.channels(config))
         if has_part(folder, "prior_image_encoder"):
             given = config_of(folder, "prior_image_encoder")["projection_dim"]
             check_fit(folder, "the features of the prior's embeddings", given, config["encoder_hid_dim"])
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
-        told = {"timestep_cond": embedded_w(w, z), "added_cond_kwargs": {"image_embeds": condition["image"]}}
-        return first_half(network(z, time, None, **told, return_dict=False)[0])
+        return first_half(network, z, time, None, w, added_cond_kwargs={"image_embeds": condition["image"]})
 
     @torch.no_grad()
     def encode(
@@ -71,69 +71,72 @@ class Kandinsky(LearnedVariance):
         Raises:
             InputError: a decoder without its prior, or something that this family does not take.
         """
-        refuse(extra)
+        if extra:
+            return super().encode(prompts, device, **extra)  # which refuses it
         prior, generator = self._prior(device), generator or torch.Generator().manual_seed(0)
         warn_of_cuts(prior.tokenizer, prompts)
         settings = {"num_inference_steps": prior_num_inference_steps, "guidance_scale": prior_guidance_scale}
-        with quiet():  # it would tell of the cuts again
+        with quiet():  # diffusers would warn of the cuts again
             return {"image": prior(prompts, generator=generator, **settings).image_embeds}
 
+    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
+        """{"image"} of prompts."""
+        return self.encode(prompts, device)
+
     def _prior(self, device: torch.device) -> Any:
-        names = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "image_processor")
-        if self.folder is None or not all(has_part(self.folder, f"prior_{name}") for name in names):
+        if not all(has_part(self.folder, f"prior_{name}") for name in PRIOR):
             raise InputError(
                 "this decoder's folder has no prior, which makes embeddings of prompts, and of a black picture to guide it away from; save "
                 "both in one: AutoPipelineForText2Image.from_pretrained('kandinsky-community/kandinsky-2-2-decoder').save_pretrained(folder)"
             )
-        prior = self.parts(*(f"prior_{name}" for name in names), "movq").prior_pipe.to(device)
+        prior = self.parts(*(f"prior_{name}" for name in PRIOR), "movq").prior_pipe.to(device)
         prior.set_progress_bar_config(disable=True)
         return prior
 
-    def null(self, info: Info, prompt: str = "") -> Any:
+    def null(self, info: Info, prompt: str = "") -> Null:
         """A function that gives the embedding of a black picture, or of a negative prompt, made once."""
 
         @cache
         @torch.no_grad()
         def encoded() -> Condition:
             device = torch.device("cpu")
-            return (
-                self.encode([prompt], device, prior_guidance_scale=1.0)
-                if prompt
-                else {"image": self._prior(device).get_zero_embed()}
-            )
+            if prompt:
+                return self.encode([prompt], device, prior_guidance_scale=1.0)
+            return {"image": self._prior(device).get_zero_embed()}
 
         return encoded
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> Condition:
         """Random embeddings (n, features), always the same."""
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        return {"image": torch.randn(n, cast(Any, network).config["encoder_hid_dim"], generator=generator, device="cpu")}
+        return {"image": random_text(n, network.config["encoder_hid_dim"])}
 
     @torch.no_grad()
     def to_latents(self, x: Tensor) -> Tensor:
         """Latents of pictures x (n, c, h, w) in [-1, 1], neither scaled nor quantized, as the stock pipelines take them."""
-        movq = self.parts("movq").movq.to(x.device)
+        movq = self.autoencoder_on(x.device)
         return movq.encode(x.to(movq.dtype)).latents
 
     @torch.no_grad()
     def to_images(self, z: Tensor) -> Tensor:
         """Pictures (n, c, h, w) in about [-1, 1] of latents, in z's dtype."""
-        movq = self.parts("movq").movq.to(z.device)
+        movq = self.autoencoder_on(z.device)
         return movq.decode(z.to(movq.dtype), force_not_quantize=True).sample.to(z.dtype)
 
-    def stock_call(self, pipeline: Any, z: Tensor, condition: dict[str, Tensor], settings: dict[str, Any]) -> Any:
-        """The pipeline's latents."""
+    def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
+        """The embedding, twice, since the pipeline asks for the negative one, which it does not read."""
+        return {"image_embeds": condition["image"], "negative_image_embeds": condition["image"]}
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples (1, c, h, w) of the size of z, for which the pipeline asks."""
         height, width = (side * pipeline.movq_scale_factor for side in z.shape[2:])
-        embeddings = {"image_embeds": condition["image"], "negative_image_embeds": condition["image"]}  # the latter is not read
-        return pipeline(**embeddings, latents=z, height=height, width=width, output_type="latent", **settings)
+        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
 
-class KandinskyPrior(Stock):
+class KandinskyPrior(DiffusersFamily):
     """Refused: the stock prior pipeline works with UnCLIPScheduler alone, which draws noise in every step and takes two or more."""
 
-    name = "kandinsky_prior"
-    pipelines: tuple[str, ...] = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
-    component = "prior"
+    name, component = "kandinsky_prior", "prior"
+    pipelines = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError, with what to distil instead."""

@@ -9,33 +9,28 @@ from torch.nn.functional import pad
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.added_embedding import AddedEmbedding, check_fit, given
-from fewstep.models.families.causal_vae import decoded_video, encoded_video
-from fewstep.models.families.packed import TEXT_TOKENS, Packed, pack, random_text, unpack
-from fewstep.models.families.stable_diffusion import warn_of_cuts
-from fewstep.models.families.stock import config_of, quiet
+from fewstep.models.families.added_embedding import AddedEmbedding, given
+from fewstep.models.families.flow_latents import TEXT_TOKENS, Packed, pack, unpack
+from fewstep.models.families.pipeline_folder import check_fit, config_of
+from fewstep.models.families.prompts import Prompts, random_text
+from fewstep.models.families.vae import decoded_video, encoded_video
 from fewstep.models.metadata import Info
 
 
-class QwenImage(Packed, AddedEmbedding):
+class QwenImage(Packed, AddedEmbedding, Prompts):
     """A condition is {"text" (b, tokens, features), "shown" (b, tokens), 1 where a token is one of the prompt's}."""
 
-    name = "qwen_image"
-    pipelines: tuple[str, ...] = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
-    nothing = " "  # as its authors guide it
-
-    def network_class(self) -> Any:
-        """The stock transformer."""
-        from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
-
-        return QwenImageTransformer2DModel
+    name, network_type = "qwen_image", "QwenImageTransformer2DModel"
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
+    time_embedding = "time_text_embed.timestep_embedder.linear_2"
+    encoding = ("text", "shown")
+    encode_arguments: dict[str, Any] = {"max_sequence_length": TEXT_TOKENS}  # noqa: RUF012
+    text_tokens, empty_prompt = TEXT_TOKENS, " "  # as its authors guide it
+    pipeline_arguments: dict[str, str] = {"prompt_embeds": "text", "prompt_embeds_mask": "shown"}  # noqa: RUF012
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, one that edits or makes layers, or a text encoder or VAE of another model."""
-        if config.get("guidance_embeds"):
-            raise InputError(
-                f"{folder} is guidance-distilled already (guidance_embeds is set): it has no unguided branch to learn from; name its teacher"
-            )
+        super().check(folder, config)
         for key in ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope"):
             if config.get(key):
                 raise InputError(f"{folder} is a Qwen-Image that edits or makes layers ({key} is set); name one of text to image")
@@ -48,32 +43,19 @@ class QwenImage(Packed, AddedEmbedding):
         """How many pixels a latent stands for, along a side."""
         return 2 ** len(config_of(folder, "vae")["temperal_downsample"])
 
-    def time_embedding_outputs(self, network: Any) -> list[nn.Linear]:
-        """The last layer of its time embedder."""
-        return [network.time_text_embed.timestep_embedder.linear_2]
-
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
-        h, width = (side // 2 for side in z.shape[2:])
-        output = network(
-            hidden_states=pack(z),
-            encoder_hidden_states=condition["text"],
-            encoder_hidden_states_mask=condition["shown"],
-            timestep=time.to(z.dtype) / 1000,
-            img_shapes=[[(1, h, width)]] * len(z),
-            return_dict=False,
-            **given(w),
-        )[0]
-        return unpack(output, z)
+        text = {"encoder_hidden_states": condition["text"], "encoder_hidden_states_mask": condition["shown"]}
+        shapes = [[(1, z.shape[2] // 2, z.shape[3] // 2)]] * len(z)
+        time = time.to(z.dtype) / 1000
+        return unpack(network(pack(z), timestep=time, img_shapes=shapes, return_dict=False, **text, **given(w))[0], z)
 
-    @torch.no_grad()
     def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
         """{"text", "shown"} of prompts, filled up to one length."""
-        pipeline = self.encoders_on(device)
-        warn_of_cuts(pipeline.tokenizer, prompts, TEXT_TOKENS)
-        with quiet():
-            text, shown = pipeline.encode_prompt(prompts, device, max_sequence_length=TEXT_TOKENS)
-        shown = torch.ones(text.shape[:2], dtype=torch.long, device=device) if shown is None else shown
+        made = super().encode_prompts(prompts, device)
+        assert isinstance(made, dict)
+        text, shown = made["text"], made["shown"]
+        shown = torch.ones(text.shape[:2], dtype=torch.long, device=device) if shown is None else shown  # all are
         missing = TEXT_TOKENS - text.shape[1]
         return {"text": pad(text, (0, 0, 0, missing)), "shown": pad(shown, (0, missing))}
 
@@ -83,15 +65,10 @@ class QwenImage(Packed, AddedEmbedding):
         shown = torch.arange(TEXT_TOKENS, device="cpu")[None] < lengths
         return {"text": random_text(n, TEXT_TOKENS, network.config["joint_attention_dim"]), "shown": shown.long()}
 
-    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
-        """Embeddings and which of them count."""
-        assert isinstance(condition, dict)
-        return {"prompt_embeds": condition["text"], "prompt_embeds_mask": condition["shown"]}
-
     def to_latents(self, x: Tensor) -> Tensor:
         """Latents of pictures x (n, 3, h, w) in [-1, 1], as videos of one frame."""
-        return encoded_video(self.parts("vae").vae.to(x.device), x[:, :, None])[:, :, 0]
+        return encoded_video(self.autoencoder_on(x.device), x[:, :, None])[:, :, 0]
 
     def to_images(self, z: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) of latents."""
-        return decoded_video(self.parts("vae").vae.to(z.device), z[:, :, None])[:, :, 0]
+        return decoded_video(self.autoencoder_on(z.device), z[:, :, None])[:, :, 0]

@@ -1,8 +1,6 @@
 """Schedulers of diffusers and our processes: which process a teacher's config means, and which scheduler a student carries."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -35,14 +33,6 @@ def process_of_scheduler(config: dict[str, Any], tokens: int | None = None) -> t
             f"{name}: epsilon at a terminal SNR of zero says nothing of the image; its prediction_type must be another"
         )
     return process, prediction
-
-
-def load_scheduler(folder: Path) -> Any:
-    """The scheduler of a pipeline folder, of whichever class of diffusers it is."""
-    import diffusers
-
-    kind = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
-    return getattr(diffusers, kind).from_pretrained(folder, subfolder="scheduler")
 
 
 def _shift(config: dict[str, Any], tokens: int | None) -> float:
@@ -81,8 +71,6 @@ def discrete_betas(config: dict[str, Any]) -> DiscreteBetas:
     Raises:
         InputError: the config has no betas, is one of a flow, or names a schedule that DDIM does not know.
     """
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
     name = config.get("_class_name", "this scheduler")
     flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if flow or not {"beta_schedule", "trained_betas"} & set(config):

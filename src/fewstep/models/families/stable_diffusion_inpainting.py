@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, cycle
-from fewstep.models.families.masked import Masked
+from fewstep.models.families.masked import Masked, half_masked
 from fewstep.models.families.stable_diffusion import StableDiffusion
-from fewstep.models.families.stock import network_config
 from fewstep.models.metadata import Info
 
 
@@ -37,8 +36,7 @@ class StableDiffusionInpainting(Masked, StableDiffusion):
         if image is None or mask is None:
             raise InputError("an inpainting model needs image= and mask= (white is painted)")
         assert self.folder is not None
-        pipeline = self.parts("vae")
-        side = self.shape(self.folder, network_config(self.folder, self))[2]
+        pipeline, side = self.parts("vae"), self.shape(self.folder, self.network_config())[2]
         pixels = pipeline.image_processor.preprocess(image, height=side, width=side).to(device, torch.float32)
         painted = pipeline.mask_processor.preprocess(mask, height=side, width=side).to(device, torch.float32)
         beside = cycle(self.with_mask({}, pixels, painted), len(prompts))
@@ -46,16 +44,13 @@ class StableDiffusionInpainting(Masked, StableDiffusion):
         assert isinstance(beside, dict) and isinstance(text, dict)
         return {**text, **beside}
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> dict[str, Tensor]:
         """Random text, the left half to be painted, random latents to stay in the right one."""
-        text = super().example(network, info, n)
-        assert isinstance(text, dict)
-        return {**text, **self.halves(info, n)}
+        return super().example(network, info, n) | half_masked(info, n)
 
-    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
+    def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """Embeddings, latents that stay, and the mask as the image that scales down to ours."""
-        assert isinstance(condition, dict)
         mask = condition["mask"].repeat_interleave(pipeline.vae_scale_factor, 2).repeat_interleave(pipeline.vae_scale_factor, 3)
         image = torch.zeros_like(mask).expand(-1, 3, -1, -1)
         masked = {"mask_image": mask, "masked_image_latents": condition["masked"], "image": image, "strength": 1.0}
-        return {"prompt_embeds": condition["text"], **masked}
+        return super().stock_arguments(condition, pipeline) | masked

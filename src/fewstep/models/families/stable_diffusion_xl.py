@@ -2,18 +2,19 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.added_embedding import check_fit, check_guided
-from fewstep.models.families.stable_diffusion import StableDiffusion, warn_of_cuts
+from fewstep.models.denoiser import Null
+from fewstep.models.families.pipeline_folder import check_fit, config_of, index_of, quiet
+from fewstep.models.families.prompts import random_text
+from fewstep.models.families.stable_diffusion import StableDiffusion
 from fewstep.models.families.stable_diffusion_inpainting import StableDiffusionInpainting
-from fewstep.models.families.stock import config_of, index_of, network_config, quiet
-from fewstep.models.families.unet import check_teacher, embedded_w
+from fewstep.models.families.unet import UNet, evaluate
 from fewstep.models.metadata import Info
 
 SIZES = (
@@ -31,21 +32,18 @@ class StableDiffusionXL(StableDiffusion):
         "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
     )  # fmt: skip
     encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    encoding = ("text", "", "pooled", "")
+    pipeline_arguments: dict[str, str] = {"prompt_embeds": "text", "pooled_prompt_embeds": "pooled"}  # noqa: RUF012
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, a refiner, or a text encoder or VAE of another model."""
-        check_teacher(config, folder)
-        check_guided(folder)
+        UNet.check(self, folder, config)
         if index_of(folder).get("requires_aesthetics_score"):
             raise InputError(f"{folder} is a refiner, which only ends what another model began; name the base model as teacher")
         one, two, vae = (config_of(folder, part) for part in ("text_encoder", "text_encoder_2", "vae"))
-        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-        for what, given, taken in (
-            ("the text encoders' features", one["hidden_size"] + two["hidden_size"], config["cross_attention_dim"]),
-            ("the pooled text's features", two["projection_dim"], pooled),
-            ("the channels of the VAE's latents", vae["latent_channels"], config["out_channels"]),
-        ):
-            check_fit(folder, what, given, taken)
+        check_fit(folder, "the text encoders' features", one["hidden_size"] + two["hidden_size"], config["cross_attention_dim"])
+        check_fit(folder, "the pooled text's features", two["projection_dim"], pooled_features(config))
+        check_fit(folder, "the channels of the VAE's latents", vae["latent_channels"], config["out_channels"])
         if vae.get("latents_mean") is not None:
             raise InputError(
                 f"{folder}: a VAE with latents_mean is not known here; name a model with Stable Diffusion XL's own VAE"
@@ -54,8 +52,7 @@ class StableDiffusionXL(StableDiffusion):
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,)."""
         added = {"text_embeds": condition["pooled"], "time_ids": condition["sizes"]}
-        text, embedded = condition["text"], embedded_w(w, z)
-        return network(z, time, text, timestep_cond=embedded, added_cond_kwargs=added, return_dict=False)[0]
+        return evaluate(network, z, time, condition["text"], w, added_cond_kwargs=added)
 
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition of prompts; `extra` may be the stock pipelines' `original_size`, `crops_coords_top_left`, `target_size`.
@@ -66,49 +63,37 @@ class StableDiffusionXL(StableDiffusion):
         sizes = {name: extra.pop(name) for name in SIZES if name in extra}
         text = super().encode(prompts, device, **extra)
         assert isinstance(text, dict) and self.folder is not None
-        side = self.shape(self.folder, network_config(self.folder, self))[2]
+        side = self.shape(self.folder, self.network_config())[2]
         usual = dict(zip(SIZES, ((side, side), (0, 0), (side, side)), strict=True))
         numbers = [number for pair in (usual | sizes).values() for number in pair]
         return {**text, "sizes": torch.tensor([numbers] * len(prompts), device=device, dtype=text["text"].dtype)}
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
-        """{"text", "pooled"} of prompts."""
-        pipeline = self.encoders_on(device)
-        warn_of_cuts(pipeline.tokenizer, prompts)
-        with quiet():  # it would tell of the cuts again
-            text, _, pooled, _ = pipeline.encode_prompt(prompts, None, device, 1, False)
-        return {"text": text, "pooled": pooled}
-
-    def null(self, info: Info, prompt: str = "") -> Any:
+    def null(self, info: Info, prompt: str = "") -> Null:
         """A function that gives what the stock pipeline guides away from: zeros or the empty prompt, as the folder says, or a negative one."""
 
         @cache
         @torch.no_grad()
         def encoded() -> Condition:
+            arguments = self.encode_arguments | {"do_classifier_free_guidance": True, "negative_prompt": prompt or None}
             device = torch.device("cpu")
             with quiet():
-                _, text, _, pooled = self.encoders_on(device).encode_prompt("", None, device, 1, True, prompt or None)
+                _, text, _, pooled = self.encoders_on(device).encode_prompt(prompt="", device=device, **arguments)
             return {"text": text, "pooled": pooled}
 
         return encoded
 
-    def example(self, network: nn.Module, info: Info, n: int) -> Condition:
+    def example(self, network: Any, info: Info, n: int) -> dict[str, Tensor]:
         """Random text, the sizes of a picture cropped more and more."""
-        text = super().example(network, info, n)
-        assert isinstance(text, dict)
-        config, side = cast(Any, network).config, info.image_size or info.size
-        features = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-        generator = torch.Generator(device="cpu").manual_seed(2)
+        side = info.image_size or info.size
         sizes = torch.tensor([[2 * side, side, i, 0, side, side] for i in range(n)], device="cpu").float()
-        return {**text, "pooled": torch.randn(n, features, generator=generator, device="cpu"), "sizes": sizes}
+        pooled = random_text(n, pooled_features(network.config), seed=2)
+        return super().example(network, info, n) | {"pooled": pooled, "sizes": sizes}
 
-    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
+    def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """Embeddings, and the sizes under their names."""
-        assert isinstance(condition, dict)
         pairs = condition["sizes"][0].reshape(3, 2).int().tolist()
         sizes = {name: tuple(pair) for name, pair in zip(SIZES, pairs, strict=True)}
-        return {"prompt_embeds": condition["text"], "pooled_prompt_embeds": condition["pooled"], **sizes}
+        return super().stock_arguments(condition, pipeline) | sizes
 
 
 class StableDiffusionXLInpainting(StableDiffusionInpainting, StableDiffusionXL):
@@ -117,6 +102,7 @@ class StableDiffusionXLInpainting(StableDiffusionInpainting, StableDiffusionXL):
     name = "stable_diffusion_xl_inpainting"
     pipelines: tuple[str, ...] = ("StableDiffusionXLInpaintPipeline",)
 
-    def stock_arguments(self, condition: Condition, pipeline: Any) -> dict[str, Any]:
-        """Both families' own."""
-        return super().stock_arguments(condition, pipeline) | StableDiffusionXL.stock_arguments(self, condition, pipeline)
+
+def pooled_features(config: Any) -> int:
+    """How many features of the pooled text a network takes."""
+    return config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]

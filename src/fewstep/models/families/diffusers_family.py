@@ -1,0 +1,220 @@
+"""What all families of diffusers pipelines share: a folder opened part by part, written whole, and sampled by its own pipeline."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError
+from fewstep.method.conditioning import Condition, take
+from fewstep.method.guidance import scale_of
+from fewstep.method.parameterization import Prediction
+from fewstep.method.process import Process, process_settings
+from fewstep.models.families import Family
+from fewstep.models.families.pipeline_folder import absent, check_guided, config_of, has_part, index_of, quiet
+from fewstep.models.families.schedulers import process_of_scheduler, scheduler_of
+from fewstep.models.families.vae import decoded, encoded
+from fewstep.models.metadata import Info
+
+STUDENT = "student"  # in place of `component`: a student's network that no stock pipeline may run, since none gives it w
+
+
+class DiffusersFamily(Family):
+    """The part of `Family` that follows from a pipeline folder."""
+
+    network_type: str  # the diffusers class of the network
+    autoencoder = "vae"  # the name of what makes latents, where the network denoises them
+    low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
+    stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
+    pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
+
+    def __init__(self, folder: Path | None = None, variant: str | None = None) -> None:
+        self.folder, self.variant = folder, variant
+        self._loaded: dict[tuple[str, ...], Any] = {}
+
+    def network_class(self) -> Any:
+        """The diffusers class of the network."""
+        import diffusers
+
+        return getattr(diffusers, self.network_type)
+
+    def pipeline_class(self) -> Any:
+        """The diffusers class that students are saved as: the first of `pipelines`."""
+        import diffusers
+
+        with quiet():  # importing one has remarks to make
+            return getattr(diffusers, self.pipelines[0])
+
+    def network_config(self) -> dict[str, Any]:
+        """The network's config in the model's folder, that of a teacher or of a student."""
+        assert self.folder is not None
+        return config_of(self.folder, self.network_folder(self.folder))
+
+    def network_folder(self, folder: Path) -> str:
+        """The name of the network's folder in a pipeline folder."""
+        return STUDENT if (folder / STUDENT).is_dir() else self.component
+
+    def describe(self, folder: Path) -> Info:
+        """The facts of a teacher in a folder that `fewstep` did not write.
+
+        Raises:
+            InputError: distilled already, a scheduler without a process that we know, or parts that do not fit together.
+        """
+        config = config_of(folder, self.component)
+        self.check(folder, config)
+        process, prediction = process_of_scheduler(config_of(folder, "scheduler"), self.tokens(folder, config))
+        channels, size, image_size = self.shape(folder, config)
+        return Info(
+            kind="teacher", family=self.name, prediction=prediction.name, process=process_settings(process), condition=self.condition,
+            classes=self.classes(folder, config), size=size, channels=channels, image_size=image_size,
+            image_channels=None if image_size is None else int(config_of(folder, self.autoencoder).get("in_channels", 3)),
+        )  # fmt: skip
+
+    def check(self, folder: Path, config: dict[str, Any]) -> None:
+        """Raises InputError where the folder is not a teacher that can be distilled; `config` is the network's."""
+        check_guided(folder, config)
+
+    def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+        """The names of the classes, of a family that has them."""
+        return ()
+
+    def tokens(self, folder: Path, config: dict[str, Any]) -> int | None:
+        """How many tokens the network makes of an image, where its schedulers' shift depends on that."""
+        return None
+
+    def shape(self, folder: Path, config: dict[str, Any]) -> tuple[int, int, int | None]:
+        """(channels, size) of what the network denoises, and the size of the picture that it stands for, None if it is the picture."""
+        channels, size = self.channels(config), config["sample_size"]
+        size = size if isinstance(size, int) else size[0]
+        if not has_part(folder, self.autoencoder):
+            return channels, size, None
+        return channels, size, size * self.pixels_of_latent(folder)
+
+    def channels(self, config: dict[str, Any]) -> int:
+        """How many channels are denoised."""
+        return int(config["out_channels"])
+
+    def pixels_of_latent(self, folder: Path) -> int:
+        """How many pixels a latent stands for, along a side."""
+        return 2 ** (len(config_of(folder, self.autoencoder)["block_out_channels"]) - 1)
+
+    def open(self, folder: Path) -> Any:
+        """The network of a folder, float32, in evaluation mode."""
+        variant = self.variant if folder == self.folder else None
+        settings: dict[str, Any] = {
+            "use_safetensors": True,
+            "low_cpu_mem_usage": self.low_cpu_mem_usage,
+            "torch_dtype": torch.float32,
+        }
+        with quiet():
+            made = self.network_class().from_pretrained(folder, subfolder=self.network_folder(folder), variant=variant, **settings)
+        return made.eval()
+
+    def parts(self, *names: str) -> Any:
+        """The stock pipeline with these components alone; loaded when first asked for, until `free`.
+
+        Raises:
+            InputError: the model has no folder, or its folder lacks one of them.
+        """
+        if names not in self._loaded:
+            if self.folder is None or not all(has_part(self.folder, name) for name in names):
+                raise InputError(f"this model's folder has no {' and '.join(names)}; name a whole pipeline folder")
+            components = [name for name, value in index_of(self.folder).items() if isinstance(value, list)]
+            unused: dict[str, Any] = {name: None for name in components if name not in names}
+            with quiet():
+                pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
+            self._loaded[names] = pipeline
+        return self._loaded[names]
+
+    def autoencoder_on(self, device: torch.device) -> Any:
+        """What makes latents, on a device."""
+        return getattr(self.parts(self.autoencoder), self.autoencoder).to(device)
+
+    def free(self) -> None:
+        """Let go of the parts; they are loaded again when needed."""
+        self._loaded.clear()
+
+    @property
+    def latent(self) -> bool:
+        """Whether the network denoises latents of a VAE."""
+        return has_part(self.folder, self.autoencoder)
+
+    def to_latents(self, x: Tensor) -> Tensor:
+        """Latents of pictures x (n, c, h, w) in [-1, 1], the mode of the VAE's distribution; x itself where there is no VAE."""
+        return encoded(self.autoencoder_on(x.device), x) if self.latent else x
+
+    def to_images(self, z: Tensor) -> Tensor:
+        """Pictures (n, c, h, w) in about [-1, 1] of latents; z itself where there is no VAE."""
+        return decoded(self.autoencoder_on(z.device), z) if self.latent else z
+
+    def scheduler(self, process: Process, prediction: Prediction) -> Any:
+        """The stock scheduler with which the stock pipeline visits the times of our samplers."""
+        return scheduler_of(process, prediction)
+
+    def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
+        """Write the whole pipeline: this network, our scheduler, all other parts as they came, in float32 like the network.
+
+        Of parts in different precisions a stock pipeline makes none that runs: transformers opens each as it was stored.
+
+        Raises:
+            InputError: the folder that the other parts are in is not known.
+        """
+        if self.folder is None:
+            raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
+        mine = absent(self.folder) | {self.component: self.stock_network(network), "scheduler": self.scheduler(process, prediction)}
+        with quiet():
+            pipeline = self.pipeline_class().from_pretrained(
+                self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
+            )
+            pipeline.save_pretrained(folder, safe_serialization=True)
+        if not self.stock_takes_w and self.takes_w(network):
+            os.rename(folder / self.component, folder / STUDENT)
+
+    def stock_network(self, network: nn.Module) -> nn.Module:
+        """The network as diffusers writes it, sharing its weights."""
+        return network
+
+    def takes_w(self, network: Any) -> bool:
+        """Whether the network is a student's, with an input for w."""
+        return network.config.get("time_cond_proj_dim") is not None
+
+    @torch.no_grad()
+    def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Condition, w: Tensor | None) -> Tensor:
+        """Samples from noise z (b, ...) by the folder's stock pipeline, one call an example, since a call has one scale.
+
+        Where the stock pipeline gives no scale to the network, each example's is baked in.
+        """
+        baked, samples = w is not None and not self.stock_takes_w, []
+        network = self.open(folder) if self.network_folder(folder) == STUDENT else None
+        parts: dict[str, Any] = absent(folder) | ({} if network is None else {self.component: self.stock_network(network)})
+        with quiet():
+            pipeline = self.sampling_class().from_pretrained(folder, use_safetensors=True, **parts).to(z.device)
+            pipeline.set_progress_bar_config(disable=True)
+            settings = self.stock_settings(folder, pipeline, steps)
+            for i in range(len(z)):
+                scale = 1.0 if w is None else float(scale_of(w[i]))
+                if baked:
+                    assert network is not None
+                    pipeline.register_modules(**{self.component: self.bake(network, scale)})
+                row, settings["guidance_scale"] = take(condition, slice(i, i + 1)), 1.0 if baked else scale
+                samples.append(self.stock_call(pipeline, z[i : i + 1], row, settings))
+        return torch.cat(samples)
+
+    def sampling_class(self) -> Any:
+        """The stock pipeline that samples from what a folder holds."""
+        return self.pipeline_class()
+
+    def stock_settings(self, folder: Path, pipeline: Any, steps: int) -> dict[str, Any]:
+        """The arguments by which the stock pipeline takes so many of our steps."""
+        return {"num_inference_steps": steps}
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples, unscaled, of the stock pipeline from noise z (1, ...) for a condition of one row."""
+        arguments = self.stock_arguments(condition, pipeline) | {"output_type": "latent", "return_dict": False} | settings
+        return pipeline(**{"latents": z} | arguments)[0]
+
+    def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
+        """The stock pipeline's arguments for this condition, in place of a prompt."""
+        return {argument: condition[leaf] for argument, leaf in self.pipeline_arguments.items()}

@@ -1,0 +1,87 @@
+"""Latents whose size no config of diffusers names (Flux, Qwen-Image, Wan), and those that a transformer takes as packed tokens."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.models.families.diffusers_family import DiffusersFamily
+from fewstep.models.families.pipeline_folder import config_of
+from fewstep.models.metadata import Info
+
+TEXT_TOKENS = 512  # of a prompt: the stock pipelines' default
+
+
+class ChosenSize(DiffusersFamily):
+    """The part of `Family` that follows from `sides`: the stock pipeline's default, or `sample_size` in the network's config."""
+
+    component = "transformer"
+
+    def usual_sides(self, folder: Path) -> tuple[int, ...]:
+        """The sides of the latents of the stock pipeline's default size."""
+        raise NotImplementedError
+
+    def sides(self, folder: Path, patch: tuple[int, ...] = (2, 2)) -> tuple[int, ...]:
+        """The sides of the latents.
+
+        Raises:
+            InputError: another number of sides than usual, or one that is not a multiple of the patch.
+        """
+        usual = self.usual_sides(folder)
+        given = config_of(folder, self.component).get("sample_size") or usual
+        sides = (given,) * len(usual) if isinstance(given, int) else tuple(given)
+        if len(sides) != len(usual) or any(side < 1 or side % step for side, step in zip(sides, patch, strict=False)):
+            raise InputError(
+                f"{folder}: sample_size {given} makes no patches; {len(usual)} multiples of {list(patch)} are needed, in latents, as {list(usual)}"
+            )
+        return sides
+
+    def describe(self, folder: Path) -> Info:
+        """As `DiffusersFamily` does, with the shape of latents that are not square pictures.
+
+        Raises:
+            InputError: as `DiffusersFamily` does, or latents that make no patches.
+        """
+        info, sides = super().describe(folder), self.sides(folder)
+        square = len(sides) == 2 and sides[0] == sides[1]
+        return info.model_copy(update={"latent_shape": None if square else (info.channels, *sides), "image_channels": 3})
+
+    def shape(self, folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
+        """(channels, width) of latents, and the width of pictures."""
+        width = self.sides(folder)[-1]
+        return self.channels(config), width, width * self.pixels_of_latent(folder)
+
+
+class Packed(ChosenSize):
+    """The method sees latents (b, c, h, w); the network and the stock pipeline tokens (b, h/2 w/2, 4 c)."""
+
+    def usual_sides(self, folder: Path) -> tuple[int, ...]:
+        """Those of 1024x1024 pixels."""
+        return 128, 128
+
+    def tokens(self, folder: Path, config: dict[str, Any]) -> int:
+        """One for each patch."""
+        h, w = self.sides(folder)
+        return h * w // 4
+
+    def channels(self, config: dict[str, Any]) -> int:
+        """Of latents: a token is a patch of four."""
+        return int(config["in_channels"]) // 4
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples (1, c, h, w): the pipeline takes tokens, and the size of the picture, without which it would not know theirs."""
+        factor = pipeline.vae_scale_factor
+        size = {"height": z.shape[2] * factor, "width": z.shape[3] * factor}
+        return unpack(super().stock_call(pipeline, pack(z), condition, settings | size), z)
+
+
+def pack(z: Tensor) -> Tensor:
+    """Tokens (b, h/2 w/2, 4 c) of latents z (b, c, h, w)."""
+    return z.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpack(tokens: Tensor, like: Tensor) -> Tensor:
+    """Latents shaped as `like` (b, c, h, w) of tokens (b, h/2 w/2, 4 c)."""
+    b, c, h, w = like.shape
+    return tokens.reshape(b, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)

@@ -1,0 +1,81 @@
+"""A pipeline folder of diffusers as JSON: its index and its components' configs, and whether they belong together."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import InputError
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """The content of a pipeline folder's model_index.json.
+
+    Raises:
+        InputError: it is not there, damaged, or names no pipeline.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable model_index.json ({error}); name a whole pipeline folder") from None
+    if not isinstance(index, dict) or "_class_name" not in index:
+        raise InputError(f"{folder}/model_index.json names no pipeline (_class_name); name a whole pipeline folder")
+    return index
+
+
+def absent(folder: Path) -> dict[str, Any]:
+    """The components that a pipeline folder is without, as None, as some stock pipelines must be given them."""
+    return {name: None for name, value in index_of(folder).items() if isinstance(value, list) and value[0] is None}
+
+
+def has_part(folder: Path | None, name: str) -> bool:
+    """Whether a pipeline folder names a component and holds it."""
+    return folder is not None and (folder / name).is_dir() and (index_of(folder).get(name) or [None])[0] is not None
+
+
+def config_of(folder: Path, part: str) -> dict[str, Any]:
+    """The config of a component.
+
+    Raises:
+        InputError: the folder has none, or it is damaged.
+    """
+    file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable {part}/{file.name} ({error}); name a whole pipeline folder") from None
+
+
+def check_fit(folder: Path, what: str, gives: Any, takes: Any) -> None:
+    """Raises InputError where what a part gives is not what the network takes."""
+    if gives != takes:
+        raise InputError(f"{folder}: {what} are {gives}, the network takes {takes}; they do not belong together")
+
+
+def check_guided(folder: Path, config: dict[str, Any], *, hint: str = "its teacher") -> None:
+    """Raises InputError where the network has an input for guidance, or the scheduler is one for distilled networks alone."""
+    scheduler = config_of(folder, "scheduler").get("_class_name", "")
+    found = [f"{key} is set" for key in ("time_cond_proj_dim", "guidance_embeds") if config.get(key)]
+    reason = f"guidance-distilled already ({found[0]})" if found else f"distilled already ({scheduler})"
+    if found or "LCM" in scheduler or "TCD" in scheduler:
+        raise InputError(f"{folder} is {reason}: it has no unguided branch to learn from; name {hint}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and remarks of diffusers and transformers: our own errors say what matters."""
+    import diffusers.utils.logging as ours
+    import transformers.utils.logging as theirs
+
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in (ours, theirs)]
+    try:
+        for log, _, _ in before:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, verbosity, bar in before:
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()
