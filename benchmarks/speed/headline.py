@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from benchmarks.command import parser_of, run_main, write_result
 from benchmarks.quality.digit_measures import DigitMeasures
 from benchmarks.speed import tables
-from torch import Tensor
-
 from fewstep import Model, open_model
 from fewstep.data.loading import Data
 from fewstep.errors import InputError
