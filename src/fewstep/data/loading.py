@@ -1,24 +1,22 @@
 """Opening training data: from where it lies to Data or StreamingData."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fewstep.data import fingerprints, sources
-from fewstep.data.captions import captioned
+from fewstep.data import fingerprints
 from fewstep.data.datasets import Data, StreamingData, check_classes, describe
 from fewstep.data.decoding import gather
-from fewstep.data.sources import Source
-from fewstep.data.tables import TABLE_FILES, is_table, table
+from fewstep.data.folders import files_below, open_folder, pictures_of
+from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
+from fewstep.data.tables import TABLE_FILES, is_table, metadata_of, open_table, table_files
 from fewstep.errors import InputError, nearest
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
-NAMED = {"digits": sources.digits}
-MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
+NAMED = {"digits": digits}
 
 
 def open_data(
@@ -28,6 +26,7 @@ def open_data(
     size: int | None = None,
     channels: int | None = None,
     split: str = "train",
+    layout: str = "auto",
     image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | None = None,
@@ -45,146 +44,117 @@ def open_data(
     `channels` is 1, 3 or None for the source's own. `flip` mirrors half of the pictures, drawn anew each epoch. Unless
     `streaming`, all are decoded now, into `memory_limit` bytes at most. `classes` names labels that are plain numbers. Pictures
     that cannot be read are left out, and `report` is called with a line that counts and names them. With `captions`, or a
-    `caption_column`, captions are looked for first: each distinct one is then a class.
+    `caption_column`, captions are looked for first: each distinct one is then a class. `layout` says how a folder is read where
+    its names allow two readings: "classes", "splits", "captions" or "table".
 
     Raises:
         InputError: an argument is out of bounds, or the data are missing, unreadable, unlabelled, too large or of one class.
     """
-    check_arguments(name, path, size, channels, seed)
-    found = open_source(
-        name, path, split, streaming, image_column, label_column, caption_column, captions, classes, memory_limit, report
-    )
-    if not streaming:
-        return load(found, size, channels, flip, seed, memory_limit, report)
-    if found.kind == "captions":
-        raise InputError("data.streaming = true: captions are streamed into a cache alone: leave data.on_the_fly = false")
-    if found.pixels is not None:
-        raise InputError(f"data.streaming = true: {found.path} is held in memory whole: set data.streaming = false")
-    if size is None:
-        raise InputError("data.streaming = true needs a size: set data.size to the size to train at")
-    return StreamingData(found, size, channels, flip, seed, report)
-
-
-def open_source(
-    name: str | None,
-    path: str | None,
-    split: str,
-    streaming: bool,
-    image_column: str | None,
-    label_column: str | None,
-    caption_column: str | None,
-    captions: bool,
-    classes: Sequence[str] | None,
-    memory_limit: int = MEMORY_LIMIT,
-    report: Callable[[str], None] = to_stderr,
-) -> Source:
-    """The pictures of `open_data`, not yet decoded: with captions where they are wanted and there, else with classes.
-
-    Raises:
-        InputError: as for `open_data`; or `caption_column` is given, and there are no captions.
-    """
-    given = tuple(classes) if classes else None
-    if name is not None:
-        if split != "train":
-            raise InputError(f"data.name = '{name}' has no split '{split}': leave data.split at 'train'")
-        return NAMED[name]()
-    if caption_column is not None or (captions and label_column is None):
-        limits = {"caption_column": caption_column, "memory_limit": memory_limit}
-        found = captioned(str(path), split=split, streaming=streaming, image_column=image_column, **limits)
-        if found is not None:
-            return found
-    try:
-        return open_path(str(path), split, streaming, image_column, label_column, given, memory_limit, report)
-    except InputError as error:
-        if not captions or not Path(str(path)).expanduser().exists():
-            raise
-        raise InputError(
-            f"{path} has no captions (a .txt beside each picture, or data.caption_column), and as classes: {error}"
-        ) from None
-
-
-def open_path(
-    path: str,
-    split: str,
-    streaming: bool,
-    image_column: str | None,
-    label_column: str | None,
-    classes: tuple[str, ...] | None,
-    memory_limit: int,
-    report: Callable[[str], None],
-) -> Source:
-    """The source that the path is, told by what lies there.
-
-    Raises:
-        InputError: nothing usable does.
-    """
-    place = Path(path).expanduser()
-    as_table = partial(
-        table, path, split=split, streaming=streaming, image_column=image_column, label_column=label_column, classes=classes
-    )
-    if place.is_file():
-        if place.suffix.lower() == ".npz":
-            return sources.npz(place, classes, memory_limit)
-        if place.suffix.lower() in TABLE_FILES:
-            return as_table()
-        raise InputError(f"{path} is a file of type '{place.suffix}': give a folder, an .npz, a .parquet or a .tar")
-    if place.is_dir():
-        if (place / f"{split}.npz").is_file():
-            return sources.npz(place / f"{split}.npz", classes, memory_limit)
-        files = sources.files_below(place)
-        if is_table(place, files):
-            return as_table()
-        return sources.class_folders(place, files, split, report)
-    if not sources.looks_like_hub_id(path):
-        raise InputError(f"there is no file or folder '{path}': check data.path")
-    return as_table()
-
-
-def load(
-    source: Source, size: int | None, channels: int | None, flip: bool, seed: int, memory_limit: int, report: Callable[[str], None]
-) -> Data:
-    """All of the source decoded in memory.
-
-    Raises:
-        InputError: as for `open_data`.
-    """
-    pixels, labels, skipped = source.pixels, source.labels, []
-    if (
-        pixels is None
-        or labels is None
-        or pixels.shape != (len(labels), channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
-    ):
-        pixels, labels, skipped = gather(source.examples(None, 0), size, channels, memory_limit, source.total)
-    index, classes = sources.resolve(labels, source.classes, source.path)
-    if source.kind != "captions":
-        check_classes(len(np.unique(index)), source.path, tuple(classes[k] for k in np.unique(index)))
-    if skipped:
-        shown = "; ".join(skipped[:5]) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
-        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
-    if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), index)]:
-        report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
-    images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
-    words = describe(
-        source,
-        len(labels),
-        () if source.kind == "captions" else classes,
-        pixels.shape[3],
-        pixels.shape[1],
-        len(skipped),
-        fingerprints.of_pictures(images, labels, classes),
-    )
-    return Data(images, labels, classes, tuple(skipped), words, flip, seed)
-
-
-def check_arguments(name: str | None, path: str | None, size: int | None, channels: int | None, seed: int) -> None:
-    """Raises InputError where an argument of `open_data` is out of bounds."""
-    if (name is None) == (path is None):
-        raise InputError("data needs one of data.path and data.name: set data.path, or data.name = 'digits'")
-    if name is not None and name not in NAMED:
-        raise InputError(f"unknown data.name = '{name}': {nearest(name, NAMED)} (a folder, file or hub id goes in data.path)")
     if size is not None and not 1 <= size <= 8192:
         raise InputError(f"data.size = {size} is outside 1..8192: set it to the size in pixels to train at")
     if channels not in (None, 1, 3):
         raise InputError(f"data.channels = {channels} is neither 1 (grey) nor 3 (colour): set one of them, or leave it out")
     if seed < 0:
         raise InputError(f"the seed {seed} is negative: give 0 or more")
+    columns = {"image_column": image_column, "label_column": label_column, "caption_column": caption_column}
+    names = tuple(classes) if classes else None
+    settings = SourceSettings(
+        name,
+        path,
+        split,
+        layout,
+        **columns,
+        classes=names,
+        streaming=streaming,
+        captions=captions,
+        memory_limit=memory_limit,
+        report=report,
+    )
+    source = open_source(settings)
+    if not streaming:
+        return load(source, size, channels, flip, seed, settings)
+    if source.kind == "captions":
+        raise InputError("data.streaming = true: captions are streamed into a cache alone: leave data.on_the_fly = false")
+    if source.pixels is not None:
+        raise InputError(f"data.streaming = true: {source.path} is held in memory whole: set data.streaming = false")
+    if size is None:
+        raise InputError("data.streaming = true needs a size: set data.size to the size to train at")
+    return StreamingData(source, size, channels, flip, seed, report)
+
+
+def open_source(settings: SourceSettings) -> Source:
+    """The pictures that the settings name, not yet decoded: with captions where those come first and are there, else with classes.
+
+    Raises:
+        InputError: as for `open_data`.
+    """
+    name, path, split = settings.name, str(settings.path), settings.split
+    if (name is None) == (settings.path is None):
+        raise InputError("data needs one of data.path and data.name: set data.path, or data.name = 'digits'")
+    if name is not None:
+        if name not in NAMED:
+            known = nearest(name, NAMED)
+            raise InputError(f"unknown data.name = '{name}': {known} (a folder, file or hub id goes in data.path)")
+        if split != "train":
+            raise InputError(f"data.name = '{name}' has no split '{split}': leave data.split at 'train'")
+        return NAMED[name]()
+    place = Path(path).expanduser()
+    if not place.exists():
+        if not looks_like_hub_id(path):
+            raise InputError(f"there is no file or folder '{path}': check data.path")
+        return open_table(settings)
+    file = place / f"{split}.npz" if (place / f"{split}.npz").is_file() else place
+    if file.is_dir():
+        return open_layout(place, settings)
+    if file.suffix.lower() in TABLE_FILES:
+        return open_table(settings)
+    settings.check_no_column()
+    if file.suffix.lower() == ".npz":
+        return npz(file, settings)
+    raise InputError(f"{path} is a file of type '{place.suffix}': give a folder, an .npz, a .parquet or a .tar")
+
+
+def open_layout(folder: Path, settings: SourceSettings) -> Source:
+    """What a folder holds: tables or metadata for `datasets`, else pictures; that the other of the two is left out is reported.
+
+    Raises:
+        InputError: as for `open_data`.
+    """
+    files = files_below(folder)
+    if is_table(folder, files, settings):
+        if (beside := pictures_of(files)) and not metadata_of(folder, files):
+            settings.report(f"{folder}: left out: {len(beside)} pictures beside tables ({beside[0]}, ...)")
+        return open_table(settings, files)
+    settings.check_no_column()
+    source = open_folder(folder, files, settings)
+    if strays := table_files(files):
+        settings.report(
+            f'{folder}: left out: {len(strays)} tables beside pictures ({strays[0]}, ...): data.layout = "table" reads them'
+        )
+    return source
+
+
+def load(source: Source, size: int | None, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
+    """All of the source decoded in memory.
+
+    Raises:
+        InputError: as for `open_data`.
+    """
+    pixels, labels, skipped, report = source.pixels, source.labels, [], settings.report
+    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
+    if pixels is None or labels is None or not fits:
+        pixels, labels, skipped = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
+    index, classes = resolve(labels, source.classes, source.path)
+    here = np.unique(index)
+    if source.kind != "captions":
+        check_classes(len(here), source.path, tuple(classes[k] for k in here))
+    if skipped:
+        shown = "; ".join(skipped[:5]) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
+        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
+    if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), here)]:
+        report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
+    digest = fingerprints.of_pictures(images, labels, classes)
+    named = () if source.kind == "captions" else classes
+    words = describe(source, len(labels), named, pixels.shape[3], pixels.shape[1], len(skipped), digest)
+    return Data(images, labels, classes, tuple(skipped), words, flip, seed)

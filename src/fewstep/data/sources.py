@@ -1,11 +1,10 @@
-"""Where pictures and labels come from: handwritten digits, an .npz, a folder with a sub-folder a class (the rest: tables.py)."""
+"""What a source of training pictures is, and those that are arrays: handwritten digits and .npz (others: folders.py, tables.py)."""
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,49 @@ import numpy as np
 from fewstep.data.decoding import Example, check_memory
 from fewstep.errors import InputError
 from fewstep.models.metadata import bundled
+from fewstep.progress import to_stderr
 
-# fmt: off
-PICTURES = {
-    ".apng", ".avif", ".bmp", ".cur", ".dds", ".dib", ".gif", ".icns", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
-}
-# fmt: on
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 MOST_CLASSES = 100_000  # more than this is an identifier that was taken for a label
+MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
+NO_CAPTION = "it has no caption"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Where pictures lie and what is read of them: the keys of a recipe's `[data]`."""
+
+    name: str | None = None  # built-in data: "digits"
+    path: str | None = None
+    split: str = "train"
+    layout: str = "auto"  # of a folder: or "classes", "splits", "captions", "table"
+    image_column: str | None = None
+    label_column: str | None = None
+    caption_column: str | None = None
+    classes: tuple[str, ...] | None = None
+    streaming: bool = False
+    captions: bool = False  # captions are looked for before classes, as for a teacher of text
+    memory_limit: int = MEMORY_LIMIT
+    report: Callable[[str], None] = to_stderr  # called with a line that says what is left out
+
+    @property
+    def captions_first(self) -> bool:
+        """Whether captions are taken where there are any."""
+        return self.layout == "captions" or self.caption_column is not None or (self.captions and self.label_column is None)
+
+    @property
+    def but(self) -> str:
+        """How a message begins that says why something cannot be read as classes, where captions were looked for first."""
+        return "has no captions (a .txt beside each picture, or data.caption_column), and " if self.captions_first else ""
+
+    def check_no_column(self) -> None:
+        """Raises InputError where a column of captions is named of what has no columns."""
+        if self.caption_column is not None:
+            raise InputError(f"{self.path} has no columns, so no '{self.caption_column}': leave data.caption_column out")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures with labels, not yet decoded."""
+    """Pictures with labels or captions, not yet decoded."""
 
     kind: str
     path: str
@@ -42,9 +66,22 @@ class Source:
     labels: Sequence[Any] | None = None  # with `pixels`
 
 
+def numbered(kind: str, path: str, classes: tuple[str, ...] | None, example: Callable[[int], Example], total: int) -> Source:
+    """A source that gives the example of each number from 0 to total - 1."""
+    return Source(
+        kind, path, classes, lambda seed, epoch: map(example, range(total) if seed is None else shuffled(total, seed, epoch)), total
+    )
+
+
 def shuffled(total: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation int64 (total,) of one epoch, a pure function of its arguments."""
     return np.random.default_rng((seed, epoch)).permutation(total)
+
+
+def with_caption(example: Example) -> Example:
+    """The example with its caption's outer blanks removed; without one it has a fault, so that it is left out, counted and named."""
+    caption = example.label.strip() if isinstance(example.label, str) else ""
+    return replace(example, label=caption) if caption else replace(example, label=None, fault=NO_CAPTION)
 
 
 def resolve(labels: Sequence[Any], classes: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -80,11 +117,10 @@ def resolve(labels: Sequence[Any], classes: tuple[str, ...] | None, where: str) 
 def in_memory(kind: str, path: str, pixels: np.ndarray, labels: Sequence[Any], classes: tuple[str, ...] | None) -> Source:
     """A source of uint8 pixels (n, c, h, w)."""
 
-    def examples(seed: int | None, epoch: int) -> Iterator[Example]:
-        for k in range(len(pixels)) if seed is None else shuffled(len(pixels), seed, epoch):
-            yield Example(pixels[k, 0] if pixels.shape[1] == 1 else pixels[k].transpose(1, 2, 0), labels[k], f"images[{k}]")
+    def example(k: int) -> Example:
+        return Example(pixels[k, 0] if pixels.shape[1] == 1 else pixels[k].transpose(1, 2, 0), labels[k], f"images[{k}]")
 
-    return Source(kind, path, classes, examples, len(pixels), pixels, labels)
+    return replace(numbered(kind, path, classes, example, len(pixels)), pixels=pixels, labels=labels)
 
 
 def digits() -> Source:
@@ -116,24 +152,30 @@ def arrays_of(path: Path, wanted: set[str], limit: int) -> tuple[dict[str, np.nd
     return arrays, found
 
 
-def npz(path: Path, classes: tuple[str, ...] | None, limit: int) -> Source:
-    """The arrays of an .npz: `images` (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w); `labels` (n,) integers; perhaps `classes`.
+def npz(path: Path, settings: SourceSettings) -> Source:
+    """The arrays of an .npz: `images` (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w); `labels` or `captions` (n,); `classes`.
 
-    `images` are integers in 0..255 or floats in 0..1. Names of classes: `classes` given, in the file, or in classes.json beside it.
+    `images` are integers in 0..255 or floats in 0..1. Names of classes: those of the settings, in the file, or in classes.json.
 
     Raises:
         InputError: the file is damaged, pickled or too large, or an array is missing or of the wrong shape, type or range.
     """
-    arrays, found = arrays_of(path, {"images", "labels", "classes"}, limit)
-    for key in ("images", "labels"):
-        if key not in arrays:
-            raise InputError(f"{path} has no array '{key}' (it has: {', '.join(found) or 'none'}): add it with numpy.savez")
-    pixels, labels = as_uint8(arrays["images"], path), arrays["labels"]
-    if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        need = f"need integers of shape ({len(pixels)},), one an image"
-        raise InputError(f"labels of {path} are {labels.dtype} of shape {labels.shape}: {need}")
-    names = classes or (tuple(map(str, arrays["classes"].ravel())) if "classes" in arrays else named_beside(path.parent))
-    return in_memory("npz", str(path), pixels, labels.tolist(), names)
+    arrays, found = arrays_of(path, {"images", "labels", "classes", "captions"}, settings.memory_limit)
+    key = "captions" if settings.captions_first and "captions" in arrays else "labels"
+    for name in ("images", key):
+        if name not in arrays:
+            raise InputError(
+                f"{path} {settings.but}has no array '{name}' (it has: {', '.join(found) or 'none'}): add it with numpy.savez"
+            )
+    pixels, values = as_uint8(arrays["images"], path), arrays[key]
+    if values.shape != pixels.shape[:1] or not np.issubdtype(values.dtype, np.str_ if key == "captions" else np.integer):
+        need = f"need {'text' if key == 'captions' else 'integers'} of shape ({len(pixels)},), one an image"
+        raise InputError(f"{key} of {path} are {values.dtype} of shape {values.shape}: {need}")
+    if key == "captions":
+        raw = in_memory(key, str(path), pixels, values.tolist(), None).examples
+        return Source(key, str(path), None, lambda seed, epoch: map(with_caption, raw(seed, epoch)), len(pixels))
+    names = tuple(map(str, arrays["classes"].ravel())) if "classes" in arrays else class_names_in(path.parent)
+    return in_memory("npz", str(path), pixels, values.tolist(), settings.classes or names)
 
 
 def as_uint8(images: np.ndarray, path: Path) -> np.ndarray:
@@ -154,7 +196,7 @@ def as_uint8(images: np.ndarray, path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.rint(images.astype(np.float32) * (255 / high)).astype(np.uint8))
 
 
-def named_beside(folder: Path) -> tuple[str, ...] | None:
+def class_names_in(folder: Path) -> tuple[str, ...] | None:
     """The names in classes.json of the folder, a JSON list; None where there is no such file.
 
     Raises:
@@ -170,67 +212,6 @@ def named_beside(folder: Path) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f'{file} is not a list of names: write ["first", "second", ...], or remove it')
     return tuple(names)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """All files below the folder that are not hidden, relative to it, sorted; links are followed, save into a folder above."""
-    found, real = [], {}
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real[root] = os.path.realpath(root)
-        if any(real.get(str(parent)) == real[root] for parent in Path(root).parents):
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(root, name).relative_to(folder) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def of_split(folder: Path, pictures: list[Path], split: str, depth: int) -> tuple[Path, list[Path]]:
-    """The folder and the pictures of a split, where all pictures lie in such folders, `depth` names deep at least; else all of them.
-
-    Raises:
-        InputError: there is no such split.
-    """
-    names = {alias for aliases in SPLITS.values() for alias in aliases}
-    if all(len(file.parts) >= depth and file.parts[0] in names for file in pictures):
-        here = sorted({file.parts[0] for file in pictures})
-        chosen = next((name for name in SPLITS.get(split, (split,)) if name in here), None)
-        if chosen is None:
-            raise InputError(f"{folder} has no split '{split}': set data.split to one of {', '.join(here)}")
-        return folder / chosen, [file.relative_to(chosen) for file in pictures if file.parts[0] == chosen]
-    if split != "train":
-        raise InputError(f"{folder} has no splits, so no '{split}': give the folder of that split as data.path")
-    return folder, pictures
-
-
-def class_folders(folder: Path, files: list[Path], split: str, report: Callable[[str], None]) -> Source:
-    """Pictures in one sub-folder a class, at any depth, or in such a folder for each split; labels follow the sorted names.
-
-    Raises:
-        InputError: there are no pictures, no sub-folders, or no such split.
-    """
-    pictures = [file for file in files if file.suffix.lower() in PICTURES]
-    if not pictures:
-        raise InputError(f"{folder} holds no pictures ({len(files)} other files): put the pictures of each class in a sub-folder")
-    folder, pictures = of_split(folder, pictures, split, depth=3)
-    if outside := [file for file in pictures if len(file.parts) == 1]:
-        if len(outside) == len(pictures):
-            raise InputError(
-                f"the {len(pictures)} pictures of {folder} lie in no sub-folder: put those of each class in a sub-folder"
-            )
-        report(f"{folder}: {len(outside)} pictures outside the sub-folders are left out ({outside[0]}, ...)")
-    pictures = [file for file in pictures if len(file.parts) > 1]
-    classes = tuple(sorted({file.parts[0] for file in pictures}))
-    empty = {e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith((".", "__"))} - set(classes)
-    if empty:
-        report(f"{folder}: sub-folders without pictures are no classes: {', '.join(sorted(empty))}")
-    label = {name: k for k, name in enumerate(classes)}
-
-    def examples(seed: int | None, epoch: int) -> Iterator[Example]:
-        for k in range(len(pictures)) if seed is None else shuffled(len(pictures), seed, epoch):
-            yield Example(folder / pictures[k], label[pictures[k].parts[0]], pictures[k].as_posix())
-
-    return Source("folder", str(folder), classes, examples, len(pictures))
 
 
 def looks_like_hub_id(path: str) -> bool:

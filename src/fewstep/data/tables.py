@@ -1,16 +1,20 @@
 """What the `datasets` library opens: parquet, tar shards, save_to_disk, folders with metadata, data sets on the hub."""
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.decoding import Example
-from fewstep.data.sources import Source, named_beside
+from fewstep.data.folders import class_names, has_captions, pictures_of, split_of
+from fewstep.data.sources import Source, SourceSettings, class_names_in, with_caption
 from fewstep.errors import InputError, nearest
 
 IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values")
 LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "class_label")
+CAPTION_NAMES = ("text", "caption", "captions", "prompt", "txt", "description")
+TEXT = ("string", "large_string")
 TABLE_FILES = {".parquet": "parquet", ".tar": "webdataset", ".arrow": "arrow"}
 METADATA = {"metadata.csv", "metadata.jsonl"}
 SHUFFLE_BUFFER = 1000  # encoded examples held in memory while streaming; shards are shuffled as well
@@ -21,58 +25,91 @@ def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def is_table(folder: Path, files: list[Path]) -> bool:
-    """Whether the folder, with these files in it, is for `datasets` to open."""
-    return is_saved(folder) or any(file.suffix.lower() in TABLE_FILES or file.name.lower() in METADATA for file in files)
+def is_table(folder: Path, files: list[Path], settings: SourceSettings) -> bool:
+    """Whether the folder, with these files in it, is for `datasets` to open; files of its kinds beside class folders are not.
+
+    Raises:
+        InputError: both its sub-folders and its metadata may say the classes.
+    """
+    if settings.layout != "auto" or is_saved(folder):
+        return settings.layout in ("auto", "table")
+    metadata = metadata_of(folder, files)
+    if not metadata and not table_files(files):
+        return False
+    if len(class_names(pictures_of(files))) > 1:
+        columns = (settings.image_column, settings.label_column, settings.caption_column)
+        if not metadata or settings.captions_first or any(columns):
+            return bool(metadata)
+        raise InputError(
+            f'{folder}: the labels may be those of {metadata[0]} (set data.layout = "table"), or its sub-folders may be classes '
+            '(set data.layout = "classes")'
+        )
+    return bool(metadata) or not (settings.captions_first and has_captions(files))
 
 
-def table(
-    path: str,
-    *,
-    split: str,
-    streaming: bool,
-    image_column: str | None,
-    label_column: str | None,
-    classes: tuple[str, ...] | None,
-) -> Source:
-    """The examples of a file, a folder or a hub id, by way of `datasets`.
+def metadata_of(folder: Path, files: list[Path]) -> list[Path]:
+    """The metadata files that list pictures in a column `file_name`, as the imagefolder of `datasets` has it."""
 
-    A column of type Image, else one with a usual name, holds the pictures; one of type ClassLabel, else one with a usual name,
-    the labels. Class names: of the ClassLabel, else `classes`, else classes.json in a folder, else left to a pass over the labels.
+    def lists_pictures(file: Path) -> bool:
+        with (folder / file).open(encoding="utf-8", errors="replace") as opened:
+            return "file_name" in opened.readline()
+
+    return [file for file in files if file.name.lower() in METADATA and lists_pictures(file)]
+
+
+def table_files(files: list[Path]) -> list[Path]:
+    """The files that `datasets` reads by their ending."""
+    return [file for file in files if file.suffix.lower() in TABLE_FILES]
+
+
+def open_table(settings: SourceSettings, files: list[Path] | None = None) -> Source:
+    """The examples of a file, of a folder with these files, or of a hub id, by way of `datasets`, with captions or with labels.
+
+    A column of type Image, else one with a usual name, holds the pictures; one of text with a usual name the captions; one of type
+    ClassLabel, else one with a usual name, the labels. Class names: of the ClassLabel, else of the settings, else classes.json in a
+    folder, else left to a pass over the labels.
 
     Raises:
         InputError: it cannot be opened or reached, has no such split or column, or streams labels whose classes nobody names.
     """
-    rows = opened(path, split, streaming)
+    path = str(settings.path)
+    rows = opened(path, settings.split, settings.streaming, files)
     if rows.features is None:
         raise InputError(f"{path}: `datasets` does not say which columns it has: convert it to parquet")
-    image, label = image_of(rows.features, image_column, path), label_of(rows.features, label_column, path)
+    image = image_of(rows.features, settings.image_column, path)
+    caption = caption_of(rows.features, settings.caption_column, path) if settings.captions_first else None
+    label = caption or label_of(rows.features, settings, path)
+    raw = partial(examples, undecoded(rows, image, label), image, label, path)
+    if caption:
+        return Source("captions", path, None, lambda seed, epoch: map(with_caption, raw(seed, epoch)), length(rows))
     names = getattr(rows.features[label], "names", None)
     here = Path(path).expanduser()
-    known = tuple(names) if names else classes or (named_beside(here if here.is_dir() else here.parent) if here.exists() else None)
-    if streaming and known is None:
+    known = tuple(names) if names else settings.classes
+    known = known or (class_names_in(here if here.is_dir() else here.parent) if here.exists() else None)
+    if settings.streaming and known is None:
         remedy = 'set data.classes = ["first", ...] or data.streaming = false'
         raise InputError(f"{path}: column '{label}' has plain labels, so a stream cannot know the classes: {remedy}")
-    return Source("datasets", path, known, partial(examples, undecoded(rows, image, label), image, label, path), length(rows))
+    return Source("datasets", path, known, raw, length(rows))
 
 
-def opened(path: str, split: str, streaming: bool) -> Any:
+def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> Any:
     """The Dataset or IterableDataset; what lies on this machine is always read as a stream, which leaves no copy in a cache."""
     import datasets
 
-    here = Path(path).expanduser()
+    here, name = Path(path).expanduser(), split.partition("[")[0]
     lazy = streaming or (here.exists() and "[" not in split)  # train[:10%] needs the whole
     try:
         if here.is_dir() and is_saved(here):
             rows = datasets.load_from_disk(str(here))
-            if isinstance(rows, datasets.DatasetDict):
-                if split not in rows:
-                    raise InputError(f"{path} has no split '{split}': set data.split to one of {', '.join(map(str, rows))}")
-                rows = rows[split]
-            return rows
-        if here.is_file():
-            data_files = {split: str(here)}
-            return datasets.load_dataset(TABLE_FILES[here.suffix.lower()], data_files=data_files, split=split, streaming=lazy)
+            if not isinstance(rows, datasets.DatasetDict):
+                return rows
+            if split not in rows:
+                raise InputError(f"{path} has no split '{split}': set data.split to one of {', '.join(map(str, rows))}")
+            return rows[split]
+        tables = [here] if here.is_file() else files_of_split(here, files or [], name)
+        if tables:
+            builder = TABLE_FILES[tables[0].suffix.lower()]
+            return datasets.load_dataset(builder, data_files={name: [str(file) for file in tables]}, split=split, streaming=lazy)
         return datasets.load_dataset(str(here) if here.exists() else path, split=split, streaming=lazy)
     except InputError:
         raise
@@ -81,46 +118,98 @@ def opened(path: str, split: str, streaming: bool) -> Any:
         raise InputError(f"'{path}' {what} ({brief(error)}): check data.path, data.split and the network") from error
 
 
+def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    """The tables of a split, by the words in their names; [] where metadata or a card say what the files of the folder are.
+
+    Raises:
+        InputError: some names say a split and others none, there is no such split, or there are tables of two kinds.
+    """
+    tables, card = table_files(files), folder / "README.md"
+    if metadata_of(folder, files) or (card.is_file() and "data_files:" in card.read_text(encoding="utf-8", errors="replace")):
+        return []
+    tars = [file for file in tables if file.suffix.lower() == ".tar"]
+    if {file.with_suffix("") for file in tables} == {file.with_suffix("") for file in tars}:
+        tables = tars  # img2dataset writes a .parquet beside each
+    kinds = {file.suffix.lower() for file in tables}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{folder} has files of {' and '.join(sorted(kinds))}: name one of them, or a folder of one kind, as data.path"
+        )
+    splits = {file: split_in(file) for file in tables}
+    without = [file for file, found in splits.items() if found is None]
+    if len(without) == len(tables) and split == "train":
+        return [folder / file for file in tables]
+    if without and len(without) < len(tables):
+        other = next(file for file in tables if file not in without)
+        raise InputError(
+            f"{folder}: {other} may be the split '{splits[other]}', or with {without[0]} all may be one: name one file as data.path, "
+            "or give each file the name of its split"
+        )
+    chosen = [folder / file for file, found in splits.items() if found == (split_of(split) or split)]
+    if not chosen:
+        here = ", ".join(sorted({str(found) for found in splits.values() if found})) or "train"
+        raise InputError(f"{folder} has no split '{split}': set data.split to one of {here}")
+    return chosen
+
+
+def split_in(file: Path) -> str | None:
+    """The split that a word in the name of a file, or else of a folder around it, stands for."""
+    words = [word for part in reversed(file.parts) for word in re.split(r"[^a-z]+", part.casefold())]
+    return next((split for word in words if (split := split_of(word))), None)
+
+
 def brief(error: Exception) -> str:
     """The error in one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def image_of(features: Any, wanted: str | None, path: str) -> str:
-    """The name of the column with pictures."""
+def check_column(features: Any, column: str | None, key: str, path: str) -> None:
+    """Raises InputError where a column that a key of the recipe names is not there."""
+    if column is not None and column not in features:
+        raise InputError(f"{path} has no column '{column}' for data.{key}: {nearest(column, features)}")
+
+
+def image_of(features: Any, column: str | None, path: str) -> str:
+    """The name of the column with pictures: the given one, the only one of type Image, or one with a usual name."""
     import datasets
 
-    columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    if wanted is not None:
-        if wanted not in features:
-            raise InputError(f"{path} has no column '{wanted}' for data.image_column: {nearest(wanted, features)}")
-        return wanted
-    named = [name for name in IMAGE_NAMES if name in (columns or features)]
-    if len(columns) == 1 or named:
-        return columns[0] if len(columns) == 1 else named[0]
-    raise InputError(f"{path} has no column that is plainly the picture: set data.image_column ({nearest('', features)})")
+    check_column(features, column, "image_column", path)
+    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    found = column or first_of(IMAGE_NAMES, typed, features)
+    if found is None:
+        raise InputError(f"{path} has no column that is plainly the picture: set data.image_column ({nearest('', features)})")
+    return found
 
 
-def label_of(features: Any, wanted: str | None, path: str) -> str:
+def first_of(usual: tuple[str, ...], typed: list[str], features: Any) -> str | None:
+    """The only column of the right type, else the first usual name among those of the right type, or among all if none is."""
+    return typed[0] if len(typed) == 1 else next((name for name in usual if name in (typed or features)), None)
+
+
+def caption_of(features: Any, column: str | None, path: str) -> str | None:
+    """The name of the column of captions: the given one, else one of text with a usual name, else None."""
+    check_column(features, column, "caption_column", path)
+    text = [name for name, feature in features.items() if getattr(feature, "dtype", None) in TEXT]
+    if column is not None and column not in text:
+        raise InputError(f"{path}: column '{column}' is not text: set data.caption_column to one that is ({nearest('', text)})")
+    return column or next((name for name in CAPTION_NAMES if name in text), None)
+
+
+def label_of(features: Any, settings: SourceSettings, path: str) -> str:
     """The name of the column with labels: integers or names."""
     import datasets
 
-    if wanted is not None and wanted not in features:
-        raise InputError(f"{path} has no column '{wanted}' for data.label_column: {nearest(wanted, features)}")
+    check_column(features, settings.label_column, "label_column", path)
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    named = [name for name in LABEL_NAMES if name in (typed or features)]
-    found = wanted or (typed[0] if len(typed) == 1 else named[0] if named else None)
+    found = settings.label_column or first_of(LABEL_NAMES, typed, features)
     if found is None:
-        raise InputError(
-            f"{path} has no column of labels: set data.label_column to one of integers or names ({nearest('', features)})"
-        )
-    feature = features[found]
-    kind = getattr(feature, "dtype", None)
-    if not isinstance(kind, str) or not (kind.startswith(("int", "uint")) or kind in ("string", "large_string")):
-        raise InputError(
-            f"{path}: the labels in column '{found}' are {kind or 'lists'}: set data.label_column to integers or names"
-        )
+        remedy = f"set data.label_column to one of integers or names ({nearest('', features)})"
+        raise InputError(f"{path} {settings.but}has no column of labels: {remedy}")
+    kind = getattr(features[found], "dtype", None)
+    if not isinstance(kind, str) or not (kind.startswith(("int", "uint")) or kind in TEXT):
+        kind = kind or "lists"
+        raise InputError(f"{path}: the labels in column '{found}' are {kind}: set data.label_column to integers or names")
     return found
 
 

@@ -1,5 +1,6 @@
 """What a path is: a model, a run, a recipe or data, with what it takes to use it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,26 @@ def describe_recipe(path: Path) -> dict[str, Any]:
 
 
 def describe_data(path: Path) -> dict[str, Any]:
-    """Facts about data, opened as training opens it (images resized to 64 where they differ in size)."""
-    from fewstep.data.loading import open_data
+    """Facts about data, opened as training opens it (images resized to 64 where they differ in size), with the first captions.
+
+    Where there are captions and classes as well, both are named: a teacher of text is distilled on the captions.
+    """
+    from fewstep.data.loading import Data, open_data, open_source
+    from fewstep.data.sources import SourceSettings
 
     try:
-        data = open_data(path=str(path))
+        data = open_data(path=str(path), captions=True)
     except InputError as error:
         if "data.size" not in str(error):
             raise
-        data = open_data(path=str(path), size=64)
-    return {"what": "data", "path": str(path), **data.description, "skipped_files": list(data.skipped)}
+        data = open_data(path=str(path), captions=True, size=64)
+    facts = {"what": "data", "path": str(path), **data.description, "skipped_files": list(data.skipped)}
+    if facts["kind"] != "captions" or not isinstance(data, Data):
+        return facts
+    with suppress(InputError):
+        facts["classes"] = list(open_source(SourceSettings(path=str(path), report=lambda line: None)).classes or ())
+    captions = [data.classes[k] for k in data.labels[:5].tolist()]
+    return facts | {"distinct_captions": len(data.classes), "first_captions": captions}
 
 
 def describe_text(facts: dict[str, Any]) -> str:
@@ -125,6 +136,8 @@ def readable(key: str, value: Any) -> str:
     """A value as a person reads it."""
     if key == "memory_bytes":
         return ", ".join(f"{name} {mass(size)}" for name, size in value.items())
+    if key == "first_captions":
+        return ", ".join(map(repr, value))
     if key == "activations_of_one_image":
         return mass(value)
     if key == "seconds":

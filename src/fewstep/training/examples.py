@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from fewstep.data import fingerprints, sources
+from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
 from fewstep.data.datasets import Data, check_classes
 from fewstep.data.encoding import Pictures, conditions, encoded, is_encoded, latents, source_of
+from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, read_index, teacher_fingerprint
 from fewstep.data.loading import open_data, open_source
 from fewstep.data.masks import MaskedData
 from fewstep.data.prompts import PromptedData, Prompts, read_prompts
-from fewstep.data.sources import Source
+from fewstep.data.sources import Source, SourceSettings
 from fewstep.errors import InputError
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
 from fewstep.models.model import Model
@@ -23,7 +24,7 @@ from fewstep.models.negative_prompts import NegativePrompts
 from fewstep.progress import to_stderr
 from fewstep.training.recipe import Recipe
 
-OPENED = ("name", "path", "split", "image_column", "label_column", "caption_column", "classes", "streaming")  # of a source
+SOURCE_KEYS = ("name", "path", "split", "layout", "image_column", "label_column", "caption_column", "classes", "streaming")
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
             raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
-    source = open_source(**{key: getattr(settings, key) for key in OPENED}, captions=model.info.condition == "text")
+    source = open_source(
+        SourceSettings(**{key: getattr(settings, key) for key in SOURCE_KEYS}, captions=model.info.condition == "text")
+    )
     if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
         opened = open_examples(recipe, model)
         assert isinstance(opened, Data)
@@ -199,7 +202,7 @@ def prompts_of(recipe: Recipe, model: Model) -> Prompts:
 
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
-    settings = {key: getattr(recipe.data, key) for key in (*OPENED, "size", "channels", "flip")}
+    settings = {key: getattr(recipe.data, key) for key in (*SOURCE_KEYS, "size", "channels", "flip")}
     if teacher is not None:
         channels, size = teacher.info.picture
         settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
@@ -217,7 +220,9 @@ def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
         return words | chosen | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
     if settings.path is None and settings.name is None:
         return None
-    chosen = {key: getattr(settings, key) for key in OPENED if key not in ("path", "streaming", "classes")}
+    chosen = {key: getattr(settings, key) for key in SOURCE_KEYS if key not in ("path", "streaming", "classes")}
+    if settings.layout == "auto":  # a cache that was written before there was this key stays valid
+        del chosen["layout"]
     classes = None if settings.classes is None else list(settings.classes)
     words = {"kind": "pictures", "path": settings.path or settings.name, "sha256": print_of(settings.path or str(settings.name))}
     return words | chosen | {"classes": classes, "size": model.info.picture[1], "flip": settings.flip}
@@ -227,7 +232,7 @@ def print_of(path: str) -> str:
     """A fingerprint of the files of a path; of a name on the hub, the name's."""
     place = Path(path).expanduser()
     if place.is_dir():
-        return fingerprints.of_files(place, sources.files_below(place))
+        return fingerprints.of_files(place, files_below(place))
     return fingerprints.of_file(place) if place.is_file() else hashlib.sha256(path.encode()).hexdigest()
 
 
