@@ -7,11 +7,11 @@ import diffusers
 import pytest
 import test_open_teachers as damages
 import torch
-from test_cli import command, refused
 
 import fewstep
 import pipelines
 import unet_pipelines
+from command_line import command, refused
 from conftest import run_command
 from family_cases import CASES
 from fewstep.method.conditioning import take
