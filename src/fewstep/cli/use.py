@@ -20,7 +20,7 @@ from fewstep.cli.options import (
     app,
     say,
     scale_or_scales,
-)
+)  # fmt: skip
 
 
 @app.command(
