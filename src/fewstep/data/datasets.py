@@ -150,12 +150,12 @@ class StreamingData:
         while self._position < start:
             if self._length and start // self._length > self._position // self._length:
                 self._go_to(start // self._length, start - start % self._length)
-            elif self._ahead:
+                continue
+            if self._ahead:
                 self._ahead.popleft()
-                self._position += 1
             else:
                 next(self._raw)
-                self._position += 1
+            self._position += 1
 
     def _fill(self, count: int) -> None:
         """Decode ahead until `count` pictures are there and the last of them can be read."""

@@ -157,7 +157,10 @@ def examples_of(data: Any, subject: Subject, resize: bool, split: str | None) ->
         if resize or (trained and trained.size):
             known |= {"size": size, "channels": channels}
         if trained:
-            known |= {key: getattr(trained, key) for key in ("classes", "image_column", "label_column", "caption_column", "split")}
+            known |= {
+                key: getattr(trained, key)
+                for key in ("classes", "image_column", "label_column", "caption_column", "split", "layout")
+            }
         known |= {} if split is None else {"split": split}
         known["captions"] = info.condition == "text"
         try:
