@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,8 +16,9 @@ from torch import Tensor
 from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
 from fewstep.data.decoding import shortened
-from fewstep.data.encoding import conditions
+from fewstep.data.encoding import PictureRows, conditions
 from fewstep.data.latent_cache import CONDITION, INDEX, check_made_by, is_cache, read_index
+from fewstep.data.prompts import PromptRows
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import write_atomically
@@ -25,23 +26,7 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
 
-
-class Rows(Protocol):
-    """What is cached: `encoding.PictureRows` or `prompts.PromptRows`."""
-
-    total: int | None
-
-    def items(self) -> Any:
-        """The items in their order, the same each time."""
-        ...
-
-    def prompt_or_label(self, item: Any) -> int | str | None:
-        """What the model is conditioned on; None where the item is left out."""
-        ...
-
-    def encode(self, items: Any, condition: Any) -> tuple[dict[str, Tensor], list[int], list[str]]:
-        """(tensors (n, ...), the places in `items` that they are of, "name: reason" of the others)."""
-        ...
+Rows = PictureRows | PromptRows  # what is cached
 
 
 class Writer:
