@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 import fewstep
 import pipelines
 from conftest import TINY
+from fewstep.data.cache_writer import Writer, processes
+from fewstep.data.encoding import PictureRows, source_of
 from fewstep.data.fingerprints import whole
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import Data
@@ -156,6 +159,11 @@ def test_labels_of_latents_are_cached_too(tmp_path):
     (x, labels), (z, given) = data.batch(4, 6), cached.batch(4, 6)
     torch.testing.assert_close(z, teacher.family.to_latents(x))
     assert torch.equal(given, labels)
+    swapped = Data(pixels, 2 - data.labels, data.classes[::-1])  # the same, with the classes in another order
+    named = replace(teacher, info=teacher.info.model_copy(update={"classes": data.classes}))
+    rows = PictureRows(source_of(swapped), named)
+    Writer(rows, named, tmp_path / "swapped", 4, 4, processes("cpu"), quiet=True).write({"teacher": None, "data": {}}, print)
+    assert torch.equal(CachedData(tmp_path / "swapped", seed=data.seed).batch(4, 6)[1], labels)
     other = Data(255 - pixels, data.labels, data.classes)
     with pytest.raises(InputError, match=r"made of other data: data.sha256"):
         fewstep.distill(teacher, other, out=tmp_path / "run", changes=CHANGES, device="cpu", quiet=True)

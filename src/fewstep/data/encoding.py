@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.datasets import Data, as_input
+from fewstep.data.datasets import Data, as_input, class_order
 from fewstep.data.decoding import Example, Unreadable, attempt, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError
@@ -92,6 +92,8 @@ class PictureRows:
         self.source, self.model, self.flip = source, model, flip
         self.total, self._pool = source.total, threads()
         self.channels, self.size = model.info.picture
+        by_class = model.info.condition == "class" and source.classes is not None
+        self._order = class_order(source.classes or (), model.info.classes, source.path) if by_class else None
 
     def items(self) -> Iterator[Example]:
         """The examples, in order, unreadable ones included."""
@@ -113,7 +115,7 @@ class PictureRows:
             raise InputError(
                 f"{self.source.path}: the label {label!r} is not one of the {len(classes)} classes: name all in data.classes"
             )
-        return int(label) if self.model.info.condition == "class" else classes[int(label)]
+        return classes[int(label)] if self._order is None else int(self._order[label])
 
     def encode(self, items: list[Example], condition: Condition | None) -> tuple[dict[str, Tensor], list[int], list[str]]:
         """(tensors, the places in `items` that they are of, "name: reason" of the others): "x", and with flips "mirrored"."""

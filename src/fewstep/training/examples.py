@@ -9,7 +9,7 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
-from fewstep.data.datasets import Data, check_classes
+from fewstep.data.datasets import Data, StreamingData, check_classes
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, read_index, teacher_fingerprint
@@ -66,6 +66,8 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
+    if isinstance(data, Data | StreamingData) and model.info.condition == "class":
+        data = data.with_classes(model.info.classes)
     if model.family.takes_mask:
         return with_masks(data, recipe, model)
     if hasattr(data, "batch"):
@@ -168,12 +170,7 @@ def check_pictures(source: Source, model: Model) -> None:
     """Raises InputError where pictures are not what the model's latents are of, or its conditioning needs more than they have."""
     info = model.info
     if source.kind != "captions":
-        classes = source.classes or ()
-        check_classes(len(classes), source.path, classes)
-        if info.condition == "class" and len(classes) != len(info.classes):
-            raise InputError(
-                f"the data's number of classes is {len(classes)}, the teacher's {len(info.classes)}; give data that fits"
-            )
+        check_classes(len(source.classes or ()), source.path, source.classes or ())
     if info.condition == "text":
         conditions(model, [(source.classes or ("a",))[0]])
     if len(info.shape) > 3:
@@ -206,7 +203,8 @@ def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
         channels, size = teacher.info.picture
         settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
         settings["captions"] = teacher.info.condition == "text"
-    return open_data(**settings, seed=recipe.train.seed)
+    data = open_data(**settings, seed=recipe.train.seed)
+    return data.with_classes(teacher.info.classes) if teacher is not None and teacher.info.condition == "class" else data
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
