@@ -10,22 +10,24 @@ training, and of test pictures, whose captions it has never seen.
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
-from benchmarks.quality.emoji_teacher import Captioned
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from benchmarks.command import parser_of, run_main, write_json
+from benchmarks.quality.emoji_teacher import Captioned
 from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_run
-from fewstep.training.trainer import Batch, Stage, Trainer
+from fewstep.training.stage import Batch, Stage
+from fewstep.training.trainer import Trainer
 
 SIZES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 DIMENSIONS = 32  # of its features: few, so that a few hundred samples have a covariance
@@ -48,8 +50,8 @@ def contrast(network: nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
     logits = network(input_ids=tokens, pixel_values=((x + 1) / 2 - mean) / deviation).logits_per_image
     same = (tokens[:, None] == tokens[None]).all(2).double()
-    wanted = (same / same.sum(1, keepdim=True)).to(logits.dtype)
-    both = [functional.cross_entropy(values, wanted, reduction="none") for values in (logits, logits.T)]
+    target = (same / same.sum(1, keepdim=True)).to(logits.dtype)
+    both = [functional.cross_entropy(values, target, reduction="none") for values in (logits, logits.T)]
     return (both[0] + both[1]) / 2
 
 
@@ -102,11 +104,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     judge = new_judge(tokenizer, x.shape[-1])
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    trainer = Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)
-    try:
+    with closing(Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)) as trainer:
         found = trainer.train(stage(args.updates, args.learning_rate), Denoiser(judge))
-    finally:
-        trainer.close()
     judge.save_pretrained(out / "judge")
     tokenizer.save_pretrained(out / "judge")
     score, among = ClipScore.open(str(out / "judge")), [*dict.fromkeys([*captions, *unseen])]
@@ -129,7 +128,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args(words)
     found = train(args)
-    (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out / "RESULT.json", found)
     print(json.dumps(found))
 
 

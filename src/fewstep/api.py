@@ -58,6 +58,10 @@ class Model(model.Model):
         return hub.push(self, repo_id, private=private, token=token)
 
 
+def _save(trained: model.Model, folder: Path) -> Path:
+    return public(trained).save(folder)
+
+
 def public(opened: model.Model) -> Model:
     """The same model with all that users do with one."""
     return Model(opened.denoiser, opened.info, opened.family)
@@ -99,7 +103,7 @@ def teach(
         InputError: recipe, data or folder cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, write_card=write_card))
+    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
 
 
 def distill(
@@ -124,4 +128,4 @@ def distill(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
-    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, write_card=write_card, **settings))
+    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))

@@ -17,16 +17,6 @@ def reset_accelerator() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def lerp_all(values: list[Tensor], ends: list[Tensor], weight: float) -> None:
-    """Move each of `values` towards its end by a share, in place, in one fused call; torch has no public name for that."""
-    torch._foreach_lerp_(values, ends, weight)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def copy_all(values: list[Tensor], others: list[Tensor]) -> None:
-    """Put `others` into `values`, in one fused call; torch has no public name for that."""
-    torch._foreach_copy_(values, others)  # pyright: ignore[reportPrivateImportUsage]
-
-
 def skip_where(optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
     """Let the next step of a fused optimizer change nothing where `bad` () is 1, as gradient scalers do; the device is not waited for."""
     optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]

@@ -18,14 +18,6 @@ def test_a_process_may_have_accelerators_of_two_precisions():
         assert Accelerator(mixed_precision=precision, cpu=True).mixed_precision == precision
 
 
-def test_fused_moves_and_copies():
-    values, ends = [torch.zeros(2), torch.ones(3)], [torch.ones(2), torch.full((3,), 5.0)]
-    compat.lerp_all(values, ends, 0.25)
-    assert [value.tolist() for value in values] == [[0.25] * 2, [2.0] * 3]
-    compat.copy_all(values, ends)
-    assert all(map(torch.equal, values, ends))
-
-
 @pytest.mark.parametrize("bad", [0.0, 1.0])
 def test_a_fused_optimizer_skips_a_bad_step(bad):
     weight = torch.nn.Parameter(torch.ones(3))

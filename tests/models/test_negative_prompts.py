@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_cli import command, refused
 
 import fewstep
 import flow_pipelines
@@ -14,6 +13,7 @@ import pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import samples_alone
+from command_line import command, refused
 from fewstep.models.negative_prompts import LEAF, WEIGHTS
 from fewstep.training.distill import student_of
 from fewstep.training.examples import negative_prompts_of
@@ -121,8 +121,12 @@ def test_stage_one_learns_what_the_teacher_guided_away_from_it_says(listed, tmp_
     student, stage = student_of(recipe, teacher, negatives), stage_one(recipe, teacher, None, negatives)
     x, noise = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(k)).repeat(3, 1, 1, 1) for k in (1, 2))
     batch = {"x": x, "noise": noise, "condition": {"text": teacher.example(2)["text"].repeat(3, 1, 1)}}
-    batch |= {"t": torch.full((6,), 0.5).double(), "w": torch.full((6,), 3.0), "avoided": torch.arange(1, 4).repeat_interleave(2)}
-    targets = teacher.denoiser.guided(None, negatives.null(batch["avoided"]))
+    batch |= {
+        "t": torch.full((6,), 0.5).double(),
+        "w": torch.full((6,), 3.0),
+        "negative_index": torch.arange(1, 4).repeat_interleave(2),
+    }
+    targets = teacher.denoiser.guided(None, negatives.null(batch["negative_index"]))
     with torch.no_grad():
         alpha, sigma = teacher.denoiser.process.at(batch["t"], x)
         said = targets(alpha * x + sigma * noise, batch["t"], batch["condition"], batch["w"]).unflatten(0, (3, 2))
@@ -140,7 +144,7 @@ def test_what_stage_one_draws(teachers, listed):
     recipe = load_recipe(None, listed | {"student.negative_share": 0.25})
     teacher = teachers["stable_diffusion"]
     negatives = negative_prompts_of(recipe, teacher)
-    index = stage_one(recipe, teacher, None, negatives).draw(torch.Generator().manual_seed(0), 4000)["avoided"]
+    index = stage_one(recipe, teacher, None, negatives).draw(torch.Generator().manual_seed(0), 4000)["negative_index"]
     counts = torch.bincount(index, minlength=4) / 4000
     assert (counts - torch.tensor([0.75, 0.25 / 3, 0.25 / 3, 0.25 / 3])).abs().max() < 0.02
     condition = teacher.example(2)
@@ -154,10 +158,10 @@ def test_what_stage_one_draws(teachers, listed):
     seen.clear()
     x = torch.randn(4, 4, 8, 8)
     batch = stage.draw(torch.Generator().manual_seed(1), 4) | {"x": x, "noise": x, "condition": teacher.example(4)}
-    batch["avoided"] = torch.tensor([3, 1, 0, 0])
+    batch["negative_index"] = torch.tensor([3, 1, 0, 0])
     assert stage.error(student.denoiser, batch).shape == (4,)
     hook.remove()
-    torch.testing.assert_close(seen[0][4:], negatives.encoded["text"][batch["avoided"]])  # the second branch
+    torch.testing.assert_close(seen[0][4:], negatives.encoded["text"][batch["negative_index"]])  # the second branch
 
 
 def test_a_run_its_folder_and_the_stock_pipeline(run, tmp_path):

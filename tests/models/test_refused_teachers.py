@@ -6,10 +6,10 @@ import diffusers
 import pytest
 import test_open_teachers as damages
 import torch
-from test_cli import command, refused
 
 import pipelines
 import unet_pipelines
+from command_line import command, refused
 from conftest import run_command
 
 

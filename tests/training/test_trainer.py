@@ -1,10 +1,13 @@
 """The loop: equal however it is cut into processes, micro-batches and pauses; safe against numbers that are not finite."""
 
 import json
+from contextlib import closing, suppress
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from safetensors.torch import load_file
 
 from conftest import TINY
@@ -70,6 +73,57 @@ def test_the_seed_decides_what_an_update_draws(tmp_path, digits):
         drawn += kept
     for i, (t, noise) in enumerate(drawn):
         assert not any(torch.equal(t, other) or torch.equal(noise, its) for other, its in drawn[:i])
+
+
+SPLITS = {"whole": (6, 1), "halves": (3, 2), "sixths": (1, 6), "twice": (12, 1)}  # batch size and micro-batches
+
+
+@pytest.fixture
+def drawn(tmp_path, digits):
+    """A function that trains a tiny teacher under a split up to an update: what its updates draw, {update: {key: (examples, ...)}}."""
+
+    def run(name, split, until=6, quiet=True):
+        batch_size, parts = SPLITS[split]
+        recipe = load_recipe(None, TINY | {"train.batch_size": batch_size, "train.gradient_accumulation": parts})
+        model, trainer = new_teacher(recipe, digits), Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet=quiet)
+        stage, batches = teaching(recipe, model.denoiser.process), []
+
+        def error(denoiser, batch):
+            batches.append(batch)
+            if len(batches) == until * parts:
+                trainer.signals.append(15)
+            return stage.error(denoiser, batch)
+
+        with suppress(Interrupted):
+            trainer.train(replace(stage, error=error), model.denoiser)
+        trainer.close()
+        groups = [batches[i : i + parts] for i in range(0, len(batches), parts)]
+        keys = ("x", "condition", "t", "dropped", "noise")
+        return {u: {key: torch.cat([b[key] for b in group]) for key in keys} for u, group in enumerate(groups, 7 - len(groups))}
+
+    return run
+
+
+@pytest.mark.parametrize("split", ["halves", "sixths"])
+def test_a_run_resumed_under_another_split_draws_what_the_whole_batch_draws(drawn, split, capsys):
+    whole = drawn("whole", "whole")
+    drawn("run", "whole", until=2)
+    resumed = drawn("run", split, quiet=False)
+    assert list(resumed) == [3, 4, 5, 6]
+    for update, batch in resumed.items():
+        for key, value in batch.items():
+            assert torch.equal(value, whole[update][key]), (update, key)
+    assert "goes on" not in capsys.readouterr().err
+
+
+def test_a_run_resumed_with_a_larger_batch_goes_on_in_the_data_where_it_was(drawn, digits, capsys):
+    drawn("run", "halves", until=2)
+    resumed = drawn("run", "twice", quiet=False)
+    for update, batch in resumed.items():
+        x, labels = digits.batch(2 * 6 + (update - 3) * 12, 12)
+        assert torch.equal(batch["x"], x) and torch.equal(batch["condition"], labels)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "goes on" in line]
+    assert all(number in line for number in ("update 2", "12 examples", "6 before", "example 12"))
 
 
 class _Stopping:
@@ -276,3 +330,42 @@ def test_fp16_without_a_gpu_is_refused(tmp_path, digits):
         pytest.skip("there is a GPU here")
     with pytest.raises(InputError, match=r"train\.precision 'fp16'"):
         Trainer(tmp_path, digits, load_recipe(None, {"train.precision": "fp16"}).train)
+
+
+class Recorder(GeneralTracker):
+    """A tracker of accelerate's that keeps what it is given."""
+
+    name, requires_logging_directory, tracker = "recorder", False, None
+    logged: ClassVar[list] = []
+
+    def __init__(self, project):
+        super().__init__()
+        assert project == "fewstep"
+
+    def log(self, values, step=None, **more):
+        self.logged.append((step, values))
+
+
+def test_other_trackers_of_accelerate_get_the_curves_at_the_update_of_the_whole_run(tmp_path, digits, recipe, monkeypatch):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "recorder", Recorder)
+    monkeypatch.setattr("fewstep.training.logging.find_spec", lambda name: name)
+    settings = recipe(train__log_with="recorder", stage_two__ladder=(4, 1))
+    with closing(Trainer(tmp_path, digits, settings.train, "cpu", quiet=True)) as trainer:
+        distill_model(settings, open_model(settings.teacher.path), digits, trainer)
+    assert [step for step, _ in Recorder.logged] == list(range(1, 11))
+    assert {f"{stage}/loss" for stage in ("stage-one", "steps-0001")} < {key for _, values in Recorder.logged for key in values}
+    assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "none"])
+def test_curves_are_in_tensorboard_unless_none_are_asked_for(tmp_path, digits, name):
+    trained(tmp_path, digits, "run", train__log_with=name)
+    assert (tmp_path / "run" / "log.jsonl").is_file()
+    assert any((tmp_path / "run").glob("tensorboard/events.*")) == (name == "tensorboard")
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("tensorbord", "tensorboard"), ("wandb", "pip install wandb")])
+def test_a_tracker_that_is_not_there_is_refused(tmp_path, digits, monkeypatch, name, remedy):
+    monkeypatch.setattr("fewstep.training.logging.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=f"log_with.*{name}.*{remedy}"):
+        Trainer(tmp_path, digits, load_recipe(None, {"train.log_with": name}).train, "cpu")

@@ -24,8 +24,9 @@ from fewstep.models.model import Model
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.losses import stage_one, stage_two
 from fewstep.training.recipe import Recipe, make_recipe
+from fewstep.training.stage import Stage
 from fewstep.training.train_state import State
-from fewstep.training.trainer import Stage, Trainer
+from fewstep.training.trainer import Trainer
 
 SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
 WARM_UP = 3  # runs of each before any is timed
@@ -140,7 +141,7 @@ def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer:
     trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
 
     def ours() -> None:
-        state.step(trainer._gradients(stage, state, trained))
+        state.step(trainer.gradients(stage, state, trained))
 
     with recorded(network, *frozen) as calls:
         ours()

@@ -1,22 +1,20 @@
 """The trainings of the method as stages: what is drawn for an update, and what an example's error is."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.method.conditioning import Condition, choose
-from fewstep.method.guidance import DenoiserFn, draw_w
-from fewstep.method.process import EARLIEST, DiscreteBetas, Process, add_noise, widest_float
+from fewstep.method.conditioning import choose
+from fewstep.method.guidance import draw_w
+from fewstep.method.process import EARLIEST, DiscreteBetas, Process, RectifiedFlow, add_noise
 from fewstep.method.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, encoder_path, forward_path, stochastic_path
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativePrompts
-from fewstep.training.guided_inputs import POOL, draw_pooled, guided_pool
+from fewstep.training.guided_inputs import GuidedInputs
 from fewstep.training.recipe import Recipe
-from fewstep.training.trainer import Batch, Examples, Stage
+from fewstep.training.stage import Batch, Examples, Stage, uniform
 
 
 def teaching(recipe: Recipe, process: Process) -> Stage:
@@ -42,45 +40,23 @@ def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None, nega
     `data` gives the conditions of guided inputs that are not labels.
     """
     settings, process, steps = recipe.stage_one, student_process(recipe, teacher), recipe.stage_two.ladder[0]
-    weighting = WEIGHTINGS[settings.weighting]
-    inputs = inputs_of(teacher, teacher.denoiser.guided(), recipe, steps, data)
+    weighting, scales = WEIGHTINGS[settings.weighting], recipe.student.guidance_scale
+    inputs = GuidedInputs(settings.guided_inputs, teacher.denoiser.guided(), teacher, scales, steps, data)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
-        w, numbers = draw_w(uniform(generator, n), recipe.student.guidance_scale), uniform(generator, n, stratified=True)
+        w, numbers = draw_w(uniform(generator, n), scales), uniform(generator, n, stratified=True)
         t = continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps
-        return {"w": w, "t": t} | pooled(generator, n, settings.guided_inputs) | avoided(generator, n, negatives)
+        return {"w": w, "t": t} | inputs.draw(generator, n) | draw_negatives(generator, n, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         t, (x, condition, w) = batch["t"], inputs(batch)
         z = add_noise(x, batch["noise"], t, process)
-        index = batch.get("avoided")
-        null = negatives.null(index) if negatives is not None and index is not None else None
+        null = negatives.null(batch["negative_index"]) if negatives is not None else None
         target = guided_target(teacher.denoiser.guided(process, null), z, t, condition, w)
-        condition = student_condition(condition, index, negatives)
+        condition = negatives.add_to(condition, batch["negative_index"]) if negatives is not None else condition
         return balance(w, settings.balance) * weighted_error(student(z, t, condition, w), target, t, process, weighting)
 
     return Stage("stage-one", settings.updates, settings.learning_rate, settings.schedule, draw, error)
-
-
-def student_process(recipe: Recipe, teacher: Model) -> Process:
-    """The process of the students: the teacher's, or that without signal at its end.
-
-    Raises:
-        InputError: the teacher's process cannot be rescaled, or the students predict eps, which then says nothing of the image.
-    """
-    process = teacher.denoiser.process
-    if not recipe.student.rescale_zero_terminal_snr:
-        return process
-    wanted = recipe.student.prediction
-    if (teacher.info.prediction if wanted == "same" else wanted) == "eps":
-        raise InputError(
-            "student.rescale_zero_terminal_snr needs student.prediction = 'v' or 'x': eps says nothing of the image at t = 1"
-        )
-    if not isinstance(process, DiscreteBetas):
-        raise InputError(
-            "student.rescale_zero_terminal_snr is for teachers of discrete betas; this one's process has its own end: set it to false"
-        )
-    return process.without_terminal_signal()
 
 
 def stage_two(
@@ -96,20 +72,22 @@ def stage_two(
 
     `data` as in stage one.
     """
-    settings, process = recipe.stage_two, teacher.denoiser.process
-    weighting, inputs = WEIGHTINGS[settings.weighting], inputs_of(teacher, teacher.denoiser, recipe, steps * k, data)
-    guided_inputs = 0.0 if encoder else settings.guided_inputs  # an encoder draws nothing that others could begin with
+    settings, process, scales = recipe.stage_two, teacher.denoiser.process, recipe.student.guidance_scale
+    weighting = WEIGHTINGS[settings.weighting]
+    share = 0.0 if encoder else settings.guided_inputs  # an encoder draws nothing that others could begin with
+    inputs = GuidedInputs(share, teacher.denoiser, teacher, scales, steps * k, data)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
-        w = draw_w(uniform(generator, n), recipe.student.guidance_scale)
-        drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()} | pooled(generator, n, guided_inputs)
-        return drawn | avoided(generator, n, negatives)
+        w = draw_w(uniform(generator, n), scales)
+        drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()}
+        return drawn | inputs.draw(generator, n) | draw_negatives(generator, n, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         path, (x, condition, w) = batch["path"].T, inputs(batch)
-        z, condition = add_noise(x, batch["noise"], path[0], process), student_condition(condition, batch.get("avoided"), negatives)
+        z = add_noise(x, batch["noise"], path[0], process)
+        condition = negatives.add_to(condition, batch["negative_index"]) if negatives is not None else condition
         target = collapsed_target(teacher.denoiser, z, path, condition, w, process)
         return balance(w, settings.balance) * weighted_error(student(z, path[0], condition, w), target, path[0], process, weighting)
 
@@ -119,59 +97,45 @@ def stage_two(
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
 
 
-def inputs_of(
-    teacher: Model, estimate: DenoiserFn, recipe: Recipe, steps: int, data: Examples | None
-) -> Callable[[Batch], tuple[Tensor, Condition, Tensor]]:
-    """A function of a batch that gives its (x, condition, w), some of them from a pool that `estimate` makes when first asked."""
-    pools = []
-
-    def inputs(batch: Batch) -> tuple[Tensor, Condition, Tensor]:
-        own = batch["x"], batch["condition"], batch["w"]
-        if "pooled" not in batch:
-            return own
-        if not pools:
-            shape, scales, device = tuple(batch["x"].shape[1:]), recipe.student.guidance_scale, batch["x"].device
-            condition = pool_conditions(teacher, data)
-            pools.append(guided_pool(estimate, teacher.denoiser.process, shape, condition, scales, steps, device))
-        return pools[0].replace(batch["pooled"], *own)
-
-    return inputs
-
-
-def pool_conditions(teacher: Model, data: Examples | None) -> int | Condition:
-    """What the pool is sampled for: the number of classes, or the conditions of the data's first examples.
+def student_prediction(recipe: Recipe, teacher: Model) -> str:
+    """What the students predict: by default v, or of a flow the flow; else what the recipe says.
 
     Raises:
-        InputError: the teacher takes no class, and there are no data.
+        InputError: v or eps of a flow, or x where a stock scheduler, which takes the flow alone, is to sample.
     """
-    if teacher.info.condition == "class" and not teacher.family.takes_mask:
-        return len(teacher.info.classes)
-    if data is None:
-        raise InputError("guided_inputs needs the data's conditions; give data, or set guided_inputs to 0")
-    return data.batch(0, POOL)[1]
+    name, flow = recipe.student.prediction, isinstance(teacher.denoiser.process, RectifiedFlow)
+    if name == "same":
+        return teacher.info.prediction
+    if name == "auto":
+        return "flow" if flow else "v"
+    if flow and not (name == "x" and teacher.info.family == "own"):
+        raise InputError(f"student.prediction is '{name}', and the teacher is a flow: leave it out, or set it to 'same'")
+    return name
 
 
-def pooled(generator: torch.Generator, n: int, share: float) -> Batch:
-    """Which of n examples come from the pool, and which place in it they take; nothing where none do."""
-    return {"pooled": draw_pooled(uniform(generator, n), uniform(generator, n), share)} if share else {}
+def student_process(recipe: Recipe, teacher: Model) -> Process:
+    """The process of the students: the teacher's, or that without signal at its end.
+
+    Raises:
+        InputError: the teacher's process cannot be rescaled, or the students predict eps, which then says nothing of the image.
+    """
+    process = teacher.denoiser.process
+    if not recipe.student.rescale_zero_terminal_snr:
+        return process
+    if student_prediction(recipe, teacher) == "eps":
+        raise InputError(
+            "student.rescale_zero_terminal_snr needs student.prediction = 'v' or 'x': eps says nothing of the image at t = 1"
+        )
+    if not isinstance(process, DiscreteBetas):
+        raise InputError(
+            "student.rescale_zero_terminal_snr is for teachers of discrete betas; this one's process has its own end: set it to false"
+        )
+    return process.without_terminal_signal()
 
 
-def avoided(generator: torch.Generator, n: int, negatives: NegativePrompts | None) -> Batch:
-    """Which of the negative prompts n examples are to keep away from; nothing where there are none."""
-    return {} if negatives is None else {"avoided": negatives.draw(uniform(generator, n), uniform(generator, n))}
-
-
-def student_condition(condition: Condition, index: Tensor | None, negatives: NegativePrompts | None) -> Condition:
-    """The condition as the student is told it."""
-    return condition if negatives is None or index is None else negatives.add_to(condition, index)
-
-
-def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
-    """n numbers in [0, 1), float64 (float32 on Apple's GPU); stratified: one in each n-th part, in a random order (less noise in the loss)."""
-    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=widest_float(generator.device))
-    if not stratified:
-        return numbers
-    return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n
+def draw_negatives(generator: torch.Generator, n: int, negatives: NegativePrompts | None) -> Batch:
+    """Which of the negative prompts n examples have; nothing where there are none."""
+    return {} if negatives is None else {"negative_index": negatives.draw(uniform(generator, n), uniform(generator, n))}
 
 
 def continuous_times(numbers: Tensor, process: Process) -> Tensor:

@@ -9,11 +9,15 @@ from pydantic import BaseModel, ValidationError
 
 from fewstep.data.sources import looks_like_hub_id
 from fewstep.errors import InputError, nearest
+from fewstep.files import write_atomically
 from fewstep.training.settings import Recipe
 
-MAY_CHANGE = ("train.checkpoint_every", "train.log_every", "train.compile", "evaluate.")  # between a run and its resumption
 NAMES = ("teacher.path", "data.path", "teach.start", "evaluate.clip")  # a path, or a name on the hub or of what is bundled
 PATHS = (*NAMES, "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
+RECIPE = "recipe.toml"  # in a run folder
+MAY_CHANGE = (  # between a run and its resumption
+    "train.checkpoint_every", "train.log_every", "train.log_with", "train.compile", "train.batch_size", "train.gradient_accumulation", "evaluate.",
+)  # fmt: skip
 
 
 def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -188,6 +192,16 @@ def to_toml(recipe: Recipe, folder: Path | None = None) -> str:
         if path and _is_relative(path) and (os.path.exists(path) or not _may_be_name(key, path)):
             values[section][name] = os.path.relpath(path, folder)
     return tomli_w.dumps(values)
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe into a run folder, which is made if new: from now on the folder is this recipe's.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    text = to_toml(recipe, run)
+    write_atomically(run / RECIPE, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def first_difference(old: Recipe, new: Recipe) -> str | None:

@@ -1,20 +1,23 @@
 """Run folders and the two calls that fill them: `teach` and `distill`, for commands and from Python."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.latent_cache import CachedData
 from fewstep.errors import InputError
-from fewstep.files import write_atomically
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.lora import has_adapters
+from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
-from fewstep.models.pretrained import WriteCard, open_model
+from fewstep.models.pretrained import open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
-from fewstep.training.recipe import Recipe, arguments, first_difference, load_recipe, to_toml
+from fewstep.training.recipe import RECIPE, Recipe, arguments, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
-from fewstep.training.trainer import Trainer
+from fewstep.training.trainer import Save, Trainer
+
+CACHE = "cache"  # in a run folder
 
 
 def write_cache(
@@ -38,26 +41,26 @@ def write_cache(
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
-    """The run folder `out`, made if new, with the resolved recipe in it.
+    """The run folder `out`, made if new, with the resolved recipe in it. Raises InputError as `check_run` does."""
+    run = check_run(out, recipe)
+    write_recipe(run, recipe)
+    return run
+
+
+def check_run(out: str | Path, recipe: Recipe) -> Path:
+    """The run folder `out`: new, or a run of this recipe, or of any where nothing has been trained yet. Nothing is written.
 
     Raises:
         InputError: it holds something else, or a run of another recipe (naming the key that changed).
     """
     run = Path(out)
-    known = run / "recipe.toml"
+    known = run / RECIPE
     if known.is_file():
         changed = first_difference(load_recipe(known), recipe)
-        if changed:
+        if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
             raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in run.iterdir())):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
-    text = to_toml(recipe, run)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if not known.is_file():
-            write_atomically(known, lambda aside: aside.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot write the run folder {run}: {error.strerror}; name another --out") from None
     return run
 
 
@@ -68,7 +71,7 @@ def teach(
     changes: dict[str, Any] | None = None,
     device: str | None = None,
     quiet: bool = False,
-    write_card: WriteCard | None = None,
+    save: Save = save_model,
 ) -> Model:
     """Train a guided teacher by a recipe into the run folder `out`; its model folder is `out/teacher`. The same call resumes.
 
@@ -81,19 +84,13 @@ def teach(
     settings = load_recipe(recipe, changes)
     start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
     if start is None:
-        examples = masked(open_examples(settings), settings)
-        run = open_run(out, settings)
+        run, examples = check_run(out, settings), masked(open_examples(settings), settings)
+    elif start.info.kind != "teacher":
+        raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
-        if start.info.kind != "teacher":
-            raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
         run, examples = prepare_run(out, settings, start, None, device, quiet)
-        if isinstance(examples, CachedData):
-            free(start)
-    trainer = Trainer(run, examples, settings.train, device, quiet)
-    try:
-        return train_teacher(settings, examples, trainer, start, write_card)
-    finally:
-        trainer.close()
+    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
+        return train_teacher(settings, examples, trainer, start)
 
 
 def distill(
@@ -107,7 +104,7 @@ def distill(
     changes: dict[str, Any] | None = None,
     device: str | None = None,
     quiet: bool = False,
-    write_card: WriteCard | None = None,
+    save: Save = save_model,
 ) -> Model:
     """Distil a guided teacher into a student of `steps` steps for every guidance scale in the range; returns that student.
 
@@ -120,18 +117,12 @@ def distill(
     """
     settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    run, examples = prepare_run(out, settings, model, data, device, quiet)
     negatives = negative_prompts_of(settings, model)
-    if isinstance(examples, CachedData):
-        free(model)
-    trainer = Trainer(run, examples, settings.train, device, quiet)
-    try:
-        name, student = list(distill_model(settings, model, examples, trainer, negatives, write_card).items())[
-            len(settings.stage_two.ladder) - 1
-        ]
-        return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
-    finally:
-        trainer.close()
+    run, examples = prepare_run(out, settings, model, data, device, quiet)
+    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
+        models = distill_model(settings, model, examples, trainer, negatives)
+    name, student = list(models.items())[len(settings.stage_two.ladder) - 1]
+    return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
 
 
 def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, device: str | None, quiet: bool) -> tuple[Path, Any]:
@@ -140,13 +131,12 @@ def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, devi
     Raises:
         InputError: data or folder cannot be used, or the data do not fit the model.
     """
-    examples = prepared(data, settings, model)
-    if not isinstance(examples, ToCache):
-        check_match(model, examples)
-    run = open_run(out, settings)
+    examples, run = prepared(data, settings, model), check_run(out, settings)
     if isinstance(examples, ToCache):
-        examples = examples.written(run / "cache", settings, device, quiet)
-        check_match(model, examples)
+        examples = examples.written(run / CACHE, settings, device, quiet)
+    check_match(model, examples)
+    if isinstance(examples, CachedData):
+        free(model)
     return run, examples
 
 
@@ -162,8 +152,7 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
         return own_model(teacher, data)
     if isinstance(teacher, Model):
         return teacher
-    settings = settings or TeacherSettings()
-    return open_model(teacher, revision=settings.revision, variant=settings.variant)
+    return open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:

@@ -110,7 +110,7 @@ class LoraSettings(Section):
 
 class StudentSettings(Section):
     guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
-    prediction: Literal["same", "v", "x", "eps"] = "v"  # same: the teacher's own
+    prediction: Literal["auto", "same", "v", "x", "eps"] = "auto"  # auto: v, or of a flow the flow; same: the teacher's own
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
     lora: LoraSettings | None = None  # None: the whole network is trained
     negative_prompts: bool = False  # the student learns to take a negative prompt, from those of data.negative_prompts
@@ -183,6 +183,7 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # updates
     log_every: Annotated[int, Field(ge=1)] = 25  # updates
+    log_with: str = "tensorboard"  # curves: in RUN/tensorboard, or "wandb" and others that accelerate knows, or "none"
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # of everything random
     compile: bool = False  # torch.compile
     gradient_checkpointing: bool = False  # a third more computation, and a small part of the memory for activations

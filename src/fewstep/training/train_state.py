@@ -1,39 +1,17 @@
 """What changes while a stage is trained: weights, their average, the optimiser, and counters, all kept on the device."""
 
 import math
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fewstep import compat
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
-
-
-class Schedule(Protocol):
-    """What a state must know of its stage."""
-
-    @property
-    def name(self) -> str:
-        """Its folder."""
-        ...
-
-    @property
-    def updates(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """The highest."""
-        ...
-
-    @property
-    def schedule(self) -> str:
-        """ "constant", "linear" or "cosine"."""
-        ...
+from fewstep.training.stage import Stage
 
 
 def learning_rate_factor(schedule: str, update: int, updates: int, warmup: int) -> float:
@@ -56,41 +34,40 @@ class Ema:
         self.decay = decay
         self.average = [p.detach().clone() for p in trained(network).values()]
 
-    @torch.no_grad()
     def update(self, network: nn.Module, update: int) -> None:
         """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
-        decay = min(self.decay, (1 + update) / (10 + update))
-        compat.lerp_all(self.average, list(trained(network).values()), 1 - decay)
+        average_into: Any = get_ema_multi_avg_fn(min(self.decay, (1 + update) / (10 + update)))
+        average_into(self.average, list(trained(network).values()), None)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Put the average into the network."""
-        compat.copy_all(list(trained(network).values()), self.average)
+        for p, average in zip(trained(network).values(), self.average, strict=True):
+            p.copy_(average)
 
 
 class State:
     """All that changes while a stage is trained."""
 
-    def __init__(self, stage: "Schedule", network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
+    def __init__(self, stage: Stage, network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
-        self.names = list(trained(network))
-        self.update, self.skipped, self.streak, self.rate, self.loss = 0, 0, 0, 0.0, float("nan")
+        self.global_batch = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
+        self.update = self.skipped = self.longest_bad_row = 0
+        self.examples: int = 0  # that the updates have taken: the position in the data
+        self.rate, self.loss = 0.0, float("nan")
         self.ema = Ema(network, settings.ema)
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             trained(network).values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
         )
         compiled: Any = torch.compile(network) if settings.compile else network
-        self.wrapped, prepared = accelerator.prepare(compiled, optimizer)
-        self.prepared, self.optimizer = prepared, optimizer
-        device = accelerator.device
+        self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
         # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
-        self.counts = torch.zeros(5, device=device)
+        self.counts = torch.zeros(5, device=accelerator.device)
 
     def step(self, loss: Tensor) -> None:
         """One update of weights and average; nothing changes where the gradient is not finite. Nothing waits on the device."""
-        self.rate = self.stage.learning_rate * learning_rate_factor(
-            self.stage.schedule, self.update, self.stage.updates, self.settings.warmup
-        )
+        stage, warmup = self.stage, self.settings.warmup
+        self.rate = stage.learning_rate * learning_rate_factor(stage.schedule, self.update, stage.updates, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
@@ -106,13 +83,14 @@ class State:
         self.counts[2] += bad
         self.counts[4] = torch.maximum(self.counts[3], self.counts[4])
         self.update += 1
+        self.examples += self.global_batch
 
-    def read(self, accelerator: Accelerator) -> float:
+    def read(self) -> float:
         """The mean loss since the last call, over all processes; also the counters."""
-        total, updates, bad, row, longest = cast(Tensor, accelerator.reduce(self.counts.clone(), "mean")).tolist()
-        self.skipped += round(bad)
-        self.streak = round(longest)
-        self.counts = torch.tensor([0, 0, 0, row, row], device=self.counts.device)
+        counts = cast(Tensor, self.accelerator.reduce(self.counts.clone(), "mean")).tolist()
+        total, updates, bad, row, self.longest_bad_row = counts[0], counts[1], *map(round, counts[2:])
+        self.skipped += bad
+        self.counts = torch.tensor([0.0, 0, 0, row, row], device=self.counts.device)
         self.loss = total / updates if updates else self.loss
         return self.loss
 
@@ -120,19 +98,27 @@ class State:
         """A whole copy of the state, without weights that are not trained."""
         frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         tensors = {f"network/{key}": value for key, value in self.network.state_dict().items() if key not in frozen}
-        tensors |= {f"ema/{name}": value for name, value in zip(self.names, self.ema.average, strict=True)}
-        tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(self.optimizer, self.names).items()}
+        tensors |= {f"ema/{name}": value for name, value in zip(trained(self.network), self.ema.average, strict=True)}
+        tensors |= {f"optimizer/{k}": v for k, v in optimizer_tensors(self.optimizer, list(trained(self.network))).items()}
         scaler = self.accelerator.scaler
-        values = {"stage": self.stage.name, "update": self.update, "skipped": self.skipped, "row": self.streak, "loss": self.loss}
-        return Checkpoint(tensors, values | {"scaler": scaler.state_dict() if scaler else None})
+        counters = {key: getattr(self, key) for key in ("update", "examples", "global_batch", "skipped", "loss")}
+        return Checkpoint(tensors, {"stage": self.stage.name, **counters, "scaler": scaler.state_dict() if scaler else None})
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of this stage."""
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Go on from a checkpoint of this stage; the examples of an update that it was trained with.
+
+        The data go on from the recorded number of examples, whatever an update takes now: the draws of an update and the order of the
+        data are the same for every split of one global batch into processes and micro-batches.
+        """
         frozen = {name: p for name, p in self.network.named_parameters() if not p.requires_grad}
         self.network.load_state_dict(frozen | checkpoint.part("network"))
         averages = checkpoint.part("ema")
         self.ema.average = [averages[name].to(p.device) for name, p in trained(self.network).items()]
-        restore_optimizer(self.optimizer, self.names, checkpoint.part("optimizer"))
-        self.update, self.skipped, self.loss = (checkpoint.values[key] for key in ("update", "skipped", "loss"))
-        if self.accelerator.scaler and checkpoint.values["scaler"]:
-            self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
+        restore_optimizer(self.optimizer, list(trained(self.network)), checkpoint.part("optimizer"))
+        values = checkpoint.values
+        earlier: dict[str, Any] = {"global_batch": self.global_batch, "examples": values["update"] * self.global_batch}
+        values = earlier | values  # checkpoints that were written before these keys: as it is now
+        self.update, self.examples, self.skipped, self.loss = (values[k] for k in ("update", "examples", "skipped", "loss"))
+        if self.accelerator.scaler and values["scaler"]:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        return values["global_batch"]

@@ -11,9 +11,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
@@ -22,43 +22,23 @@ from torch import Tensor
 from fewstep import compat
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.method.conditioning import Condition, each
+from fewstep.method.conditioning import each
 from fewstep.models.denoiser import Denoiser
-from fewstep.progress import LiveLine, clock
+from fewstep.models.model import Model
+from fewstep.models.pretrained import save_model
+from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.checkpoint import load_checkpoint, save_checkpoint
-from fewstep.training.logging import RunLog
+from fewstep.training.logging import RunLog, tracker_arguments
 from fewstep.training.settings import TrainSettings
+from fewstep.training.stage import Batch, Examples, Stage
 from fewstep.training.train_state import State, trained
 
 BAD_IN_A_ROW = 10
+Save = Callable[[Model, Path], Any]  # writes a model folder
 
 
 class Interrupted(Exception):
     """The run was asked to stop; its state is saved and the same command goes on."""
-
-
-class Examples(Protocol):
-    """Training data: an endless sequence of examples, any part of which can be asked for."""
-
-    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
-        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on."""
-        ...
-
-
-Batch = dict[str, Any]  # "x" (b, ...), "condition" (labels or a tree), and what the stage draws, each (b, ...)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training: what is drawn, what the error of an example is, for how long."""
-
-    name: str  # its folder: "stage-one", "steps-0004"
-    updates: int
-    learning_rate: float
-    schedule: str
-    draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
-    error: Callable[[Denoiser, Batch], Tensor]  # (b,)
-    dropout: bool = False  # a student is trained without
 
 
 def checkpoint_blocks(network: Any) -> None:
@@ -75,33 +55,38 @@ def checkpoint_blocks(network: Any) -> None:
 class Trainer:
     """Runs stages in a run folder: checkpoints, resumption, progress, interruption."""
 
-    def __init__(self, run: Path, data: Examples, settings: TrainSettings, device: str | None = None, quiet: bool = False) -> None:
-        self.run, self.data, self.settings = run, data, settings
+    def __init__(
+        self,
+        run: Path,
+        data: Examples,
+        settings: TrainSettings,
+        device: str | None = None,
+        quiet: bool = False,
+        save: Save = save_model,
+    ) -> None:
+        self.run, self.data, self.settings, self.save = run, data, settings, save
         check_device(device)
         if not torch.distributed.is_initialized():
             compat.reset_accelerator()  # another run in this process may have had another precision
         if device is not None and (index := torch.device(device).index) is not None and torch.accelerator.device_count() > 1:
             torch.accelerator.set_device_index(index)
             os.environ["ACCELERATE_TORCH_DEVICE"] = device  # accelerate takes the first of several otherwise
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
+        tracker = tracker_arguments(settings.log_with, run)
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu", **tracker)
         if settings.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise InputError("train.precision 'fp16' needs a GPU; on the CPU set it to 'bf16' or 'no'")
         self.main = self.accelerator.is_main_process
-        self.line = LiveLine(quiet=quiet or not self.main)
-        self.log = RunLog(run)
+        self.quiet = quiet or not self.main
+        self.line = LiveLine(quiet=self.quiet)
+        self.log = RunLog(run, self.accelerator, settings.log_with)
         self.signals: list[int] = []
-
-    @property
-    def global_batch(self) -> int:
-        """Examples in an update, over all processes and micro-batches."""
-        return self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
 
     def close(self) -> None:
         """Flush the log."""
         self.log.close()
 
     def train(self, stage: Stage, denoiser: Denoiser, position: str = "") -> dict[str, Any]:
-        """Train the denoiser's network in place; it ends with its averaged weights. Returns what to remember of the stage.
+        """Train the denoiser's network in place; it ends with its averaged weights. Returns the stage's entry of a model's history.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
@@ -115,51 +100,21 @@ class Trainer:
             handler: Any = DistributedDataParallelKwargs(find_unused_parameters=idle)
             self.accelerator.ddp_handler = handler
         state = State(stage, network, self.settings, self.accelerator)
-        checkpoint = load_checkpoint(self._checkpoint_path)
-        if checkpoint is not None and checkpoint.values["stage"] == stage.name:
-            state.restore(checkpoint)
-        if self.main:
-            self.log.resume(stage.name, state.update)
+        self._restore(stage, state)
         wrapped = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
         with self._catch_signals():
             self._loop(stage, state, wrapped, position)
         state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
         self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
         network.eval()
-        return {
-            "stage": stage.name,
-            "updates": stage.updates,
-            "batch_size": self.global_batch,
-            "loss": state.loss,
-            "skipped": state.skipped,
-        }
+        entry = {"stage": stage.name, "updates": stage.updates, "batch_size": state.global_batch}
+        return entry | {"loss": state.loss, "skipped": state.skipped}
 
-    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
-        since, first = time.monotonic(), state.update
-        while state.update < stage.updates:
-            state.step(self._gradients(stage, state, denoiser))
-            done = state.update == stage.updates
-            if done or state.update % self.settings.log_every == 0:
-                now = time.monotonic()
-                speed = (state.update - first) / max(now - since, 1e-9)
-                self._report(stage, state, speed, position, done)
-                if state.streak >= BAD_IN_A_ROW:
-                    self._save(stage, state)
-                    raise InputError(
-                        f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
-                        "lower the learning_rate or set train.precision to 'no', in a new --out"
-                    )
-            if self._asked_to_stop(state):
-                self._save(stage, state)
-                raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")
-            if state.update % self.settings.checkpoint_every == 0 and not done:
-                self._save(stage, state)
-
-    def _gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
+    def gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
         """Accumulate the gradients of one update; the mean error, on the device."""
         parts = self.settings.gradient_accumulation
         total = torch.zeros((), device=self.accelerator.device)
-        for part, batch in enumerate(self._batches(stage, state.update)):
+        for part, batch in enumerate(self._batches(stage, state.update, state.examples)):
             with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
                 loss = stage.error(denoiser, batch).mean() / parts
                 # a loss that is not finite must make every process's gradients so, whatever its own derivative is
@@ -167,61 +122,83 @@ class Trainer:
             total += loss.detach().float()
         return total
 
+    def _restore(self, stage: Stage, state: State) -> None:
+        checkpoint = load_checkpoint(self._checkpoint_path)
+        if checkpoint is not None and checkpoint.values["stage"] == stage.name:
+            before, now = state.restore(checkpoint), state.global_batch
+            if before != now and not self.quiet:
+                to_stderr(
+                    f"{stage.name}: goes on at update {state.update} with {now} examples an update, {before} before; "
+                    f"the data go on from example {state.examples}"
+                )
+        if self.main:
+            self.log.resume(stage.name, state.update)
+
+    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
+        since, first = time.monotonic(), state.update
+        while state.update < stage.updates:
+            state.step(self.gradients(stage, state, denoiser))
+            done = state.update == stage.updates
+            if done or state.update % self.settings.log_every == 0:
+                self._report(stage, state, (state.update - first) / max(time.monotonic() - since, 1e-9), position)
+                if state.longest_bad_row >= BAD_IN_A_ROW:
+                    self._save(state)
+                    raise InputError(
+                        f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
+                        "lower the learning_rate or set train.precision to 'no', in a new --out"
+                    )
+            if self._asked_to_stop(state):
+                self._save(state)
+                raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")
+            if state.update % self.settings.checkpoint_every == 0 and not done:
+                self._save(state)
+
     def _has_idle_weights(self, stage: Stage, denoiser: Denoiser) -> bool:
         """Whether some trained weights have no part in the error (Qwen-Image's last block makes text that nobody reads).
 
-        Data-parallel processes would stop at the second update for want of their gradients, unless they are told to look for them, which takes time.
+        Data-parallel processes would stop at the second update for want of their gradients, unless they look for them, which takes time.
         """
-        error = stage.error(denoiser, next(self._batches(stage, 0))).mean()
+        error = stage.error(denoiser, next(self._batches(stage, 0, 0))).mean()
         gradients = torch.autograd.grad(error, list(trained(denoiser.network).values()), allow_unused=True)
         return any(gradient is None for gradient in gradients)
 
-    def _batches(self, stage: Stage, update: int) -> Iterator[Batch]:
-        """This process's micro-batches of an update."""
-        parts, size = self.settings.gradient_accumulation, self.settings.batch_size
+    def _batches(self, stage: Stage, update: int, start: int) -> Iterator[Batch]:
+        """This process's micro-batches of an update, whose global batch has the data from position `start` on."""
+        processes, parts, size = self.accelerator.num_processes, self.settings.gradient_accumulation, self.settings.batch_size
         # torch's generator on the CPU takes the lower 32 bits alone: all that a draw depends on must reach them
         seed = zlib.crc32(stage.name.encode()) + update * 0x9E3779B1 + self.settings.seed * 0x85EBCA6B
         generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
         torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
-        drawn = stage.draw(generator, self.global_batch)
-        noise: Tensor | None = None
+        drawn = stage.draw(generator, size * parts * processes)
         for part in range(parts):
-            slot = (part * self.accelerator.num_processes + self.accelerator.process_index) * size
-            x, condition = self.data.batch(update * self.global_batch + slot, size)
-            if noise is None:
-                noise = torch.randn(self.global_batch, *x.shape[1:], generator=generator, device=self.accelerator.device)
-            batch = {key: value[slot : slot + size] for key, value in {**drawn, "noise": noise}.items()}
-            batch["x"], batch["condition"] = self._to_device(x), each(self._to_device, condition)
-            yield batch
+            slot = (part * processes + self.accelerator.process_index) * size
+            x, condition = self.data.batch(start + slot, size)
+            if "noise" not in drawn:
+                shape = (size * parts * processes, *x.shape[1:])
+                drawn["noise"] = torch.randn(shape, generator=generator, device=self.accelerator.device)
+            batch = {key: value[slot : slot + size] for key, value in drawn.items()}
+            yield batch | {"x": self._to_device(x), "condition": each(self._to_device, condition)}
 
     def _to_device(self, values: Tensor) -> Tensor:
         """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
         device = self.accelerator.device
         return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
-    def _report(self, stage: Stage, state: State, speed: float, position: str, done: bool) -> None:
-        loss = state.read(self.accelerator)
-        left = clock((stage.updates - state.update) / max(speed, 1e-9))
-        images = speed * self.global_batch
+    def _report(self, stage: Stage, state: State, speed: float, position: str) -> None:
+        loss, done = state.read(), state.update == stage.updates
+        images = speed * state.global_batch
         bad = f", {state.skipped} skipped" if state.skipped else ""
-        ending = "done" if done else f"{left} left"
+        ending = "done" if done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
         self.line.show(
             f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
             final=done,
         )
         if self.main:
-            shown = loss if math.isfinite(loss) else None
-            self.log.write(
-                stage=stage.name,
-                update=state.update,
-                loss=shown,
-                learning_rate=state.rate,
-                images_per_second=images,
-                skipped=state.skipped,
-            )
+            known = {"loss": loss if math.isfinite(loss) else None, "learning_rate": state.rate, "images_per_second": images}
+            self.log.write(stage=stage.name, update=state.update, **known, skipped=state.skipped)
 
-    def _save(self, stage: Stage, state: State) -> None:
-        state.read(self.accelerator)  # so that the counters go along
+    def _save(self, state: State) -> None:
+        state.read()  # so that the counters go along
         if self.main:
             save_checkpoint(self._checkpoint_path, state.checkpoint())
         self.accelerator.wait_for_everyone()

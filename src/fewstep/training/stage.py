@@ -1,0 +1,44 @@
+"""What a training is made of: its data, what each update draws, and the error of an example."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.method.conditioning import Condition
+from fewstep.method.process import widest_float
+from fewstep.models.denoiser import Denoiser
+
+
+class Examples(Protocol):
+    """Training data: an endless sequence of examples, any part of which can be asked for."""
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
+        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on."""
+        ...
+
+
+Batch = dict[str, Any]  # "x" (b, ...), "condition" (labels or a tree), and what the stage draws, each (b, ...)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what is drawn, what the error of an example is, for how long."""
+
+    name: str  # its folder: "stage-one", "steps-0004"
+    updates: int
+    learning_rate: float
+    schedule: str
+    draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
+    error: Callable[[Denoiser, Batch], Tensor]  # (b,)
+    dropout: bool = False  # a student is trained without
+
+
+def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
+    """n numbers in [0, 1), float64 (float32 on Apple's GPU); stratified: one in each n-th part, in a random order (less noise in the loss)."""
+    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=widest_float(generator.device))
+    if not stratified:
+        return numbers
+    return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n
