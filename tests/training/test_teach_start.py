@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
-from test_cli import command, refused
 
 import pipelines
 import tiny
+from command_line import command, refused
 from conftest import TINY
 from fewstep import distill, open_model, teach
 from fewstep.training.recipe import load_recipe

@@ -1,6 +1,5 @@
 """Style transfer (2210.03142, section 4): a picture is encoded to noise under one condition and decoded under another."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,10 @@ def translate(
     Raises:
         InputError: models that do not belong together, a choice that one of them was not trained for, counts that do not agree.
     """
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    codes = pair.encode(images, from_condition, batch_size)
-    drawn = pair.decode(codes, to_condition, batch_size, progress)
-    return Samples(
-        codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began, decoder.decode
-    )
+    pair = pair_of(decoder, encoder, **choices)
+    codes, encoding = pair.encode(images, from_condition, batch_size)
+    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress)
+    return Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, encoding + decoding, decoder.decode)
 
 
 @torch.no_grad()
@@ -69,17 +66,16 @@ def interpolate(
     """
     if len(images) != 2 or frames < 2:
         raise InputError(f"there are {len(images)} images and {frames} frames; give 2 images and 2 frames or more")
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    first, last = pair.encode(images, from_condition, batch_size)
+    pair = pair_of(decoder, encoder, **choices)
+    (first, last), encoding = pair.encode(images, from_condition, batch_size)
     codes = torch.stack([turn(first, last, i / (frames - 1)) for i in range(frames)])
-    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
-    seconds = time.perf_counter() - began
-    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds, decoder.decode)
+    (drawn, seconds), plan = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
+    return Samples(codes, drawn, plan.steps, "deterministic", plan.steps * plan.evaluations, encoding + seconds, decoder.decode)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models that belong together, and what each was asked for."""
+    """Two models that belong together, each with its checked choices."""
 
     decoder: Model
     encoder: Model
@@ -89,40 +85,40 @@ class Pair:
     @property
     def evaluations(self) -> int:
         """Of both networks, for each image."""
-        return sum(choice.steps * choice.evaluations for choice in (self.encoding, self.decoding))
+        return sum(plan.steps * plan.evaluations for plan in (self.encoding, self.decoding))
 
-    def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
-        """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
+    def encode(self, images: Tensor, condition: Any, batch_size: int) -> tuple[Tensor, float]:
+        """The noise, float32 (n, c, h, w), with the seconds in the network, that images (n, c, h, w) are carried to under a condition of n rows."""
         plan, device = self.encoding, self.encoder.denoiser.device
 
         def draw(_images: range, rows: Condition, x: Tensor) -> Tensor:
             return samplers.encode(plan.estimate, x, plan.steps, rows, plan.weights(x), plan.process)
 
         inputs = (into_model(self.encoder, images),)
-        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)[0]
+        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)
 
-    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> Tensor:
-        """Samples, float32 (n, c, h, w), of noise (n, c, h, w) under a condition of n rows."""
+    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> tuple[Tensor, float]:
+        """Samples, float32 (n, c, h, w), with the seconds in the network, of noise (n, c, h, w) under a condition of n rows."""
         plan, device = self.decoding, self.decoder.denoiser.device
 
         def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
             return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
 
-        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)[0]
+        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)
 
 
 def pair_of(
     decoder: Model,
     encoder: Model,
     *,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     steps: int | None = None,
     encoder_steps: int | None = None,
-    encoder_guidance_scale: float = 1.0,
+    encoder_guidance_scale: float | None = None,
 ) -> Pair:
     """A decoder (student or teacher) and an encoder (an encoder, or a model that takes any number of steps), checked.
 
-    Encoding is stable without guidance, which is why its scale is 1 (section 4).
+    Encoding is stable without guidance (section 4): without a scale it is 1, or the one baked in, of encoder and decoder alike.
 
     Raises:
         InputError: other channels, size or noise process; a choice that one of them was not trained for.
@@ -139,7 +135,7 @@ def pair_of(
     return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
 
 
-def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> SamplingPlan:
+def _encoding(encoder: Model, steps: int | None, guidance_scale: float | None) -> SamplingPlan:
     trained = encoder.info.steps
     if trained is None:
         return encoder.sampling_plan(steps, guidance_scale, "deterministic")
@@ -151,7 +147,7 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Sampl
         raise InputError(
             f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
         )
-    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(guidance_scale))
+    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(encoder.scale_or_own(guidance_scale)))
 
 
 def turn(first: Tensor, last: Tensor, share: float) -> Tensor:

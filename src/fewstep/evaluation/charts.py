@@ -5,7 +5,7 @@ import io
 import math
 from typing import Any, NamedTuple
 
-from fewstep.evaluation.results_table import Row, order, spoken
+from fewstep.evaluation.results_table import Row, order, readable
 
 LIGHT = {"ground": "#ffffff", "ink": "#1c2127", "teacher, DDIM": "#b35300", "student, deterministic": "#0a5fc2"}
 DARK = {"ground": "#14171b", "ink": "#e4e7eb", "teacher, DDIM": "#ffab5e", "student, deterministic": "#6db3ff"}
@@ -37,7 +37,7 @@ def quality_panels(rows: list[Row]) -> list[Panel]:
     for row in sorted(rows, key=lambda r: (r["guidance_scale"], order(r["model"], 0), r["evaluations"])):
         if row["model"] != "stage-one" and (row.get("frechet") or 0) > 0 and math.isfinite(row["frechet"]):
             curves = scales.setdefault(row["guidance_scale"], {})
-            curves.setdefault(f"{row['model']}, {spoken(row['sampler'])}", []).append((row["evaluations"], row["frechet"]))
+            curves.setdefault(f"{row['model']}, {readable(row['sampler'])}", []).append((row["evaluations"], row["frechet"]))
     points = [point for curves in scales.values() for curve in curves.values() for point in curve]
     ticks = [2**i for i in range(20) if points and min(points)[0] / 2 < 2**i < max(points)[0] * 2]
     students = [
@@ -82,7 +82,7 @@ def compared(row: Row, rows: list[Row]) -> str | None:
         return "teacher, DDIM"
     solver = [r["evaluations"] for r in teacher if r["sampler"] == "dpm++"]
     if row.get("sampler") == "dpm++" and row["evaluations"] == max(solver):
-        return f"{spoken('dpm++')}, {row['evaluations']} evaluations"
+        return f"{readable('dpm++')}, {row['evaluations']} evaluations"
     return None
 
 
@@ -92,7 +92,7 @@ def loss_panels(log: list[dict]) -> list[Panel]:
     for line in log:
         if (line.get("loss") or 0) > 0 and math.isfinite(line["loss"]):
             stages.setdefault(line["stage"], []).append((line["update"], line["loss"]))
-    return [Panel(spoken(s), "update", "loss", {"": sorted(c)}, [y for _, y in c]) for s, c in stages.items()]
+    return [Panel(readable(s), "update", "loss", {"": sorted(c)}, [y for _, y in c]) for s, c in stages.items()]
 
 
 def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
