@@ -42,6 +42,6 @@ def most(rows: list[Row]) -> str:
     return str(max(row["evaluations"] for row in rows))
 
 
-def bold(text: str, wanted: bool) -> str:
-    """The text, in bold where wanted."""
-    return f"**{text}**" if wanted else text
+def bold(text: str, when: bool) -> str:
+    """The text, in bold when asked."""
+    return f"**{text}**" if when else text

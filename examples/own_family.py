@@ -38,7 +38,7 @@ class ToyPipeline(DiffusionPipeline):
 
 
 class Toy(Labelled):
-    name, pipelines, component = "toy", ("ToyPipeline",), "network"
+    name, pipelines, component, stock_takes_w = "toy", ("ToyPipeline",), "network", True
     network_class, pipeline_class = (lambda self: ToyNetwork), (lambda self: ToyPipeline)
     call = staticmethod(lambda network, z, time, condition, w: network(z, time, condition, w))
     stock_arguments = staticmethod(lambda condition, pipeline: {"label": condition})

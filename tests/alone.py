@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import fewstep
 from fewstep.method.samplers import deterministic
+from fewstep.training.distill import next_student, student_of
+from fewstep.training.recipe import load_recipe
 from tiny import CHANGES, InMemory, awake
 
 
@@ -20,6 +22,14 @@ def distilled(folder, out, **changes):
     student = fewstep.distill(teacher, InMemory(teacher), out=out / "run", changes=CHANGES | changes, device="cpu", quiet=True)
     saved = awake(student).save(out / "student")
     return teacher, student, saved, student.bake(2.5).save(out / "baked")
+
+
+def untrained(folder):
+    """(teacher, student of 2 steps that no stage has trained, its input for w doing something) of a pipeline folder."""
+    teacher = fewstep.open_model(folder)
+    student = awake(next_student(student_of(load_recipe(None, {}), teacher), 2))
+    student.denoiser.network.requires_grad_(False)
+    return teacher, student
 
 
 def samples_alone(root, jobs):

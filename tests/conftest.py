@@ -60,12 +60,12 @@ def recipe(teacher_folder):
     return make
 
 
-def run_command(*words, expect=0, module="fewstep", launcher=(), background=False, cwd=None):
+def run_command(*words, expect=0, module="fewstep", launcher=(), background=False, cwd=None, stderr=subprocess.PIPE):
     """`python -m fewstep WORDS` in a process of its own; (stdout, stderr), or the process itself in the background."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *launcher, "-m", module, *map(str, words)]
     if background:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, cwd=cwd)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd or Path.cwd(), check=False)
     assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout, done.stderr
@@ -89,12 +89,13 @@ def playground(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder / "here"))  # where uploads and downloads go, so that tests see them
-        server = run_command(*words, launcher=watched, background=True, cwd=folder / "here")
+        with (folder / "errors").open("w") as errors:  # a file: a pipe that nobody reads holds the server up once it is full
+            server = run_command(*words, launcher=watched, background=True, cwd=folder / "here", stderr=errors)
     said: queue.Queue[str] = queue.Queue()
     threading.Thread(target=lambda: said.put(server.stdout.readline()), daemon=True).start()
     try:
         line = said.get(timeout=300)
-        assert " at http" in line, f"no server: {line}{server.stderr.read()}"
+        assert " at http" in line, f"no server: {line}{(folder / 'errors').read_text()}"
         yield line.split(" at ")[1].split()[0], folder
         assert server.poll() is None, "the server died"
     finally:

@@ -1,5 +1,6 @@
 """`python playground_server.py FOLDER -m MODULE WORDS`: the module, watched. FOLDER/sockets tells every address that it connects to or
-listens on; while FOLDER/slow is there, every evaluation of a network takes a fifth of a second more."""
+listens on; while FOLDER/slow is there, every evaluation of a network takes a fifth of a second more; FOLDER/cancel has Gradio's next event
+cancelled before it begins, as may happen on a busy machine."""
 
 import runpy
 import sys
@@ -28,6 +29,17 @@ def main() -> None:
         return evaluate(self, *given)
 
     Denoiser.__call__ = slowed
+    import gradio.queueing
+
+    named = gradio.queueing.set_task_name
+
+    def cancelled(task, *given):
+        named(task, *given)
+        if (folder / "cancel").exists():
+            (folder / "cancel").unlink()
+            task.cancel()
+
+    gradio.queueing.set_task_name = cancelled
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

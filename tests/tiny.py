@@ -90,8 +90,10 @@ class InMemory:
         return self.x[index], take(self.condition, index)
 
 
-def awake(model):
-    """The same student, its input for w doing something."""
-    weight = model.denoiser.network.time_embedding.cond_proj.weight
+def awake(student):
+    """The same student, or network of one, its input for w doing something."""
+    network = getattr(getattr(student, "denoiser", None), "network", student)
+    ends = ("time_embedding.cond_proj.weight", "w_embedding.weight", "guidance_embedder.linear_2.weight")
+    (weight,) = [p for name, p in network.named_parameters() if name.endswith(ends)]
     torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
-    return model
+    return student

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, progress
-from benchmarks.families.stock_samples import CASES
 
 import fewstep
+from benchmarks.command import parser_of, progress, write_json
+from benchmarks.families import tables
+from benchmarks.families.stock_samples import CASES, with_others
 from fewstep.errors import InputError
 from fewstep.export.formats import export
 from fewstep.training.distill import student_of
 from fewstep.training.recipe import load_recipe
-
-RESULTS = Path(__file__).parent / "results" / "families-onnx.json"
 
 
 def row_of(name: str, root: Path) -> dict[str, Any]:
@@ -39,19 +38,9 @@ def row_of(name: str, root: Path) -> dict[str, Any]:
     return {"family": name, "largest_difference": facts["largest_difference"], "batch": facts["inputs"]["z"]["shape"][0]}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/export.md."""
-    lines = ["| network of | largest difference | batch |", "|---|---|---|"]
-    for row in rows:
-        said = "not exported" if row["largest_difference"] is None else f"{row['largest_difference']:.1e}"
-        lines.append(f"| {row['family']} | {said} | {'any size' if row['batch'] == 'batch' else row['batch'] or ''} |")
-    return "\n".join(lines)
-
-
 def main(words: list[str] | None = None) -> int:
-    parser = parser_of(__doc__)
+    parser = parser_of(__doc__, "families-onnx")
     parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES))
-    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(words)
     torch.set_num_threads(1)
     rows = []
@@ -60,16 +49,13 @@ def main(words: list[str] | None = None) -> int:
             (Path(root) / name).mkdir()
             rows.append(row_of(name, Path(root) / name))
             progress(rows[-1])
-    if args.out.is_file():  # rows of the families that were not asked for stay
-        rows += [row for row in json.loads(args.out.read_text(encoding="utf-8"))["rows"] if row["family"] not in args.only]
-        rows.sort(key=lambda row: list(CASES).index(row["family"]))
-    print(table(rows))
+    rows = with_others(args.out, rows, args.only)
+    print(tables.onnx({"rows": rows}))
     result = {
         "command": "python -m benchmarks.families.onnx", "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__, "rows": rows,
     }  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, result)
     return 0
 
 

@@ -6,7 +6,6 @@
 The pipelines are the tiny ones of tests/, and so is the process. Exits with 1 where samples differ by more than 1e-4.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, progress
+
+from benchmarks.command import Row, parser_of, progress, read_json, write_json
+from benchmarks.families import tables
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
@@ -24,8 +25,6 @@ import fewstep
 from alone import samples_alone
 from family_cases import CASES, LIMIT, SCALE, STEPS, Case, Check, drawn, noise_of
 from tiny import CHANGES, InMemory
-
-RESULTS = Path(__file__).parent / "results" / "families.json"
 
 
 def distilled(case: Case, root: Path, updates: int) -> tuple[dict[str, Any], dict[str, Path], dict[str, Any]]:
@@ -65,36 +64,27 @@ def rows_of(names: list[str], root: Path, updates: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/families.md."""
-    lines = ["| family | stock pipeline | student | largest difference | baked from conditioned |", "|---|---|---|---|---|"]
-    for row in rows:
-        pipeline = f"`{row['pipeline']}`" if row["pipeline"].endswith("Pipeline") else row["pipeline"]
-        lines.append(
-            f"| {row['family']} | {pipeline} | {row['student']} | {row['difference']:.1e} | {row['baked_from_conditioned']:.1e} |"
-        )
-    return "\n".join(lines)
+def with_others(path: Path, rows: list[Row], names: list[str]) -> list[Row]:
+    """The rows, and those of a result that is there of families other than `names`, in the order of CASES."""
+    others = read_json(path)["rows"] if path.is_file() else []
+    return sorted(rows + [row for row in others if row["family"] not in names], key=lambda row: list(CASES).index(row["family"]))
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = parser_of(__doc__)
+    parser = parser_of(__doc__, "families")
     parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--updates", type=int, default=20, help="of each stage")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(words)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="families-") as root:
         rows = rows_of(args.only, Path(root), args.updates)
-    if args.out.is_file():  # rows of the families that were not asked for stay
-        rows += [row for row in json.loads(args.out.read_text(encoding="utf-8"))["rows"] if row["family"] not in args.only]
-        rows.sort(key=lambda row: list(CASES).index(row["family"]))
-    print(table(rows))
+    rows = with_others(args.out, rows, args.only)
+    print(tables.stock_samples({"rows": rows}))
     versions = {"diffusers": __import__("diffusers").__version__, "torch": torch.__version__}
     command = "python -m benchmarks.families.stock_samples"
     date = datetime.now(UTC).isoformat(timespec="seconds")
     result = {"command": command, "date": date, "steps": STEPS, "guidance_scale": SCALE, "limit": LIMIT, **versions, "rows": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, result)
     return int(any(not row["difference"] < LIMIT for row in rows))
 
 

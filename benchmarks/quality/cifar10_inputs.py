@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.command import parser_of, run_main
 from fewstep.evaluation.extractors import quietly
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -106,9 +106,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"{sum(len(part['labels']) for part in parts):,} images and the network are in {args.out}")
     held_out = args.data / "test_first1000.npz"
     if held_out.is_file():
-        print(
-            f"held out: {accuracy(network, **{k: v for k, v in images_of(held_out).items() if k in ('images', 'labels')}):.1%} right"
-        )
+        test = images_of(held_out)
+        print(f"held out: {accuracy(network, test['images'], test['labels']):.1%} right")
 
 
 if __name__ == "__main__":

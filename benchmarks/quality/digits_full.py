@@ -6,12 +6,11 @@
 Prints the table and, for each scale, the ratio of the students' Fréchet distance to that of the teacher's 256 steps.
 """
 
-import json
 import sys
 from pathlib import Path
 
-from benchmarks.command import parser_of, progress, run_main
-
+from benchmarks.command import parser_of, progress, run_main, write_json
+from benchmarks.quality import tables
 from fewstep import open_model
 from fewstep.data.loading import Data
 from fewstep.evaluation.quickstart import find, measure
@@ -38,14 +37,9 @@ def main(words: list[str] | None = None) -> None:
     metrics, _ = measure(recipe, open_model(args.teacher), args.teacher, models, data, progress)
     ratios = ratio_rows(metrics["rows"])
     print(text_table(metrics["rows"]))
-    print("\nscale  steps  Fréchet / teacher's 256   goal   rms to teacher   teacher's DDIM with 8 steps")
-    for r in ratios:
-        print(
-            f"{r['guidance_scale']:5g}  {r['steps']:5}  {r['ratio']:23.3f}  {r['goal']:5}  {r['rms']:14.4f}   {r['rms_of_ddim_8']:.4f}"
-        )
+    print("\n" + tables.digits_full(metrics | {"ratios": ratios}))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"command": sys.argv, **metrics, "ratios": ratios}, indent=1) + "\n")
+        write_json(args.out, {"command": sys.argv, **metrics, "ratios": ratios})
 
 
 def ratio_rows(rows: list[dict]) -> list[dict]:
@@ -54,17 +48,9 @@ def ratio_rows(rows: list[dict]) -> list[dict]:
     for row in rows:
         teacher, eight = (find(rows, "teacher", steps, row["guidance_scale"]) for steps in (256, 8))
         if row["model"] == "student" and row["steps"] in GOALS and teacher and eight:
-            ratio = row["frechet"] / teacher["frechet"]
             known = {key: row[key] for key in ("sampler", "steps", "guidance_scale")}
-            found.append(
-                known
-                | {
-                    "ratio": ratio,
-                    "goal": GOALS[row["steps"]],
-                    "rms": row["rms_to_teacher"],
-                    "rms_of_ddim_8": eight["rms_to_teacher"],
-                }
-            )
+            known |= {"ratio": row["frechet"] / teacher["frechet"], "goal": GOALS[row["steps"]]}
+            found.append(known | {"rms": row["rms_to_teacher"], "rms_of_ddim_8": eight["rms_to_teacher"]})
     return found
 
 

@@ -8,7 +8,6 @@ Writes src/fewstep/bundled/digits-references.safetensors (half precision, with t
 from pathlib import Path
 
 from benchmarks.command import parser_of, progress, run_main
-
 from fewstep import open_model
 from fewstep.evaluation.teacher_samples import fixed_noise, key_of, references_file, save_references
 from fewstep.models.metadata import bundled

@@ -7,24 +7,20 @@
 Writes src/fewstep/bundled/digits-student/, a model folder for each number of steps: what `fewstep playground` opens by itself.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import parser_of, run_main
-
+from benchmarks.command import RESULTS, parser_of, read_json, run_main
 from fewstep import open_model
 from fewstep.models.metadata import bundled
-
-RESULTS = Path(__file__).parent / "results" / "digits-full.json"
 
 
 def quality_of(result: dict[str, Any], steps: int) -> dict[str, Any]:
     """What a student's folder says of its quality, from the rows of benchmarks/quality/digits_full.py."""
     rows = [row for row in result["rows"] if (row["model"], row["steps"]) == ("student", steps)]
     if not rows:
-        raise SystemExit(f"{RESULTS.name} has no student of {steps} steps: measure the run first")
+        raise SystemExit(f"digits-full.json has no student of {steps} steps: measure the run first")
     known = {"measured_by": "benchmarks/quality/digits_full.py", "steps": steps, "samples": rows[0]["samples"]}
     known["features"] = result["classifier"]["features"]
     for key in ("frechet", "class_accuracy"):
@@ -38,7 +34,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 2, 1])
     parser.add_argument("--out", type=Path, default=bundled("digits-student"))
     args = parser.parse_args(words)
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    result = read_json(RESULTS / "digits-full.json")
     for steps in args.steps:
         model = open_model(args.run, steps=steps)
         info = model.info.model_copy(update={"quality": quality_of(result, steps)})

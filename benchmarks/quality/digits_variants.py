@@ -7,13 +7,13 @@ Each call distils the bundled teacher by recipes/digits.toml with keys changed, 
 Fréchet distance and the root-mean-square distance to the teacher's 256-step samples, of stage one and of each student.
 """
 
-import json
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from benchmarks.command import parser_of, run_main
-
+from benchmarks.command import parser_of, read_json, run_main, write_json
+from benchmarks.quality import tables
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.quickstart import measure
@@ -28,24 +28,11 @@ def distilled(changes: list[str]) -> dict:
     recipe = load_recipe("digits", dict(parse_change(text) for text in changes))
     teacher, data, began = open_model("digits"), open_data(name="digits"), time.monotonic()
     assert isinstance(data, Data)
-    with tempfile.TemporaryDirectory() as run:
-        trainer = Trainer(Path(run), data, recipe.train)
+    with tempfile.TemporaryDirectory() as run, closing(Trainer(Path(run), data, recipe.train)) as trainer:
         models = distill_model(recipe, teacher, data, trainer)
-        trainer.close()
     seconds = time.monotonic() - began
     metrics, _ = measure(recipe, teacher, bundled("digits-teacher"), models, data, lambda line: None)
     return {"changes": changes, "seconds": round(seconds), "rows": metrics["rows"]}
-
-
-def table(variants: dict[str, dict]) -> str:
-    """A line for each variant and model: the two distances at each guidance scale."""
-    lines = [f"{'variant':20}{'model':10}{'steps':>6}   Fréchet distance / rms to the teacher, at each guidance scale"]
-    teacher = next(iter(variants.values()))["rows"]
-    for name, rows in [("", [r for r in teacher if r["model"] == "teacher"]), *((n, v["rows"]) for n, v in variants.items())]:
-        for model, steps in dict.fromkeys((r["model"], r["steps"]) for r in rows if r["model"] != "teacher" or not name):
-            cells = [f"{r['frechet']:6.3f} /{r['rms_to_teacher']:6.3f}" for r in rows if (r["model"], r["steps"]) == (model, steps)]
-            lines.append(f"{name:20}{model:10}{steps:6}   {'   '.join(cells)}")
-    return "\n".join(lines)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -54,12 +41,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the variant")
     parser.add_argument("--table", action="store_true", help="only print what was measured")
     args = parser.parse_args(words)
-    variants = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    variants = read_json(args.out) if args.out.is_file() else {}
     if not args.table:
         variants[args.name or " ".join(args.changes) or "recipe"] = distilled(args.changes)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(variants, indent=1) + "\n")
-    print(table(variants))
+        write_json(args.out, variants)
+    print(tables.recipe_variants(variants))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, run_main, write_result
-from benchmarks.quality.emoji_judge import found_captions, read, share_within
 from torch import Tensor
 
+from benchmarks.command import parser_of, run_main, write_result
+from benchmarks.quality.emoji_judge import found_captions, read, share_within
 from fewstep.data.sources import shuffled
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Contender, contenders, open_subject

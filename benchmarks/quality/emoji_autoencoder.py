@@ -8,15 +8,16 @@ taef2 is AutoencoderTiny but for the three blocks at 8x8 on each side, which add
 pixels of the test pictures) of both, and writes it to RESULT.json in --out.
 """
 
-import json
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
+
+from benchmarks.command import parser_of, progress, run_main, write_json
+from benchmarks.quality.emoji_judge import read
+from fewstep.evaluation.metrics import psnr
 
 ENCODER_SPLIT, DECODER_SPLIT = 11, 5  # taef2's encoder: what is before its pooled blocks; its decoder: what is up to theirs
 BATCH, SMALL = 64, 32
@@ -27,14 +28,8 @@ class Block(nn.Module):
 
     def __init__(self, pooled: bool) -> None:
         super().__init__()
-        layers = [
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-        ]
-        self.conv = nn.Sequential(*layers)
+        layers = [layer for _ in range(3) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
+        self.conv = nn.Sequential(*layers[:-1])
         parts = [nn.Conv2d(64, 256, 1, bias=False), nn.GroupNorm(4, 256), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False)]
         self.pool = nn.Sequential(*parts) if pooled else None
 
@@ -102,16 +97,6 @@ def batched(function, x: Tensor) -> Tensor:
     return torch.cat([function(part) for part in x.split(SMALL)])
 
 
-def pictures(file: Path) -> Tensor:
-    """float32 (n, 3, 64, 64) in [0, 1]."""
-    return torch.from_numpy(np.load(file)["images"]).permute(0, 3, 1, 2).float() / 255
-
-
-def psnr(x: Tensor, y: Tensor) -> float:
-    """Over all pixels of all pictures in [0, 1], in dB."""
-    return float(-10 * (x - y.clamp(0, 1)).square().mean().log10())
-
-
 def fit(made: AutoencoderTiny, encoder: nn.Sequential, decoder: nn.Sequential, x: Tensor, updates: int) -> None:
     """Fit the blocks at 8x8 of both sides to taef2's latents and features of pictures x."""
     before = batched(encoder[:ENCODER_SPLIT], x)
@@ -134,10 +119,7 @@ def fit(made: AutoencoderTiny, encoder: nn.Sequential, decoder: nn.Sequential, x
         optimizer.step()
         rate.step()
         if update % 50 == 0 or update == updates - 1:
-            print(
-                f"{update}/{updates}  latents {of_latents:.4g}  features {of_features:.4g}  {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
+            progress(f"{update}/{updates}  latents {of_latents:.4g}  features {of_features:.4g}  {time.monotonic() - began:.0f} s")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -149,25 +131,25 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     torch.manual_seed(0)
     encoder, decoder = taef2(args.weights)
-    x, test = pictures(args.data / "train.npz"), pictures(args.data / "test.npz")
-    theirs = psnr(test, batched(decoder, batched(encoder, test)))
-    print(f"taef2 reconstructs with {theirs:.2f} dB", flush=True)
+    x, test = ((read(args.data / f"{part}.npz")[0] + 1) / 2 for part in ("train", "test"))
+
+    def quality(pixels: Tensor) -> float:
+        return psnr(2 * pixels.clamp(0, 1) - 1, 2 * test - 1)
+
+    theirs = quality(batched(decoder, batched(encoder, test)))
+    progress(f"taef2 reconstructs with {theirs:.2f} dB")
     made = stock(encoder, decoder)
 
     def again(pixels: Tensor) -> Tensor:
         return (made.decode(made.encode(pixels * 2 - 1).latents).sample + 1) / 2
 
-    print(f"without its pooled branches {psnr(test, batched(again, test)):.2f} dB", flush=True)
+    progress(f"without its pooled branches {quality(batched(again, test)):.2f} dB")
     fit(made, encoder, decoder, x, args.updates)
     made.register_to_config(scaling_factor=round(1 / float(batched(made.encoder, x[::8] * 2 - 1).std()), 4))
     made.save_pretrained(args.out)
-    found = {
-        "psnr": psnr(test, batched(again, test)),
-        "psnr_taef2": theirs,
-        "updates": args.updates,
-        "scaling_factor": made.config["scaling_factor"],
-    }
-    (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    found = {"psnr": quality(batched(again, test)), "psnr_taef2": theirs, "updates": args.updates}
+    found["scaling_factor"] = made.config["scaling_factor"]
+    write_json(args.out / "RESULT.json", found)
     print(found)
 
 

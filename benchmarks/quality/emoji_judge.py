@@ -10,17 +10,18 @@ training, and of test pictures, whose captions it has never seen.
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
-from benchmarks.quality.emoji_teacher import Captioned
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from benchmarks.command import parser_of, run_main, write_json
+from benchmarks.quality.emoji_teacher import Captioned
 from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.recipe import load_recipe
@@ -49,8 +50,8 @@ def contrast(network: nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
     logits = network(input_ids=tokens, pixel_values=((x + 1) / 2 - mean) / deviation).logits_per_image
     same = (tokens[:, None] == tokens[None]).all(2).double()
-    wanted = (same / same.sum(1, keepdim=True)).to(logits.dtype)
-    both = [functional.cross_entropy(values, wanted, reduction="none") for values in (logits, logits.T)]
+    target = (same / same.sum(1, keepdim=True)).to(logits.dtype)
+    both = [functional.cross_entropy(values, target, reduction="none") for values in (logits, logits.T)]
     return (both[0] + both[1]) / 2
 
 
@@ -103,11 +104,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     judge = new_judge(tokenizer, x.shape[-1])
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    trainer = Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)
-    try:
+    with closing(Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)) as trainer:
         found = trainer.train(stage(args.updates, args.learning_rate), Denoiser(judge))
-    finally:
-        trainer.close()
     judge.save_pretrained(out / "judge")
     tokenizer.save_pretrained(out / "judge")
     score, among = ClipScore.open(str(out / "judge")), [*dict.fromkeys([*captions, *unseen])]
@@ -130,7 +128,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args(words)
     found = train(args)
-    (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out / "RESULT.json", found)
     print(json.dumps(found))
 
 

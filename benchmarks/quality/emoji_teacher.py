@@ -5,31 +5,29 @@
 
 The network and a small CLIP text encoder are trained together by fewstep's own loop: to it they are one network of one's own, whose
 condition is the tokens of a caption. The same command resumes. What it leaves in --out: `data/train.npz` and `data/test.npz`, the pictures
-that it used with their captions (for recipes/emoji.toml); `teacher`, the pipeline in float32, which `fewstep.open_model` opens;
-`teacher-half`, the same with weights of half size but for the text encoder's. With --snapshot it writes these of the last checkpoint's averaged weights, and trains nothing.
+that it used with their captions (for recipes/emoji.toml); `teacher`, the pipeline, which `fewstep.open_model` opens.
 """
 
 import argparse
 import json
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks.command import parser_of, run_main, write_json
 from fewstep.data.sources import shuffled
-from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.schedulers import process_of_scheduler
 from fewstep.models.families.vae import encoded
-from fewstep.training.checkpoint import load_checkpoint
 from fewstep.training.losses import teaching
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_run
@@ -113,7 +111,7 @@ def scheduler() -> diffusers.DDIMScheduler:
 
 
 def save_pipeline(network: TextToImage, vae: Any, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """The stock pipeline in float32 at `out`/teacher, its network and VAE in half precision at `out`/teacher-half."""
+    """The stock pipeline at `out`/teacher."""
     parts = {
         "unet": network.unet,
         "text_encoder": network.text_encoder,
@@ -124,9 +122,6 @@ def save_pipeline(network: TextToImage, vae: Any, tokenizer: CLIPTokenizer, out:
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = diffusers.StableDiffusionPipeline(**parts, **none)
     pipeline.save_pretrained(out / "teacher", safe_serialization=True)
-    pipeline.unet.half()
-    pipeline.vae.half()  # the text encoder is left: transformers would open it in half precision, and diffusers the network in float32
-    pipeline.save_pretrained(out / "teacher-half", safe_serialization=True)
 
 
 @torch.no_grad()
@@ -147,37 +142,15 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(recipe.train.seed)
     network = new_network(vae, len(tokenizer), latents.shape[-1], args.features, recipe.network.block_out_channels)
     began = time.monotonic()
-    if args.snapshot:
-        found = restore(network, out)
-    else:
-        process, prediction = process_of_scheduler(dict(scheduler().config))
-        denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
-        data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
-        trainer = Trainer(out, data, recipe.train, args.device, args.quiet)
-        try:
-            found = trainer.train(teaching(recipe, process), denoiser)
-        finally:
-            trainer.close()
+    process, prediction = process_of_scheduler(dict(scheduler().config))
+    denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
+    data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
+    with closing(Trainer(out, data, recipe.train, args.device, args.quiet)) as trainer:
+        found = trainer.train(teaching(recipe, process), denoiser)
     save_pipeline(network.cpu(), vae, tokenizer, out)
     parts = {"unet": network.unet, "text_encoder": network.text_encoder, "vae": vae}
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     return found | {"pictures": len(latents), "parameters": sizes, "seconds_of_this_call": round(time.monotonic() - began)}
-
-
-def restore(network: TextToImage, out: Path) -> dict[str, Any]:
-    """The averaged weights of the run's checkpoint, put into the network; what is known of it.
-
-    Raises:
-        InputError: there is no checkpoint yet.
-    """
-    checkpoint = load_checkpoint(out / "checkpoint" / "state.safetensors")
-    if checkpoint is None:
-        raise InputError(f"{out} has no checkpoint yet; train first, without --snapshot")
-    parameters, average = dict(network.named_parameters()), checkpoint.part("ema")
-    with torch.no_grad():
-        for name, value in parameters.items():
-            value.copy_(average[name])
-    return {"snapshot_of_update": checkpoint.values["update"]}
 
 
 def recipe_of(args: argparse.Namespace) -> Any:
@@ -204,14 +177,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint-every", type=int, default=500)
     parser.add_argument("--device", default=None)
     parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--snapshot", action="store_true", help="save what the last checkpoint has")
     args = parser.parse_args(words)
     if (args.out / "RESULT.json").is_file():
         print(f"{args.out} is finished")
         return
     found = train(args)
-    if not args.snapshot:
-        (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out / "RESULT.json", found)
     print(json.dumps(found))
 
 

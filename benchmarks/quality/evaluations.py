@@ -3,7 +3,7 @@
     python -m benchmarks.quality.evaluations runs/fashion-evaluate --out benchmarks/results/fashion-evaluate.json
     python -m benchmarks.quality.evaluations UNet=runs/latent/unet-evaluate DiT=runs/latent/dit-evaluate --out benchmarks/results/fashion-latent.json
 
-Several must have been measured on the same data, in the same features and by the same settings; each of their rows is told its NAME as
+Several must have been measured on the same data, in the same features and by the same settings; each of their rows has its NAME as
 `network`. The commands of the evaluations are in docs/results.md, above the tables.
 """
 
@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.command import parser_of, run_main, write_result
 from benchmarks.quality import tables
-
 from fewstep.errors import InputError
 
 SHARED = (

@@ -11,11 +11,11 @@ with that VAE. Prints how well the VAE gives back pictures that it has not seen 
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, run_main
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -23,6 +23,7 @@ from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
+from benchmarks.command import parser_of, run_main, write_json
 from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.metrics import psnr
 from fewstep.models.denoiser import Denoiser
@@ -70,11 +71,8 @@ def trained_vae(recipe: Recipe, data: Data, run: Path, device: str | None, quiet
     """The VAE, trained or gone on with in the run folder, its latents scaled to unit deviation."""
     torch.manual_seed(recipe.train.seed)
     vae = new_vae(data.channels)
-    trainer = Trainer(run, data, recipe.train, device, quiet)
-    try:
+    with closing(Trainer(run, data, recipe.train, device, quiet)) as trainer:
         trainer.train(reconstruction(recipe.teach.updates), Denoiser(vae))
-    finally:
-        trainer.close()
     vae = vae.cpu().eval()
     x = data.batch(0, 512)[0]
     vae.register_to_config(scaling_factor=round(1 / float(encoded(vae, x).std() / vae.config["scaling_factor"]), 4))
@@ -84,14 +82,10 @@ def trained_vae(recipe: Recipe, data: Data, run: Path, device: str | None, quiet
 def new_unet(classes: int) -> UNet2DConditionModel:
     """The untrained UNet, with self-attention at its lower level."""
     kinds = ("DownBlock2D", "AttnDownBlock2D")
-    settings = {
-        "block_out_channels": (64, 96),
-        "layers_per_block": 1,
-        "norm_num_groups": 16,
-        "attention_head_dim": 16,
-        "mid_block_type": None,
-    }
-    return ClassConditional().build(classes=classes, size=SIZE // 4, channels=CHANNELS, down_block_types=kinds, **settings)
+    return ClassConditional().build(
+        classes=classes, size=SIZE // 4, channels=CHANNELS, down_block_types=kinds, block_out_channels=(64, 96), layers_per_block=1,
+        norm_num_groups=16, attention_head_dim=16, mid_block_type=None,
+    )  # fmt: skip
 
 
 def new_dit(classes: int) -> DiTTransformer2DModel:
@@ -150,7 +144,7 @@ def main(words: list[str] | None = None) -> None:
         test = open_data(path=args.test, **opening)
         assert isinstance(test, Data)
         found["vae_psnr"] = fidelity(vae, test)
-    (args.out / "RESULT.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out / "RESULT.json", found)
     print(json.dumps(found))
 
 

@@ -17,14 +17,15 @@ Each variant changes one thing of `ours`: the bundled teacher of digits, 2,000 u
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, progress, run_main, write_result
-from benchmarks.quality import tables
 from torch import Tensor
 
+from benchmarks.command import parser_of, progress, run_main, write_result
+from benchmarks.quality import tables
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.features import train_classifier
@@ -45,13 +46,9 @@ from fewstep.training.trainer import Trainer
 SCALES = (1.0, 1.3, 2.0, 5.0)
 STEPS = (1, 2, 4, 8, 16)
 BUDGET = {
-    "stage_one.updates": 2000,
-    "stage_one.learning_rate": 2e-3,
-    "stage_two.ladder": [64, 16, 8, 4, 2, 1],
-    "stage_two.updates": 300,
-    "stage_two.last_updates": 500,
-    "stage_two.learning_rate": 1e-3,
-}
+    "stage_one.updates": 2000, "stage_one.learning_rate": 2e-3, "stage_two.ladder": [64, 16, 8, 4, 2, 1],
+    "stage_two.updates": 300, "stage_two.last_updates": 500, "stage_two.learning_rate": 1e-3,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},
     "stochastic": {"stage_two.sampler": "stochastic"},
@@ -75,11 +72,8 @@ def distilled(name: str, recipe: Recipe, run: Path, data: Data, device: str | No
     teacher, folder = open_model("digits"), run / name.replace(" ", "-")
     if name in SHARED and not (folder / "stage-one" / INFO).is_file():
         shutil.copytree(run / "ours" / "stage-one", folder / "stage-one")
-    trainer = Trainer(folder, data, recipe.train, device)
-    try:
+    with closing(Trainer(folder, data, recipe.train, device)) as trainer:
         return distilled_apart(recipe, teacher, trainer) if name == "apart" else distill_model(recipe, teacher, data, trainer)
-    finally:
-        trainer.close()
 
 
 def distilled_apart(recipe: Recipe, teacher: Model, trainer: Trainer) -> dict[str, Model]:

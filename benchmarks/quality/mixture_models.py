@@ -39,7 +39,7 @@ class Draws:
 
 
 class Exact(nn.Module):
-    """The mixture's E[x | z_t, c] as a network in float64 that predicts v; its one parameter says only that."""
+    """The mixture's E[x | z_t, c] as a network in float64 that predicts v; its one parameter only tells the type."""
 
     def __init__(self, mixture: Mixture) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class Mlp(nn.Module):
 
     def __init__(self, dimensions: int, labels: int, width: int, layers: int) -> None:
         super().__init__()
-        self.first, self.label, self.said = nn.Linear(dimensions, width), nn.Embedding(labels, width), nn.Linear(10, width)
+        self.first, self.label, self.embed = nn.Linear(dimensions, width), nn.Embedding(labels, width), nn.Linear(10, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.strengths, self.last = nn.Linear(width, layers * width + 1), nn.Linear(width, dimensions)
 
     def forward(self, z: Tensor, time: Tensor, condition: Tensor, w: Tensor) -> Tensor:
         angles = (time[:, None] + 1) / PROCESS.train_timesteps * torch.tensor([1, 2, 4, 8]) * math.pi / 2
         w, flat = w.to(z.dtype)[:, None], z.flatten(1)
-        said = self.said(torch.cat([angles.cos(), angles.sin(), w / 4, w / (1 + w)], 1)) + self.label(condition)
-        *strengths, through = self.strengths(nn.functional.silu(said)).split([*[len(said[0])] * len(self.layers), 1], 1)
-        hidden = self.first(flat) + said
+        embedded = self.embed(torch.cat([angles.cos(), angles.sin(), w / 4, w / (1 + w)], 1)) + self.label(condition)
+        *strengths, through = self.strengths(nn.functional.silu(embedded)).split([*[len(embedded[0])] * len(self.layers), 1], 1)
+        hidden = self.first(flat) + embedded
         for layer, strength in zip(self.layers, strengths, strict=True):
             hidden = hidden + layer(nn.functional.silu(hidden * (1 + strength)))
         return (self.last(nn.functional.silu(hidden)) + through * flat).view_as(z)

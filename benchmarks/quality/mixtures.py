@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from benchmarks.command import parser_of, progress, run_main, write_result
 from benchmarks.quality import tables
 from benchmarks.quality.mixture_models import GUIDANCE_SCALE, PROCESS, Draws, mixture_of, student_of, teacher_of
 from benchmarks.quality.mixtures_picture import draw
-from torch import Tensor
-
 from fewstep import Model, open_model
 from fewstep.evaluation.solvers import BASELINES, evaluations_of, kept_timesteps, solve, steps_for
 from fewstep.method.gaussian_mixture import Mixture
@@ -54,11 +54,6 @@ def recipe_of(dimensions: int, updates: float = 1.0) -> Recipe:
         "stage_two": {"ladder": (256, 16, 8, 4, 2, 1), "updates": rung, "last_updates": rung, "learning_rate": 1e-3, "balance": 2.0},
         "train": {"batch_size": 512 if small else 256, "log_every": 100, "checkpoint_every": 1000},
     })  # fmt: skip
-
-
-def width_of(dimensions: int) -> int:
-    """Of the student's layers."""
-    return 128 if dimensions < 16 else 256
 
 
 def distilled(mixture: Mixture, recipe: Recipe, student: Model, run: Path) -> dict[int, Model]:
@@ -119,12 +114,12 @@ class Case:
     def row(self, x: Tensor, **known: Any) -> Row:
         """Root-mean-square error of samples x (n, d), per coordinate: of all, of the median sample, and the share of those above FAR."""
         square = (x.reshape(self.truth.shape) - self.truth).square().mean(1)
-        errors = {
+        known = {"dimensions": self.truth.shape[1], "guidance_scale": self.guidance_scale} | known
+        return known | {
             "rms": float(square.mean().sqrt()),
             "median": float(square.median().sqrt()),
             "far": float((square > FAR**2).double().mean()),
         }
-        return {"dimensions": self.truth.shape[1], "guidance_scale": self.guidance_scale} | known | errors
 
 
 def baseline_rows(case: Case, budgets: tuple[int, ...] = BUDGETS) -> Iterator[Row]:
@@ -197,7 +192,7 @@ def main(words: list[str] | None = None) -> None:
         for dimensions in args.dimensions:
             mixture, recipe = mixture_of(dimensions), recipe_of(dimensions, args.updates)
             run = (args.run or Path(folder)) / f"{dimensions}d"
-            students = distilled(mixture, recipe, student_of(mixture, width_of(dimensions), LAYERS), run)
+            students = distilled(mixture, recipe, student_of(mixture, 128 if dimensions < 16 else 256, LAYERS), run)
             if dimensions == 2 and args.picture:
                 draw(mixture, students, args.picture)
             rows, residual = measured(mixture, students, args.samples, recipe.stage_two.ladder)
@@ -208,18 +203,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def facts(mixture: Mixture, recipe: Recipe, students: dict[int, Model]) -> Row:
-    """What the students of a mixture are."""
-    network = next(iter(students.values())).denoiser.network
+    """What the students of a mixture are, and the deviation of its points per coordinate, which errors are to be compared with."""
+    network, x = next(iter(students.values())).denoiser.network, mixture.sample(10_000, torch.Generator().manual_seed(0))[0]
     return {
-        "dimensions": mixture.means.shape[1], "spread": rms_of(mixture), "parameters": sum(p.numel() for p in network.parameters()),
-        "stage_one": recipe.stage_one.model_dump(), "stage_two": recipe.stage_two.model_dump(), "batch_size": recipe.train.batch_size,
+        "dimensions": mixture.means.shape[1], "spread": float(x.var(0).mean().sqrt()),
+        "parameters": sum(p.numel() for p in network.parameters()), "batch_size": recipe.train.batch_size,
+        "stage_one": recipe.stage_one.model_dump(), "stage_two": recipe.stage_two.model_dump(),
     }  # fmt: skip
-
-
-def rms_of(mixture: Mixture) -> float:
-    """Root-mean-square of the mixture's points about their mean, per coordinate: what the errors are to be held against."""
-    x, _ = mixture.sample(10_000, torch.Generator().manual_seed(0))
-    return float(x.var(0).mean().sqrt())
 
 
 if __name__ == "__main__":

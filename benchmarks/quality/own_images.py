@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.command import parser_of, run_main, write_result
 from PIL import Image
 
 import fewstep
+from benchmarks.command import parser_of, run_main, write_result
 
 CLASSES = {1: "Trouser", 7: "Sneaker", 8: "Bag", 9: "Boot"}
 EACH = 500

@@ -9,14 +9,14 @@ sampling, so hardly any chance. `--whole` measures a finished stage one beside t
 
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks.command import parser_of, progress, run_main, write_result
 from benchmarks.quality import tables
-from torch import Tensor
-
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.method.guidance import weight_of
@@ -44,10 +44,8 @@ def trained(recipe: Recipe, teacher: Model, data: Data, device: str | None = Non
     """A student after stage one."""
     teacher.denoiser.network.requires_grad_(False)
     student = student_of(recipe, teacher)
-    with tempfile.TemporaryDirectory() as run:
-        trainer = Trainer(Path(run), data, recipe.train, device)
+    with tempfile.TemporaryDirectory() as run, closing(Trainer(Path(run), data, recipe.train, device)) as trainer:
         trainer.train(stage_one(recipe, teacher, data), student.denoiser)
-        trainer.close()
     return student
 
 
@@ -63,10 +61,9 @@ def errors(student: Model, teacher: Model, data: Data, samples: int = 600) -> di
     z, guided = add_noise(x, noise, t, process), teacher.denoiser.guided()
 
     def at(scale: float) -> float:
-        w: Tensor = torch.full((samples,), weight_of(scale))
-        return float(
-            weighted_error(student.denoiser(z, t, labels, w), guided(z, t, labels, w), t, process, snr_plus_one).mean() ** 0.5
-        )
+        w = torch.full((samples,), weight_of(scale))
+        found, target = student.denoiser(z, t, labels, w), guided(z, t, labels, w)
+        return float(weighted_error(found, target, t, process, snr_plus_one).mean() ** 0.5)
 
     return {f"{scale:g}": at(scale) for scale in SCALES}
 
@@ -82,22 +79,14 @@ def main(words: list[str] | None = None) -> None:
     assert isinstance(data, Data)
     rows = []
     for name in args.only:
-        recipe, began = (load_recipe("digits-full", SHORT | TRIALS[name] | {"stage_one.updates": args.updates}), time.monotonic())
-        student = trained(recipe, teacher, data, args.device)
-        rows.append(
-            {
-                "trial": name,
-                "updates": args.updates,
-                "seconds": round(time.monotonic() - began),
-                "errors": errors(student, teacher, data),
-            }
-        )
-        progress(rows[-1])
+        changes, began = SHORT | TRIALS[name] | {"stage_one.updates": args.updates}, time.monotonic()
+        found = errors(trained(load_recipe("digits-full", changes), teacher, data, args.device), teacher, data)
+        rows.append({"trial": name, "updates": args.updates, "seconds": round(time.monotonic() - began), "errors": found})
+        progress(str(rows[-1]))
     if args.whole:
         whole = open_model(args.whole)
-        rows.append(
-            {"trial": "the full recipe", "updates": whole.info.history[-1]["updates"], "errors": errors(whole, teacher, data)}
-        )
+        updates = whole.info.history[-1]["updates"]
+        rows.append({"trial": "the full recipe", "updates": updates, "errors": errors(whole, teacher, data)})
     write_result(args.out, {"rows": rows})
     print(tables.trials({"rows": rows}))
 

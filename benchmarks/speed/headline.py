@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import parser_of, run_main, write_result
-from benchmarks.speed import tables
 from torch import Tensor
 
+from benchmarks.command import parser_of, run_main, write_result
+from benchmarks.speed import tables
 from fewstep import Model, open_model
 from fewstep.data.loading import Data
 from fewstep.errors import InputError

@@ -6,30 +6,17 @@
 Exits with 1 where a ratio is above its goal. Measure on a machine that does nothing else.
 """
 
-import argparse
 from types import SimpleNamespace
 
 import torch
-from benchmarks.command import parser_of, run_main, write_result
 
+from benchmarks.command import parser_of, progress, run_main, write_result
 from fewstep import Model, open_model
 from fewstep.errors import InputError
 from fewstep.evaluation.latency import bench_model, bench_training, table
 from fewstep.models.metadata import bundled
 from fewstep.training.distill import new_teacher, student_of
 from fewstep.training.recipe import load_recipe
-
-
-def arguments(words: list[str] | None) -> argparse.Namespace:
-    parser = parser_of(__doc__, "overhead")
-    parser.add_argument(
-        "--model", help="a teacher's folder; by default the bundled digits teacher, else random weights of its size"
-    )
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=20, help="pairs of runs of which the median is taken")
-    parser.add_argument("--threads", type=int, help="of PyTorch on a CPU; by default as many as it likes")
-    parser.add_argument("--device", default="cpu")
-    return parser.parse_args(words)
 
 
 def teacher_of(path: str | None) -> tuple[Model, str]:
@@ -43,7 +30,15 @@ def teacher_of(path: str | None) -> tuple[Model, str]:
 
 
 def main(words: list[str] | None = None) -> int:
-    args = arguments(words)
+    parser = parser_of(__doc__, "overhead")
+    parser.add_argument(
+        "--model", help="a teacher's folder; by default the bundled digits teacher, else random weights of its size"
+    )
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=20, help="pairs of runs of which the median is taken")
+    parser.add_argument("--threads", type=int, help="of PyTorch on a CPU; by default as many as it likes")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args(words)
     if args.threads:
         torch.set_num_threads(args.threads)
     teacher, name = teacher_of(args.model)
@@ -52,9 +47,6 @@ def main(words: list[str] | None = None) -> int:
     teacher.to(args.device)
     student = student_of(load_recipe(), teacher)
     student.denoiser.network.eval()
-
-    def progress(text: str) -> None:
-        progress(text)
 
     rows = bench_model(teacher, args.batch_size, args.repeats, progress=progress)["rows"]
     for steps in (1, 2, 4):

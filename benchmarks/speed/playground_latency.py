@@ -7,7 +7,6 @@ benchmarks/results/playground.json. What is timed begins when the slider's value
 frame after the new pictures were decoded; beside it stands the network's own time, as the page says it under the pictures.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -16,12 +15,13 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import run_main
+from benchmarks.command import parser_of, run_main, write_json
+from benchmarks.markdown import markdown
 
-OUT = Path(__file__).parent / "results" / "playground.json"
 CORES, ROUNDS, MOVES, GOAL = 2, 4, 8, 300  # the goal in milliseconds
 COUNTS = (1, 8, 16)  # images
 MOVE = """value => new Promise(resolve => {
@@ -40,10 +40,13 @@ MOVE = """value => new Promise(resolve => {
 
 
 def main(words: list[str] | None = None) -> None:
+    parser = parser_of(__doc__, "playground")
+    parser.add_argument("model", nargs="*", help="as fewstep playground takes it")
+    args = parser.parse_args(words)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # the server and the browser inherit it
     server = subprocess.Popen(
-        [sys.executable, "-m", "fewstep", "playground", *sys.argv[1:2], "--device", "cpu"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fewstep", "playground", *args.model, "--device", "cpu"], stdout=subprocess.PIPE, text=True
     )
     try:
         assert server.stdout is not None
@@ -58,12 +61,10 @@ def main(words: list[str] | None = None) -> None:
         "machine": platform.processor() or platform.machine(), "moves": ROUNDS * MOVES,
         "versions": {package: version(package) for package in ("fewstep", "torch", "gradio", "playwright")}, "rows": rows,
     }  # fmt: skip
-    OUT.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(args.out, facts)
     print(f"{name}, {CORES} cores, load average {load:.1f} before; milliseconds, {ROUNDS * MOVES} moves of the slider each")
-    print(f"{'steps':>5}  {'images':>6}  {'10 of 100':>9}  {'median':>7}  {'90 of 100':>9}  {'network':>7}  below {GOAL}")
-    for row in rows:
-        numbers = f"{row['p10_ms']:>9.0f}  {row['median_ms']:>7.0f}  {row['p90_ms']:>9.0f}  {row['network_ms']:>7.1f}"
-        print(f"{row['steps']:>5}  {row['images']:>6}  {numbers}  {'yes' if row['median_ms'] < GOAL else 'no'}")
+    keys = ("steps", "images", "p10_ms", "median_ms", "p90_ms", "network_ms")
+    print(markdown([*keys, f"below {GOAL}"], [[*(f"{row[key]:g}" for key in keys), str(row["median_ms"] < GOAL)] for row in rows]))
 
 
 def measure(address: str) -> tuple[list[dict[str, Any]], str]:
@@ -83,9 +84,7 @@ def measure(address: str) -> tuple[list[dict[str, Any]], str]:
         name = Path(page.locator("code").first.inner_text()).name
         panel = page.get_by_role("tabpanel").filter(visible=True)
         known = [int(text) for text in panel.locator("fieldset").first.locator("label").all_inner_texts()]
-        for steps, count in [
-            (steps, count) for _ in range(ROUNDS) for steps in known for count in COUNTS
-        ]:  # in turn: others' load comes and goes
+        for _, steps, count in product(range(ROUNDS), known, COUNTS):  # in turn: others' load comes and goes
             panel.get_by_label(str(steps), exact=True).first.check()
             number = panel.get_by_label("number input for Images")
             number.fill(str(count))

@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import progress, run_main, write_result
-from benchmarks.uses import tables
-from benchmarks.uses.subject import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from torch import Tensor
 
+from benchmarks.command import Row, run_main, write_result
+from benchmarks.uses import tables
+from benchmarks.uses.subject import SHOWN, Subject, distance, measured, models_of, run_parser, subject, unchanged
 from fewstep import Model
+from fewstep.editing.grids import labelled_grid
 from fewstep.editing.sdedit import edit
-from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
 from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 64  # guided steps of the teacher that the others are compared with
-SHOWN = 8  # pictures
 COLOURS = {2: "#e07a9b", 4: "#d1495b", 8: "#8c2336", "teacher": "#1f6fb2", "reference": "#1b2330"}
 
 
@@ -57,11 +56,11 @@ class Editor:
 def jobs_of(editor: Editor, by_steps: dict[int, Model]) -> list[tuple[Row, Any]]:
     """Students of 2, 4 and 8 steps, and the teacher with 64, 8, 4 and 2 steps, at every strength i/8 that their grid has."""
     few = [steps for steps in by_steps if steps in (2, 4, 8)]
-    wanted = [("student", by_steps[steps], steps, True) for steps in few]
-    wanted += [("teacher", editor.tried.teacher, steps, True) for steps in (REFERENCE, 8, 4, 2)]
-    wanted += [("teacher, not guided", editor.tried.teacher, steps, False) for steps in few]
+    configurations = [("student", by_steps[steps], steps, True) for steps in few]
+    configurations += [("teacher", editor.tried.teacher, steps, True) for steps in (REFERENCE, 8, 4, 2)]
+    configurations += [("teacher, not guided", editor.tried.teacher, steps, False) for steps in few]
     jobs = []
-    for name, model, steps, guided in wanted:
+    for name, model, steps, guided in configurations:
         for start in range(1, steps + 1):
             if steps == REFERENCE and start % (REFERENCE // 8):
                 continue
@@ -72,12 +71,11 @@ def jobs_of(editor: Editor, by_steps: dict[int, Model]) -> list[tuple[Row, Any]]
 
 def bounds(tried: Any) -> list[Row]:
     """The picture as it is, under what it is to become."""
-    nothing = Samples(tried.images, tried.images, 0, "", 0, 0.0)
-    return [{"model": "the picture itself", "steps": 0, "strength": 0.0} | tried.measures(nothing, tried.others)]
+    return [{"model": "the picture itself", "steps": 0, "strength": 0.0} | tried.measures(unchanged(tried.images), tried.others)]
 
 
 def chart(panel: Any, rows: list[Row], measure: str, title: str) -> None:
-    """The share that became what was wanted against nearness, a curve a model, its strengths beside the points of the reference."""
+    """The share that became of the target class against nearness, a curve a model, its strengths beside the points of the reference."""
     for name, steps in dict.fromkeys((row["model"], row["steps"]) for row in rows if row["strength"]):
         curve = sorted((r["strength"], r[measure], r["class_accuracy"]) for r in rows if (r["model"], r["steps"]) == (name, steps))
         if name == "teacher, not guided":
@@ -145,23 +143,18 @@ def sheet(editor: Editor, by_steps: dict[int, Model]) -> Any:
 
 
 def main(words: list[str] | None = None) -> None:
-    args = arguments(
-        words,
-        __doc__,
-        300,
-        ("--guidance-scale", {"type": float, "default": 3.0}),
-        ("--picture", {"type": Path, "help": "PNG to write"}),
-        ("--again", {"action": "store_true", "help": "only draw the picture, from the result that is there"}),
-        ("--out", {"type": Path, "default": RESULTS / "editing.json"}),
-    )
-    tried, by_steps = subject(args.run, args.images, args.teacher, args.data), students(args.run)
+    parser = run_parser(__doc__, "editing", images=300)
+    parser.add_argument("--guidance-scale", type=float, default=3.0)
+    parser.add_argument("--again", action="store_true", help="only draw the picture, from the result that is there")
+    args = parser.parse_args(words)
+    tried, by_steps = subject(args.run, args.images, args.teacher, args.data), models_of(args.run)
     if not {2, 4, 8} & set(by_steps):
         raise InputError(f"{args.run} has no student of 2, 4 or 8 steps; distil with one of them on the ladder")
     editor = Editor(tried, args.guidance_scale)
     if args.again:
         draw(json.loads(args.out.read_text(encoding="utf-8"))["rows"], editor, by_steps, args.picture)
         return
-    rows = bounds(tried) + timed_rows(jobs_of(editor, by_steps), progress)
+    rows = bounds(tried) + measured(jobs_of(editor, by_steps))
     result = {"guidance_scale": args.guidance_scale, "pictures": tried.facts(), "rows": rows}
     if args.picture:
         draw(rows, editor, by_steps, args.picture)

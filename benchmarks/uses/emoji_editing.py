@@ -4,7 +4,7 @@
         --judge runs/emoji-judge/judge --out benchmarks/results/emoji-editing.json --picture docs/emoji-editing.png
 
 As benchmarks/uses/editing.py: the same strengths, models and measures, but that a small CLIP model (benchmarks/quality/emoji_judge.py) says what a picture
-shows: the share for which the wanted caption is among the five that it finds most alike, of all captions. Fidelity is to the pictures
+shows: the share for which the target caption is among the five that it finds most alike, of all captions. Fidelity is to the pictures
 as the VAE gives them back, which is the bound of any edit.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import parser_of, progress, run_main, write_result
+from torch import Tensor
+
+from benchmarks.command import Row, parser_of, run_main, write_result
 from benchmarks.quality.emoji_judge import found_captions, read, share_within
 from benchmarks.uses import tables
 from benchmarks.uses.editing import Editor, bounds, jobs_of, sheet
-from benchmarks.uses.subject import Row, students, timed_rows
-from torch import Tensor
-
+from benchmarks.uses.subject import measured, models_of
 from fewstep import Model, open_model
 from fewstep.data.images import into_model
 from fewstep.data.sources import shuffled
@@ -37,27 +37,27 @@ class CaptionedSubject:
     teacher: Model
     images: Tensor
     captions: list[str]
-    wanted: list[str]
+    target: list[str]
     among: list[str]
     score: ClipScore
 
     @property
     def others(self) -> Condition:
-        """The condition (n, ...) of the wanted captions."""
-        return self.teacher.condition(prompts=self.wanted)
+        """The condition (n, ...) of the target captions."""
+        return self.teacher.condition(prompts=self.target)
 
     @property
     def titles(self) -> list[str]:
         """What each picture is, and what it is to become."""
-        return [f"{one[:16]} to\n{other[:16]}" for one, other in zip(self.captions, self.wanted, strict=True)]
+        return [f"{one[:16]} to\n{other[:16]}" for one, other in zip(self.captions, self.target, strict=True)]
 
-    def measures(self, drawn: Samples, _wanted: Condition) -> Row:
-        """Nearness to the pictures, and how well the answers fit the wanted captions."""
+    def measures(self, drawn: Samples, _target: Condition) -> Row:
+        """Nearness to the pictures, and how well the answers fit the target captions."""
         x = drawn.pictures().clamp(-1, 1)
-        places = found_captions(self.score, x, self.wanted, self.among)
+        places = found_captions(self.score, x, self.target, self.among)
         return {
             "psnr": psnr(x, self.images), "edges": float(edge_correlation(x, self.images).mean()), "evaluations": drawn.evaluations,
-            "found": share_within(places, FOUND_AMONG), "clip_score": float(self.score(x, self.wanted).mean()),
+            "found": share_within(places, FOUND_AMONG), "clip_score": float(self.score(x, self.target).mean()),
         }  # fmt: skip
 
 
@@ -82,9 +82,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     args = parser.parse_args(words)
-    tried, by_steps = (subject_of(open_model(args.teacher), args.judge, args.data, args.images), students(args.run))
+    tried, by_steps = (subject_of(open_model(args.teacher), args.judge, args.data, args.images), models_of(args.run))
     editor: Any = Editor(tried, args.guidance_scale)
-    rows = bounds(tried) + timed_rows(jobs_of(editor, by_steps), progress)
+    rows = bounds(tried) + measured(jobs_of(editor, by_steps))
     pictures = {"images": len(tried.captions), "captions": len(tried.among), "found_among": FOUND_AMONG}
     result = {"guidance_scale": args.guidance_scale, "pictures": pictures, "rows": rows}
     if args.picture:

@@ -1,6 +1,6 @@
 """Inpainting: what is filled in, held against the pictures as they were and against all of the data, students and their teachers.
 
-    python -m benchmarks.uses.digits_split --out runs/digits-split
+    python -m benchmarks.uses.subject --split runs/digits-split
     fewstep teach digits-inpainting --set data.path=runs/digits-split/train.npz --out runs/digits-inpainting-teacher
     fewstep distill digits-inpainting --set data.path=runs/digits-split/train.npz --set teacher.path=runs/digits-inpainting-teacher \
       --out runs/digits-inpainting
@@ -8,7 +8,7 @@
     python -m benchmarks.uses.inpainting --run runs/digits-inpainting --student runs/digits-uses --picture docs/inpainting.png
 
 Methods: (a) the network sees mask and picture (--run); (b) any model, the known part put back at each step's noise level (--student);
-and (b) with the network of (a), told that nothing is known. Each with students of 4 and 2 steps, the teacher with 64 steps, and the teacher
+(b) with the network of (a), for which nothing is known. Each with students of 4 and 2 steps, the teacher with 64 steps, and the teacher
 with as many evaluations as the students. Boxes, strokes and half-planes as masks, the same for all. The error inside the mask is to
 the picture as it was; the Fréchet distance is of the filled pictures to the training data, in the features of a digit classifier. Writes
 benchmarks/results/inpainting.json.
@@ -20,33 +20,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import progress, run_main, write_result
-from benchmarks.uses import tables
-from benchmarks.uses.subject import RESULTS, Row, Subject, arguments, students, subject, timed_rows
 from torch import Tensor
 
+from benchmarks.command import Row, run_main, write_result
+from benchmarks.uses import tables
+from benchmarks.uses.subject import SHOWN, Subject, measured, models_of, run_parser, subject, unchanged
 from fewstep import Model
 from fewstep.data.masks import random_masks
+from fewstep.editing.grids import labelled_grid
 from fewstep.editing.inpainting import condition_of, inpaint
-from fewstep.editing.sheets import labelled_grid
 from fewstep.errors import InputError
 from fewstep.evaluation.metrics import Statistics, frechet_distance
 from fewstep.models.sampling import Samples, to_images
 
 KINDS = {"box": 1 / 3, "stroke": 1 / 3, "half": 1 / 3}
 REFERENCE = 64  # steps of the teacher that the others are compared with
-SHOWN = 8  # pictures
 SEES, PUT_BACK, UNTOLD = "(a) the network sees the mask", "(b) the known part is put back", "(b) with the network of (a)"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to fill in: a teacher, its students by steps, and whether their network is told of the mask."""
+    """A way to fill in: a teacher, its students by steps, and whether their network takes the mask."""
 
     name: str
     teacher: Model
     by_steps: dict[int, Model]
-    told: bool
+    takes_mask: bool
 
 
 class Filler:
@@ -66,7 +65,7 @@ class Filler:
         if key not in self.kept:
             model = method.by_steps[steps] if by == "student" else method.teacher
             condition: Any = self.labels
-            if method.told:
+            if method.takes_mask:
                 condition = condition_of(model, self.x, self.masks, self.labels.tolist())
             choices = {"steps": steps, "guidance_scale": scale, "noise": self.noise}
             self.kept[key] = inpaint(model, self.x, self.masks, condition, **choices)
@@ -91,7 +90,7 @@ def configurations(method: Method, scale: float) -> Iterator[tuple[str, int]]:
 
 def jobs_of(filler: Filler, methods: list[Method], scales: list[float]) -> list[tuple[Row, Any]]:
     """The pictures as they were, then every method at every scale."""
-    asis = Samples(filler.x, filler.x, 0, "", 0, 0.0)
+    asis = unchanged(filler.x)
     jobs: list[tuple[Row, Any]] = [({"method": "", "by": "the pictures as they were", "steps": 0}, lambda: filler.row(asis))]
     for method in methods:
         for scale in scales:
@@ -124,7 +123,7 @@ def methods_of(tried: Subject, student: Path | None, teacher: str | None) -> lis
     Raises:
         InputError: the models of --run take no mask, or those of --student do not fit.
     """
-    seeing = Method(SEES, tried.teacher, students(tried.run), True)
+    seeing = Method(SEES, tried.teacher, models_of(tried.run), True)
     if not getattr(tried.teacher.family, "takes_mask", False):
         raise InputError(f"the models of {tried.run} take no mask; name a run of recipes/digits-inpainting.toml's kind")
     if student is None:
@@ -134,25 +133,20 @@ def methods_of(tried: Subject, student: Path | None, teacher: str | None) -> lis
         raise InputError(
             f"the models of {student} draw {other.teacher.info.shape}, those of {tried.run} {tried.teacher.info.shape}"
         )
-    put_back = Method(PUT_BACK, other.teacher, students(student), False)
+    put_back = Method(PUT_BACK, other.teacher, models_of(student), False)
     return [seeing, put_back, Method(UNTOLD, tried.teacher, seeing.by_steps, False)]
 
 
 def main(words: list[str] | None = None) -> None:
-    args = arguments(
-        words,
-        __doc__,
-        300,
-        ("--student", {"type": Path, "help": "run folder of models that take no mask"}),
-        ("--student-teacher", {"help": "their teacher, in place of the recipe's"}),
-        ("--repeats", {"type": int, "default": 1, "help": "masks and noises for each picture"}),
-        ("--guidance-scale", {"type": float, "nargs": "+", "default": [1.0, 2.0]}),
-        ("--picture", {"type": Path, "help": "PNG to write"}),
-        ("--out", {"type": Path, "default": RESULTS / "inpainting.json"}),
-    )
+    parser = run_parser(__doc__, "inpainting", images=300)
+    parser.add_argument("--student", type=Path, help="run folder of models that take no mask")
+    parser.add_argument("--student-teacher", help="their teacher, in place of the recipe's")
+    parser.add_argument("--repeats", type=int, default=1, help="masks and noises for each picture")
+    parser.add_argument("--guidance-scale", type=float, nargs="+", default=[1.0, 2.0])
+    args = parser.parse_args(words)
     tried = subject(args.run, args.images, args.teacher, args.data)
     methods, filler = methods_of(tried, args.student, args.student_teacher), Filler(tried, args.repeats)
-    rows = timed_rows(jobs_of(filler, methods, args.guidance_scale), progress)
+    rows = measured(jobs_of(filler, methods, args.guidance_scale))
     result = {
         "pictures": tried.facts() | {"repeats": args.repeats},
         "masked_share": float(filler.masks.float().mean()),

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.command import progress, run_main, write_result
-from benchmarks.uses import tables
-from benchmarks.uses.subject import RESULTS, Row, Subject, arguments, distance, students, subject, timed_rows
 from torch import Tensor
 
-from fewstep import Model, open_model
-from fewstep.editing.sheets import labelled_grid
+from benchmarks.command import Row, run_main, write_result
+from benchmarks.uses import tables
+from benchmarks.uses.subject import SHOWN, Subject, distance, measured, models_of, run_parser, subject
+from fewstep import Model
+from fewstep.editing.grids import labelled_grid
 from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
-from fewstep.models.metadata import INFO
 from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 256  # steps of the teacher, each way
-SHOWN = 8  # pictures
 BATCH = 256
 
 
@@ -74,19 +72,10 @@ def jobs_of(translator: Translator, scales: list[float]) -> list[tuple[Row, Any]
     jobs = []
     for scale in (None, *scales):
         for by, steps in [*((by, n) for n in each_way for by in ("student", "teacher")), ("teacher", REFERENCE)]:
-            known = {
-                "task": "round trip" if scale is None else "translation",
-                "guidance_scale": scale or 1.0,
-                "model": by,
-                "each_way": steps,
-            }
+            task = "round trip" if scale is None else "translation"
+            known = {"task": task, "guidance_scale": scale or 1.0, "model": by, "each_way": steps}
             jobs.append((known, lambda b=by, n=steps, s=scale: translator.row(b, n, s)))
     return jobs
-
-
-def encoders_of(run: Path) -> dict[int, Model]:
-    """The encoders of a run by their number of steps."""
-    return {int(file.parent.name[-4:]): open_model(file.parent) for file in sorted(run.glob(f"encoder-[0-9]*/{INFO}"))}
 
 
 def second_rows(
@@ -134,25 +123,20 @@ def draw(translator: Translator, scale: float, path: Path, second: tuple[Subject
 
 
 def main(words: list[str] | None = None) -> None:
-    args = arguments(
-        words,
-        __doc__,
-        200,
-        ("--guidance-scale", {"type": float, "nargs": "+", "default": [1.0, 3.0]}),
-        ("--second", {"type": Path, "help": "run folder whose students draw what this run's encoders encoded"}),
-        ("--second-data", {"help": "its data, in place of its recipe's"}),
-        ("--picture", {"type": Path, "help": "PNG to write"}),
-        ("--out", {"type": Path, "default": RESULTS / "style-transfer.json"}),
-    )
-    tried, encoders = subject(args.run, args.images, args.teacher, args.data), encoders_of(args.run)
-    translator = Translator(tried, encoders, students(args.run))
+    parser = run_parser(__doc__, "style-transfer", images=200)
+    parser.add_argument("--guidance-scale", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument("--second", type=Path, help="run folder whose students draw what this run's encoders encoded")
+    parser.add_argument("--second-data", help="its data, in place of its recipe's")
+    args = parser.parse_args(words)
+    tried, encoders = subject(args.run, args.images, args.teacher, args.data), models_of(args.run, "encoder")
+    translator = Translator(tried, encoders, models_of(args.run))
     if not set(encoders) & set(translator.decoders):
         raise InputError(f"{args.run} has no encoder and student of the same steps; distil with encoder.ladder = [64, 16, 8, 4]")
-    rows = timed_rows(jobs_of(translator, args.guidance_scale), progress)
+    rows = measured(jobs_of(translator, args.guidance_scale))
     second = None
     if args.second:
         other = subject(args.second, args.images, None, args.second_data)
-        more, shown = second_rows(tried, other, encoders, students(args.second), max(args.guidance_scale))
+        more, shown = second_rows(tried, other, encoders, models_of(args.second), max(args.guidance_scale))
         rows, second = rows + more, (other, shown)
     result = {"pictures": tried.facts(), "rows": rows}
     if second:

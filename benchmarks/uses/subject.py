@@ -1,4 +1,10 @@
-"""What the scripts on editing, inpainting and style transfer share: the models of a run, pictures to begin with, and what is measured."""
+"""What the scripts on editing, inpainting and style transfer share: the models of a run, pictures to try them on, and the measures.
+
+    python -m benchmarks.uses.subject --split runs/digits-split
+
+splits the handwritten digits, so that what was trained on one part can be measured on the other: train.npz, and test.npz of a fixed random
+300 of the 1,797 images. The same people wrote both parts.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -6,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.command import Row, parser_of, progress, run_main
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
@@ -19,9 +27,8 @@ from fewstep.models.sampling import Samples
 from fewstep.training.examples import open_examples
 from fewstep.training.recipe import load_recipe
 
-RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parents[1] / "docs"
-Row = dict[str, Any]
+HELD_OUT = 300  # of the digits
+SHOWN = 8  # pictures in a figure
 
 
 @dataclass(frozen=True)
@@ -48,22 +55,20 @@ class Subject:
         names = self.data.classes
         return [f"{names[a]} to\n{names[b]}" for a, b in zip(self.labels.tolist(), self.others.tolist(), strict=True)]
 
-    def measures(self, drawn: Samples, wanted: Tensor) -> Row:
-        """Nearness to the pictures, and the share of answers that the classifier takes for the class wanted (n,)."""
+    def measures(self, drawn: Samples, target: Tensor) -> Row:
+        """Nearness to the pictures, and the share of answers that the classifier takes for the target classes (n,)."""
         x = drawn.samples.clamp(-1, 1)
-        accuracy = self.classifier.accuracy(self.classifier.features(x), wanted)
+        accuracy = self.classifier.accuracy(self.classifier.features(x), target)
         edges = float(edge_correlation(x, self.images).mean())
         return {"psnr": psnr(x, self.images), "edges": edges, "class_accuracy": accuracy, "evaluations": drawn.evaluations}
 
     def facts(self) -> Row:
-        """What a result says of the pictures and of the classifier that judges."""
-        known = {
-            "images": len(self.labels),
-            "seen_in_training": self.seen,
-            "data": Path(str(self.data.description.get("path"))).name,
-        }
-        as_they_are = self.classifier.accuracy(self.classifier.features(self.images), self.labels)
-        return known | {"classifier_accuracy": self.classifier.test_accuracy, "accuracy_on_the_pictures": as_they_are}
+        """What a result keeps of the pictures and of the classifier that judges."""
+        accuracy = self.classifier.accuracy(self.classifier.features(self.images), self.labels)
+        return {
+            "images": len(self.labels), "seen_in_training": self.seen, "data": Path(str(self.data.description.get("path"))).name,
+            "classifier_accuracy": self.classifier.test_accuracy, "accuracy_on_the_pictures": accuracy,
+        }  # fmt: skip
 
 
 def subject(run: Path, images: int, teacher: str | None = None, data: str | None = None) -> Subject:
@@ -88,17 +93,19 @@ def subject(run: Path, images: int, teacher: str | None = None, data: str | None
     return Subject(run, model, train, x, pictures.labels[chosen], classifier, pictures is train)
 
 
-def students(run: Path) -> dict[int, Model]:
-    """The students of a run by their number of steps."""
-    return {int(file.parent.name[-4:]): open_model(file.parent) for file in sorted(run.glob(f"steps-[0-9]*/{INFO}"))}
+def models_of(run: Path, name: str = "steps") -> dict[int, Model]:
+    """The students of a run, or with `name` "encoder" its encoders, by their number of steps."""
+    return {int(file.parent.name[-4:]): open_model(file.parent) for file in sorted(run.glob(f"{name}-[0-9]*/{INFO}"))}
 
 
-def timed_rows(jobs: list[tuple[Row, Callable[[], Row]]], say: Callable[[str], None]) -> list[Row]:
-    """Every job's row, what is known beforehand and then what was measured; a line is said of each."""
+def measured(jobs: list[tuple[Row, Callable[[], Row]]]) -> list[Row]:
+    """Every job's row, what is known beforehand and then what was measured; each is shown."""
     rows = []
     for known, measure in jobs:
         rows.append(known | measure())
-        say("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in rows[-1].items()))
+        progress(
+            "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in rows[-1].items())
+        )
     return rows
 
 
@@ -107,13 +114,38 @@ def distance(drawn: Samples, reference: Samples) -> float:
     return rms(drawn.pictures().clamp(-1, 1), reference.pictures().clamp(-1, 1))
 
 
-def arguments(words: list[str] | None, text: str | None, images: int, *more: tuple[str, dict[str, Any]]) -> argparse.Namespace:
-    """What all three scripts take from the command line, and `more` of their own."""
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+def unchanged(x: Tensor) -> Samples:
+    """Pictures (n, c, h, w) as if they had been drawn, by no evaluation."""
+    return Samples(x, x, 0, "", 0, 0.0)
+
+
+def run_parser(text: str | None, result: str, images: int) -> argparse.ArgumentParser:
+    """A parser of what all three scripts take."""
+    parser = parser_of(text, result)
     parser.add_argument("--run", type=Path, required=True, help="run folder of fewstep distill")
     parser.add_argument("--teacher", help="the teacher's folder, in place of the recipe's")
     parser.add_argument("--data", help="in place of the recipe's; pictures are of test.npz where that lies beside it")
     parser.add_argument("--images", type=int, default=images, help="to try the models on")
-    for name, settings in more:
-        parser.add_argument(name, **settings)
-    return parser.parse_args(words)
+    parser.add_argument("--picture", type=Path, help="PNG to write")
+    return parser
+
+
+def split(out: Path) -> dict[str, int]:
+    """Write train.npz and test.npz of the digits; how many images each has."""
+    data: Any = open_data(name="digits")
+    order = np.random.default_rng(0).permutation(len(data))
+    out.mkdir(parents=True, exist_ok=True)
+    parts = {"test": order[:HELD_OUT], "train": order[HELD_OUT:]}
+    for name, rows in parts.items():
+        np.savez_compressed(out / f"{name}.npz", images=data.pixels.numpy()[rows, 0], labels=data.labels.numpy()[rows])
+    return {name: len(rows) for name, rows in parts.items()}
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--split", type=Path, required=True, help="folder to write")
+    print(split(parser.parse_args(words).split))
+
+
+if __name__ == "__main__":
+    run_main(main)

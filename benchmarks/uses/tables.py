@@ -9,10 +9,10 @@ MANY = 64  # guided steps of the teacher that edits are compared with
 def editing(result: Row) -> str:
     """The student of 4 steps at its strengths, the teacher with many steps, and with about as many evaluations.
 
-    Success is the share that a classifier takes for the new class, or for text the share whose new caption a CLIP model finds.
+    Success is the share that a classifier takes for the new class, or for text the share whose target caption a CLIP model finds.
     """
     text = "found" in result["rows"][0]
-    measure, heading = ("found", "wanted caption found") if text else ("class_accuracy", "of the new class")
+    measure, heading = ("found", "target caption found") if text else ("class_accuracy", "of the new class")
     few = 4 if any(row["model"] == "student" and row["steps"] == 4 for row in result["rows"]) else 2
     shown = {"student": (few, 2), "teacher": (MANY, few, few // 2), "teacher, not guided": (few,)}
     itself = next(row for row in result["rows"] if not row["steps"])
@@ -38,7 +38,7 @@ def style_transfer(result: Row) -> str:
         numbers = [f"{row['psnr']:.1f}" if there_and_back else "", f"{row['class_accuracy']:.1%}", f"{row['edges']:.2f}"]
         codes = f"{row['codes_alike']:.3f}" if "codes_alike" in row else ""
         lines.append([task, name, str(row["evaluations"]), *numbers, f"{row['rms_to_teacher']:.3f}", codes])
-    heading = ["task", "model", "evaluations", "PSNR, dB", "of the class wanted", "edges kept", "rms to teacher's 256 steps"]
+    heading = ["task", "model", "evaluations", "PSNR, dB", "of the target class", "edges kept", "rms to teacher's 256 steps"]
     return markdown([*heading, "its codes and the teacher's"], lines)
 
 
@@ -50,5 +50,5 @@ def inpainting(result: Row) -> str:
         numbers = [f"{row['frechet']:.3f}", f"{row['error']:.3f}", f"{row['class_accuracy']:.1%}"]
         scale = f"{row['guidance_scale']:g}" if row["steps"] else ""
         lines.append([row["method"], scale, bold(name, row["by"] == "student"), str(row["evaluations"]), *numbers])
-    heading = ["method", "scale", "model", "evaluations", "Fréchet distance", "rms error inside the mask", "of the class wanted"]
+    heading = ["method", "scale", "model", "evaluations", "Fréchet distance", "rms error inside the mask", "of the target class"]
     return markdown(heading, lines)

@@ -1,22 +1,21 @@
 """The scripts on editing, inpainting and style transfer at tiny sizes: like is held against like, and evaluations are those taken."""
 
 import json
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import fewstep
+from benchmarks.uses import editing, inpainting, style_transfer
+from benchmarks.uses import subject as uses
 from conftest import TINY
 from fewstep.editing.inpainting import condition_of
 from fewstep.evaluation.classifier import train_classifier
 from fewstep.models.sampling import Samples
 from fewstep.training.recipe import load_recipe
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STUDENT = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"stage_one.updates": 2, "stage_two.updates": 1}
 STUDENT |= {"stage_two.last_updates": 1, "stage_two.ladder": [8, 4, 2], "encoder.ladder": [8, 4, 2], "encoder.updates": 1}
 STUDENT |= {"stage_one.times": "continuous"}
@@ -24,9 +23,6 @@ STUDENT |= {"stage_one.times": "continuous"}
 
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from benchmarks.uses import subject as uses
-
     monkeypatch.setattr(uses, "train_or_load_classifier", lambda data, *rest, **more: quick_classifier())
 
 
@@ -50,18 +46,14 @@ def runs(tmp_path_factory, teacher_folder):
     return root
 
 
-def run_script(monkeypatch, capsys, module, *words):
-    """The script as a person calls it; the JSON that it wrote, and what it printed."""
-    monkeypatch.setattr(sys, "argv", [f"benchmarks/{module.__name__}.py", *map(str, words)])
-    module.main()
+def run_script(capsys, module, *words):
+    """Run the script; what it printed."""
+    module.main([*map(str, words)])
     return capsys.readouterr().out
 
 
 def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, runs):
-    from benchmarks.uses import digits_split
-    from benchmarks.uses import subject as uses
-
-    assert digits_split.split(tmp_path / "split") == {"test": 300, "train": 1497}
+    assert uses.split(tmp_path / "split") == {"test": 300, "train": 1497}
     seen, held_out = uses.subject(runs / "uses", 40), uses.subject(runs / "uses", 40, data=str(tmp_path / "split"))
     assert (seen.seen, held_out.seen) == (True, False)
     assert (len(seen.data), len(held_out.data)) == (1797, 1497)
@@ -74,11 +66,9 @@ def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, run
 
 
 def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_path, monkeypatch, capsys, runs):
-    from benchmarks.uses import editing
-
     monkeypatch.setattr(editing, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--images", 12, "--picture", tmp_path / "e.png", "--out", tmp_path / "e.json"]
-    printed = run_script(monkeypatch, capsys, editing, *words)
+    printed = run_script(capsys, editing, *words)
     result = json.loads((tmp_path / "e.json").read_text())
     rows = {(r["model"], r["steps"], r["strength"]): r for r in result["rows"]}
     assert [rows["student", 4, s]["evaluations"] for s in (0.25, 0.5, 0.75, 1.0)] == [1, 2, 3, 4]
@@ -92,11 +82,9 @@ def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_p
 
 
 def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path, monkeypatch, capsys, runs):
-    from benchmarks.uses import style_transfer
-
     monkeypatch.setattr(style_transfer, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--second", runs / "uses", "--images", 9, "--picture", tmp_path / "s.png"]
-    printed = run_script(monkeypatch, capsys, style_transfer, *words, "--out", tmp_path / "s.json")
+    printed = run_script(capsys, style_transfer, *words, "--out", tmp_path / "s.json")
     rows = json.loads((tmp_path / "s.json").read_text())["rows"]
     found = {(r["task"], r["guidance_scale"], r["model"], r["each_way"]): r["evaluations"] for r in rows}
     for steps in (2, 4):
@@ -112,33 +100,28 @@ def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path
 
 
 def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, capsys, runs):
-    from benchmarks.uses import inpainting as script
-    from benchmarks.uses import subject as uses
-
-    monkeypatch.setattr(script, "REFERENCE", 8)
+    monkeypatch.setattr(inpainting, "REFERENCE", 8)
     words = ["--run", runs / "fills", "--student", runs / "uses", "--images", 20, "--repeats", 2, "--picture", tmp_path / "i.png"]
-    printed = run_script(monkeypatch, capsys, script, *words, "--out", tmp_path / "i.json")
+    printed = run_script(capsys, inpainting, *words, "--out", tmp_path / "i.json")
     result = json.loads((tmp_path / "i.json").read_text())
     assert [r["error"] for r in result["rows"] if not r["steps"]] == [0]
     found = {(r["method"], r["guidance_scale"], r["by"], r["evaluations"]) for r in result["rows"] if r["steps"]}
-    for method in (script.SEES, script.PUT_BACK, script.UNTOLD):
+    for method in (inpainting.SEES, inpainting.PUT_BACK, inpainting.UNTOLD):
         for scale, many in ((1.0, 8), (2.0, 16)):
             assert {(method, scale, "teacher", n) for n in (many, 4, 2)} | {(method, scale, "student", n) for n in (4, 2)} <= found
-    assert f"| {script.SEES} | 2 | **student, 4 steps** | 4 |" in printed
+    assert f"| {inpainting.SEES} | 2 | **student, 4 steps** | 4 |" in printed
     assert 0.1 < result["masked_share"] < 0.6
     assert (tmp_path / "i.png").stat().st_size > 5000
     tried = uses.subject(runs / "fills", 30)
-    filler, (method, *_) = script.Filler(tried, 1), script.methods_of(tried, None, None)
+    filler, (method, *_) = inpainting.Filler(tried, 1), inpainting.methods_of(tried, None, None)
     drawn = filler.answer(method, "student", 4, 1.0)
     assert drawn.samples[~filler.masks].equal(tried.images[~filler.masks])
     assert set(condition_of(method.teacher, filler.x, filler.masks, filler.labels.tolist())) == {"labels", "mask", "masked"}
     with pytest.raises(fewstep.InputError, match="take no mask"):
-        script.methods_of(uses.subject(runs / "uses", 2), None, None)
+        inpainting.methods_of(uses.subject(runs / "uses", 2), None, None)
 
 
 def test_codes_are_alike_where_they_are_and_not_where_they_are_not():
-    from benchmarks.uses import style_transfer
-
     x = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert style_transfer.alike(x, 3 * x + 1) == pytest.approx(1)
     assert abs(style_transfer.alike(x, x.roll(1, 0))) < 0.1

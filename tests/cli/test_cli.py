@@ -8,35 +8,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from command_line import command, refused
 from conftest import TINY, run_command
-from fewstep.cli import main as cli
 
 SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-
-
-def command(capsys, *words, expect=0):
-    """The same in this process, which spares the start of a new one; (stdout, stderr)."""
-    from unittest.mock import patch
-
-    with patch("sys.argv", ["fewstep", *map(str, words)]):
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-    found = capsys.readouterr()
-    assert code == expect, found.err
-    return found.out, found.err
-
-
-def refused(capsys, *words):
-    """The one line with which a command refuses, exit code 2."""
-    out, err = command(capsys, *words, expect=2)
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    assert out == ""
-    return lines[0]
 
 
 def test_teach_distill_sample_show(tmp_path, capsys):

@@ -136,14 +136,14 @@ def test_a_feather_fades_outwards_over_its_radius():
 
 
 @KINDS
-def test_the_seed_is_all_that_is_random_and_batches_change_nothing(sampler):
-    model = tiny_student(4, sampler)
-    first, same, other = (inpaint(model, X, HALF, LABELS, resample=1, seed=seed).samples for seed in (0, 0, 1))
-    assert first.equal(same)
-    assert not first.equal(other)
-    if sampler == "deterministic":
-        whole = inpaint(model, X, HALF, LABELS).samples
-        torch.testing.assert_close(inpaint(model, X, HALF, LABELS, batch_size=2).samples, whole)
+@pytest.mark.parametrize("resample", [0, 1])
+def test_a_picture_is_a_function_of_seed_and_place_whatever_the_batch_size(sampler, resample):
+    model, given = tiny_student(4, sampler), (X.repeat(2, 1, 1, 1), HALF.repeat(2, 1, 1, 1), LABELS.repeat(2))
+    whole, again, other = (inpaint(model, *given, resample=resample, seed=seed).samples for seed in (0, 0, 1))
+    assert whole.equal(again) and not whole.equal(other)
+    for size in (1, 3, 5):
+        parts = inpaint(model, *given, resample=resample, batch_size=size).samples
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
 def test_what_inpainting_refuses():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import command, refused
 from test_model_card import text_student
 
 import fewstep
 import pipelines
+from command_line import command, refused
 from fewstep import InputError
 from fewstep.export import onnx as onnx_file
 from fewstep.export.formats import export

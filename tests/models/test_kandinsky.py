@@ -1,7 +1,6 @@
-"""Kandinsky 2.2: students of the decoder with a scale baked in, in the stock pipelines, in a process without fewstep."""
+"""What is peculiar to Kandinsky 2.2: its prior, and the pipelines that begin with it or with a picture."""
 
 import json
-import shutil
 
 import diffusers
 import pytest
@@ -9,8 +8,7 @@ import torch
 
 import fewstep
 import unet_pipelines
-from alone import distilled, halfway, samples_alone
-from fewstep.models.families.diffusers_family import STUDENT
+from alone import halfway, samples_alone, untrained
 
 SIDES = {"height": 16, "width": 16}
 PRIOR = {"prior_num_inference_steps": 3, "prior_guidance_scale": 2.0}
@@ -21,7 +19,8 @@ ARGUMENTS = {"num_inference_steps": 2, "guidance_scale": 1.0} | SIDES
 def students(tmp_path_factory):
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("kandinsky")
-    return distilled(unet_pipelines.kandinsky_pipeline(root / "pipeline"), root)
+    teacher, student = untrained(unet_pipelines.kandinsky_pipeline(root / "pipeline"))
+    return teacher, student, student.save(root / "student"), student.bake(2.5).save(root / "baked")
 
 
 @pytest.fixture
@@ -54,36 +53,6 @@ def test_the_stock_pipelines_alone_give_our_samples(students, tmp_path):
     assert ours.std() > 0.1
 
 
-def test_folders_of_students(students):
-    teacher, student, folder, baked = students
-    info = student.info
-    assert (info.channels, info.size, info.image_size, info.image_channels) == (4, 8, 16, 3)
-    assert (teacher.info.prediction, info.prediction) == ("eps", "v")
-    assert (folder / STUDENT).is_dir() and not (folder / "unet").exists()
-    assert json.loads((baked / "model_index.json").read_text())["_class_name"] == "KandinskyV22CombinedPipeline"
-    assert len(fewstep.open_model(baked).sample(prompts=["a", "b"], num_images=3)) == 3
-
-
-def test_a_student_starts_as_its_conditional_teacher_and_takes_one_evaluation_a_step(students):
-    teacher, student, *_ = students
-    fresh = teacher.family.student_of(teacher.denoiser.network)
-    z, t, condition = torch.randn(3, 4, 8, 8), torch.tensor([5.0, 400.0, 999.0]), teacher.example(3)
-    with torch.no_grad():
-        said = [
-            teacher.family.call(n, z, t, condition, w) for n, w in ((teacher.denoiser.network, None), (fresh, torch.rand(3) * 9))
-        ]
-    assert torch.equal(*said) and said[0].shape == z.shape
-    for model, evaluations, rows in ((student, 2, [3, 3]), (teacher, 4, [6, 6])):
-        seen = []
-        hook = model.denoiser.network.register_forward_pre_hook(
-            lambda _, inputs, named, seen=seen: seen.append(len(inputs[0])), with_kwargs=True
-        )
-        made = model.sample_tensor(model.example(3), steps=2, guidance_scale=2.0)
-        hook.remove()
-        assert (seen, made.evaluations) == (rows, evaluations)
-        assert [image.size for image in made.images()] == [(16, 16)] * 3
-
-
 def test_the_teacher_is_guided_away_from_a_black_picture_as_the_stock_pipeline_is(students):
     teacher = students[0]
     stock = diffusers.KandinskyV22CombinedPipeline.from_pretrained(teacher.family.folder, use_safetensors=True)
@@ -99,12 +68,6 @@ def test_the_teacher_is_guided_away_from_a_black_picture_as_the_stock_pipeline_i
     theirs = decoder(**embeddings, **settings).images
     ours = teacher.sample_tensor({"image": embeddings.image_embeds}, steps=4, guidance_scale=3.0, noise=noise).samples
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    one = (
-        teacher.with_negative_prompt("dog")
-        .sample_tensor({"image": embeddings.image_embeds}, steps=4, guidance_scale=3.0, noise=noise)
-        .samples
-    )
-    assert not torch.allclose(one, ours)
 
 
 def test_latents_are_those_of_the_stock_pipelines(students):
@@ -143,28 +106,8 @@ def test_the_prior_is_refused_because_of_its_scheduler(tmp_path):
         prior("a", num_inference_steps=1)
 
 
-@pytest.mark.parametrize(
-    ("file", "keys", "message"),
-    [
-        ("unet/config.json", {"time_cond_proj_dim": 256}, "guidance-distilled already"),
-        ("unet/config.json", {"addition_embed_type": "text_image"}, "name a Kandinsky 2.2 decoder"),
-        ("unet/config.json", {"in_channels": 9}, "takes 9 channels and gives 8; KandinskyV22Pipeline needs one that gives 18"),
-        ("movq/config.json", {"vq_embed_dim": 3}, "movq's latents are 3, the network takes 4"),
-        ("prior_image_encoder/config.json", {"projection_dim": 16}, "embeddings are 16, the network takes 12"),
-    ],
-)
-def test_what_is_no_teacher_is_refused_in_one_line(students, tmp_path, file, keys, message):
-    folder = shutil.copytree(students[0].family.folder, tmp_path / "copy")
-    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | keys))
-    with pytest.raises(fewstep.InputError, match=message) as error:
-        fewstep.open_model(folder)
-    assert "\n" not in str(error.value)
-
-
 def test_what_a_condition_takes(students):
     student = students[1]
-    with pytest.raises(fewstep.InputError, match="takes no image"):
-        student.condition(prompts=["a"], image=object())
     with pytest.warns(UserWarning, match=r"cut to 8; not read: 'g h i'"):
         student.condition(prompts=["a b c d e f g h i"], **PRIOR)
     torch.testing.assert_close(student.condition(prompts=["a"], **PRIOR), student.condition(prompts=["a"], **PRIOR))

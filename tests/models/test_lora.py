@@ -18,6 +18,7 @@ from conftest import TINY, run_command
 from fewstep.errors import InputError
 from fewstep.export.lora_file import EXPORTED, write_lora
 from fewstep.models.denoiser import Denoiser
+from fewstep.models.families import family_of
 from fewstep.models.lora import ADAPTERS, INPUTS, added, merged
 from fewstep.training.distill import distill_model, next_student, student_of
 from fewstep.training.recipe import load_recipe, parse_change, to_toml
@@ -252,7 +253,7 @@ def test_what_cannot_have_adapters_is_refused_in_one_line(teachers, runs, tmp_pa
     student = next_student(student_of(recipe(student__lora__targets=["to_q"]), teachers["text"]), 2)
     assert all(".to_q.lora_" in key or key in INPUTS for key in added(student.denoiser.network))
     flat = torch.nn.Linear(2, 2)
-    own = replace(teachers["pixels"], denoiser=Denoiser(flat, null=3), family=fewstep.families.family_of("own", flat))
+    own = replace(teachers["pixels"], denoiser=Denoiser(flat, null=3), family=family_of("own", flat))
     with pytest.raises(InputError, match="not known for the family own"):
         student_of(recipe(), own)
     with pytest.raises(InputError, match="diffusers loads no LoRA into PixArt"):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_cli import command, refused
 
 import fewstep
 import flow_pipelines
@@ -14,6 +13,7 @@ import pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import samples_alone
+from command_line import command, refused
 from fewstep.models.negative_prompts import LEAF, WEIGHTS
 from fewstep.training.distill import student_of
 from fewstep.training.examples import negative_prompts_of

@@ -1,16 +1,20 @@
-"""What is no teacher, as a user meets it: one line from the command, exit code 2, nothing written."""
+"""What is no teacher, of each family, and as a user meets it: one line from the command, exit code 2, nothing written."""
 
 import shutil
+from functools import cache
 
 import diffusers
 import pytest
 import test_open_teachers as damages
 import torch
-from test_cli import command, refused
 
+import fewstep
 import pipelines
 import unet_pipelines
+from command_line import command, refused
 from conftest import run_command
+from family_cases import CASES
+from fewstep.method.conditioning import take
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,68 @@ def test_a_negative_prompt_is_for_teachers_and_a_class_for_models_of_classes(fol
     assert "takes class labels" in refused(capsys, "sample", classes, "--prompt", "a", *words, tmp_path / "two")
     assert "takes prompts" in refused(capsys, "sample", folder, "--class-label", "1", *words, tmp_path / "three")
     assert not [path for path in tmp_path.iterdir() if path.name in ("one", "two", "three")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A function that gives the folder of a family's tiny teacher, made once."""
+    root = tmp_path_factory.mktemp("teachers")
+    return cache(lambda name: CASES[name].build(root / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "keys", "message"),
+    [
+        ("SDXL", "unet", {"time_cond_proj_dim": 256}, "guidance-distilled already"),
+        ("SDXL", "scheduler", {"_class_name": "LCMScheduler"}, r"distilled already \(LCMScheduler\)"),
+        ("SDXL", "", {"requires_aesthetics_score": True}, "is a refiner"),
+        ("SDXL", "text_encoder", {"hidden_size": 16}, "text encoders' features are 24, the network takes 20"),
+        ("SDXL", "text_encoder_2", {"projection_dim": 12}, "pooled text's features are 12, the network takes 10"),
+        ("SDXL", "vae", {"latent_channels": 16}, "latents are 16, the network takes 4"),
+        ("SDXL", "vae", {"latents_mean": [0, 0, 0, 0]}, "latents_mean is not known"),
+        ("DeepFloyd IF", "unet", {"time_cond_proj_dim": 256}, "guidance-distilled already"),
+        ("DeepFloyd IF", "unet", {"out_channels": 3}, "takes 3 channels and gives 3; IFPipeline needs one that gives 6"),
+        ("DeepFloyd IF, super-resolution", "unet", {"in_channels": 3}, "takes 3 channels and gives 6"),
+        ("DeepFloyd IF", "text_encoder", {"d_model": 16}, "features are 16, the network takes 12"),
+        ("Kandinsky 2.2 decoder", "unet", {"time_cond_proj_dim": 256}, "guidance-distilled already"),
+        ("Kandinsky 2.2 decoder", "unet", {"addition_embed_type": "text_image"}, "name a Kandinsky 2.2 decoder"),
+        ("Kandinsky 2.2 decoder", "unet", {"in_channels": 9}, "takes 9 channels and gives 8; KandinskyV22Pipeline needs one that gives 18"),
+        ("Kandinsky 2.2 decoder", "movq", {"vq_embed_dim": 3}, "movq's latents are 3, the network takes 4"),
+        ("Kandinsky 2.2 decoder", "prior_image_encoder", {"projection_dim": 16}, "embeddings are 16, the network takes 12"),
+        ("DiT", "transformer", {"num_embeds_ada_norm": None}, "takes no class"),
+        ("DiT", "vae", {"latent_channels": 16}, "VAE's channels are 16, the network takes 4"),
+        ("PixArt", "text_encoder", {"d_model": 16}, "text encoder's features are 16, the network takes 10"),
+        ("PixArt", "scheduler", {"_class_name": "LCMScheduler"}, "distilled already"),
+        ("Stable Diffusion 3", "text_encoder_3", {"d_model": 16}, "third text encoder's features are 16, the network takes 24"),
+        ("Stable Diffusion 3", "text_encoder_2", {"projection_dim": 4}, "projections are 12, the network takes 16"),
+        ("Stable Diffusion 3", "transformer", {"in_channels": 9}, "no family that is known"),
+        ("Flux", "transformer", {"guidance_embeds": True}, r"guidance-distilled already.*true_cfg_scale"),
+        ("Flux", "text_encoder_2", {"d_model": 16}, "16, the network takes 12"),
+        ("Flux", "vae", {"latent_channels": 16}, "64, the network takes 16"),
+        ("Flux", "transformer", {"sample_size": 7}, r"sample_size 7 makes no patches; 2 multiples of \[2, 2\]"),
+        ("Qwen-Image", "transformer", {"guidance_embeds": True}, "guidance-distilled already"),
+        ("Qwen-Image", "transformer", {"zero_cond_t": True}, "zero_cond_t"),
+        ("Qwen-Image", "text_encoder", {"text_config": {"hidden_size": 8}}, "8, the network takes 16"),
+        ("Wan", "", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "second network"),
+        ("Wan", "transformer", {"in_channels": 12}, "begins from a picture"),
+        ("Wan", "text_encoder", {"d_model": 16}, "16, the network takes 12"),
+        ("Wan", "transformer", {"sample_size": [3, 4]}, "3 multiples"),
+    ],
+)  # fmt: skip
+def test_a_folder_whose_parts_do_not_fit_is_refused_in_one_line(built, tmp_path, name, file, keys, message):
+    copy = shutil.copytree(built(name), tmp_path / "copy")
+    (copy / "transformer_2").mkdir()
+    names = {"": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
+    damages.change(copy / names.get(file, f"{file}/config.json"), **keys)
+    with pytest.raises(fewstep.InputError, match=message) as error:
+        fewstep.open_model(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_its_text_encoder_takes_embeddings_that_were_made_elsewhere(built, tmp_path):
+    copy = shutil.copytree(built("DeepFloyd IF"), tmp_path / "copy")
+    damages.change(copy / "model_index.json", text_encoder=[None, None])
+    model = fewstep.open_model(copy)
+    assert model.sample_tensor(take(model.example(2), slice(1)), steps=2).samples.shape == (1, 3, 8, 8)
+    with pytest.raises(fewstep.InputError, match="no text_encoder and tokenizer"):
+        model.condition(prompts="a")

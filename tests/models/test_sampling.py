@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from fewstep.errors import InputError
+from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
+from fewstep.models.denoiser import Denoiser
 from fewstep.models.sampling import fresh_noise, sample_in_batches
 from tiny import LABELS, tiny_student, tiny_teacher
 
@@ -88,3 +90,20 @@ def test_batches_split_inputs_and_every_part_of_a_condition_alike():
     assert seen == [range(3), range(3, 5)]
     with pytest.raises(InputError, match="4 images and 5 conditions"):
         sample_in_batches(draw, (x[:4], y[:4]), condition, batch_size=3, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "process"),
+    [("flow", Cosine()), ("flow", DiscreteBetas((0.1, 0.2))), ("v", RectifiedFlow()), ("eps", RectifiedFlow(3.0))],
+)
+def test_a_prediction_that_does_not_go_with_the_process_is_refused(prediction, process):
+    with pytest.raises(InputError, match=f"'{prediction}' .*{type(process).__name__}"):
+        Denoiser(torch.nn.Linear(1, 1), prediction, process)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "process"),
+    [("v", Cosine()), ("eps", DiscreteBetas((0.1, 0.2))), ("flow", RectifiedFlow()), ("x", Cosine()), ("x", RectifiedFlow())],
+)
+def test_a_prediction_of_the_process_is_taken(prediction, process):
+    assert Denoiser(torch.nn.Linear(1, 1), prediction, process).predicts.name == prediction

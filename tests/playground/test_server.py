@@ -1,8 +1,11 @@
 """The playground's server, asked as no browser would: pictures and values that are none, files that are not its own, other machines."""
 
+import asyncio
 import http.client
 import json
+import os
 import struct
+import threading
 import time
 import zlib
 from contextlib import closing
@@ -10,15 +13,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+import fewstep
+
 pytest.importorskip("gradio", reason="gradio is not installed (pip install 'fewstep[playground]')")
 
+from fewstep.playground.guard import Guard
+from fewstep.playground.slot import Ended, Slot
 from visitor import API, Visitor
 
 EDIT = ("3", 0.5, 4, 2.0, 0, "deterministic")  # class, strength, steps, guidance scale, seed, sampler
+GENERATE = (["3"], 2.0, 4, "deterministic", 0, 1, False)  # classes, guidance scale, steps, sampler, seed, count, teacher beside
 
 
 @pytest.fixture
@@ -115,6 +124,14 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
         ("edit", {3: 3}, "Steps is 3"),
         ("edit", {4: 99}, "Guidance scale is 99"),
         ("edit", {5: -1}, "Seed is -1"),
+        ("edit", {5: -1.5}, "Seed is -"),
+        ("generate", {4: 1e308}, "Seed is 1"),
+        ("generate", {4: -1e308}, "Seed is -1"),
+        ("generate", {4: 10**400}, ""),
+        ("generate", {4: "NaN"}, "Seed is NaN"),
+        ("generate", {5: 1.5}, "1.5 images"),
+        ("generate", {0: ["x" * 50_000]}, "50000 characters"),
+        ("generate", {2: "x" * 50_000}, "Steps is xxx"),
         ("edit", {6: "stochastic"}, "Sampler is stochastic"),
         ("edit", {0: None}, "No picture is given"),
         ("edit", {0: {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}}}, "The picture cannot be read"),
@@ -126,7 +143,7 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
             "fetches nothing from other machines",
         ),
         ("generate", {0: [7]}, "is no text"),
-        ("generate", {0: {"cat": 1}}, "Class 'cat' is not known"),
+        ("generate", {0: {"cat": 1}}, "is no text"),
         ("generate", {2: [4]}, "Steps is [4]"),
         ("generate", {5: 10**9}, "1 to 16 can be drawn at a time"),
         ("generate", {5: None}, "None images are asked for"),
@@ -139,10 +156,11 @@ def test_any_value_is_answered_in_a_sentence(visitor, uploads, task, changed, sa
     value = visitor.upload(uploads / "whole.png")
     usual = {
         "edit": [value, *EDIT],
-        "generate": [["3"], 2.0, 4, "deterministic", 0, 1, False],
+        "generate": list(GENERATE),
         "inpaint": [canvas(value), "left half", "3", 4, 2.0, 0, "deterministic"],
     }[task]
-    assert said in visitor.said(task, *(changed.get(i, one) for i, one in enumerate(usual)))
+    sentence = visitor.said(task, *(changed.get(i, one) for i, one in enumerate(usual)))
+    assert said in sentence and len(sentence) < 600
     assert not visitor.said(task, *usual), "the next request is served"
 
 
@@ -152,13 +170,13 @@ def test_uploads_and_the_queue_are_bounded(playground, visitor, tmp_path):
         assert visitor.http.post(f"{API}/upload", files={"files": ("large.png", file)}).status_code == 413
     slow = playground[1] / "slow"
     slow.touch()
-    others = [visitor.join("generate", ["3"], 2.0, 4, "deterministic", 0, 1, False) for _ in range(70)]
+    others = [visitor.join("generate", *GENERATE) for _ in range(70)]
     slow.unlink()
     refused = [answer for answer in others if answer.status_code != 200]
     assert 1 <= len(refused) <= 6
     assert "full" in refused[0].text.lower()
     with Visitor(playground[0]) as another:
-        while another.join("generate", ["3"], 2.0, 4, "deterministic", 0, 1, False).status_code != 200:
+        while another.join("generate", *GENERATE).status_code != 200:
             time.sleep(0.1)
 
 
@@ -185,8 +203,8 @@ def test_no_file_but_its_own_is_served(playground):
 
 def test_a_session_cannot_name_where_files_are_written(playground, visitor):
     visitor.session = "../../escaped"
-    visitor.ask("generate", ["3"], 2.0, 4, "deterministic", 0, 1, False)
-    told = json.dumps(visitor.ask("tell", None)[-1])
+    visitor.ask("generate", *GENERATE)
+    told = json.dumps(visitor.ask("describe", None)[-1])
     assert "fewstep sample" in told and "00000.png" in told
     assert not list(playground[1].rglob("*escaped*"))
 
@@ -199,6 +217,130 @@ def test_pages_of_other_names_are_refused(playground):
     for name in ("example.com", f"127.0.0.1.example.com:{port}", ""):
         status, said = get(address, "/config", Host=name)
         assert (status, said.split(";")[0]) == (403, "This server answers to 127.0.0.1, localhost, ::1 alone")
+
+
+def post(address, path, content=b"{}", **headers):
+    """(status, content) of what a page, or anything else, sends."""
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = httpx.post(f"{address}/{path}", content=content, headers={"content-type": "application/json"} | headers, timeout=60)
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("path", ["upload", "queue/join", "run/predict", "cancel", "reset", "component_server"])
+def test_pages_of_other_sites_can_send_nothing(playground, path):
+    for origin in ("https://example.com", "http://127.0.0.1:1", "null", "http://localhost.example.com"):
+        assert post(playground[0], f"{API}/{path}", Origin=origin)[0] == 403
+    assert post(playground[0], f"{API}/{path}", Origin=playground[0])[0] != 403 or path == "cancel"
+
+
+def test_unknown_names_are_not_found_and_large_values_come_back_to_nobody(playground):
+    address, folder = playground
+    session = '"session_hash": "a"'
+    for path, body in (
+        ("call/nothing", '{"data": []}'),
+        ("run/nothing", '{"data": []}'),
+        ("api/nothing", '{"data": []}'),
+        ("queue/join", f'{{"data": [], "fn_index": 9999, {session}}}'),
+    ):
+        status, said = post(address, f"{API}/{path}", body.encode())
+        assert status in (400, 404) and len(said) < 200, path
+    for path in ("queue/join", "call/generate", "call/nothing"):
+        status, said = post(address, f"{API}/{path}", b'{"data": ["' + b"x" * 400_000 + b'"]}')
+        assert (status, len(said) < 200) == (413, True), path
+    assert "FnIndexInferError" not in (folder / "errors").read_text()
+
+
+def test_uploads_are_bounded_in_all_and_old_ones_go(tmp_path):
+    for i, size in enumerate((400, 300, 200)):
+        (tmp_path / str(i)).write_bytes(bytes(size))
+        os.utime(tmp_path / str(i), (i, i))
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+
+    async def upload(size, path="/gradio_api/upload"):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-length", str(size).encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        await Guard(app, ("localhost",), tmp_path, kept=1000)(scope, None, send)
+        return sent[0]["status"] if sent else 200
+
+    assert [asyncio.run(upload(size)) for size in (50, 200, 600, 1001, 10**9)] == [200, 200, 200, 503, 413]
+    assert seen == [["0", "1", "2"], ["1", "2"], ["2"]]
+
+
+def test_a_drawing_that_is_ended_abandoned_or_out_of_time_gives_the_slot_back():
+    async def all_of_it():
+        slot, ended = Slot(limit=0.3, grace=0.1), threading.Event()
+
+        def busy():
+            while not ended.wait(0.01):
+                pass
+            raise Ended
+
+        with pytest.raises(fewstep.InputError, match="more than"):
+            await slot.draw("a", busy, ended)
+        with pytest.raises(fewstep.InputError, match="more than"):
+            await slot.draw("a", lambda: time.sleep(0.6), threading.Event())  # a step that does not end in time
+        ended.clear()
+        drawing = asyncio.create_task(slot.draw("a", busy, ended))
+        waiting = asyncio.create_task(slot.draw("b", lambda: "drawn", threading.Event()))
+        unbegun = asyncio.create_task(slot.draw("c", lambda: "drawn", threading.Event()))
+        unbegun.cancel()
+        await asyncio.sleep(0.05)
+        slot.end("b")
+        with pytest.raises(Ended):
+            await waiting
+        drawing.cancel()  # as of a visitor who goes away
+        assert await asyncio.wait_for(slot.draw("d", lambda: "drawn", threading.Event()), 5) == "drawn"
+        assert ended.is_set() and drawing.cancelled()
+
+    asyncio.run(all_of_it())
+
+
+def test_the_teachers_pictures_follow_the_students(visitor):
+    messages = [json.dumps(one) for one in visitor.ask("generate", *GENERATE[:-1], True)]
+    assert [one.count("<section") for one in messages if "<section" in one][:1] == [1] and any(
+        "128 evaluations" in one for one in messages
+    )
+
+
+def test_an_event_cancelled_before_it_begins_keeps_no_place(playground, visitor):
+    """Gradio never counts such an event as done; with its own limit of one drawing nothing was drawn from then on."""
+    (playground[1] / "cancel").touch()
+    visitor.join("generate", *GENERATE).raise_for_status()
+    while (playground[1] / "cancel").exists():
+        time.sleep(0.05)
+    with Visitor(playground[0]) as other:
+        assert "<figure>" in json.dumps(other.ask("generate", *GENERATE))
+
+
+def test_nothing_that_visitors_do_keeps_others_from_being_drawn(playground):
+    """While the server is slow: requests superseded, cancelled in Gradio's own way, ended, and abandoned, all at once."""
+    address, folder = playground
+    (folder / "slow").touch()
+    try:
+        for _ in range(3):
+            visitors = [Visitor(address) for _ in range(8)]
+            for i, one in enumerate(visitors):
+                joined = [one.join("generate", *GENERATE[:-1], True) for _ in range(2)]
+                body = {"session_hash": one.session, "fn_index": one.numbers["generate"]}
+                body["event_id"] = joined[0].json().get("event_id", "") if joined[0].status_code == 200 else ""
+                if i % 2:
+                    one.http.post(f"{API}/cancel", json=body)
+                with one.http.stream("GET", f"{API}/heartbeat/{one.session}") as beats:
+                    next(beats.iter_lines())
+                one.http.close()
+        (folder / "slow").unlink()
+        with Visitor(address) as last:
+            assert "<figure>" in json.dumps(last.ask("generate", *GENERATE))
+    finally:
+        (folder / "slow").unlink(missing_ok=True)
 
 
 def test_it_listens_on_loopback_alone(playground):

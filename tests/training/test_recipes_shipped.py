@@ -66,7 +66,10 @@ def test_a_dit_has_675_million_parameters_but_for_the_embedders_that_diffusers_r
     assert PUBLISHED["dit"] - 27 * embedder == pytest.approx(675e6, rel=2e-3)
 
 
-@pytest.mark.parametrize("name", sorted({*PUBLISHED, *PAPER}))
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted({*PUBLISHED, *PAPER} - {"sd15", "cifar10"})]
+
+
+@pytest.mark.parametrize("name", ["sd15", "cifar10", *SLOW])
 def test_every_recipe_at_scale_is_planned_without_weights(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     recipe, costs = planned(name)
@@ -105,7 +108,7 @@ def test_a_batch_of_imagenet64_is_2048_on_8_devices():
     assert {stage["batch_size"] for stage in costs["stages"]} == {2048}
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("imagenet64", marks=pytest.mark.slow)])
 def test_ten_updates_of_every_stage_of_the_papers_recipes(tmp_path, name):
     generator = np.random.default_rng(0)
     images, labels = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), np.arange(12) % 3

@@ -2,22 +2,20 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
-from test_cli import command, refused
 
 import pipelines
 import tiny
+from command_line import command, refused
 from conftest import TINY
 from fewstep import distill, open_model, teach
 from fewstep.training.recipe import load_recipe
 from fewstep.training.trainer import Interrupted, Trainer
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUICK = TINY | {"teach.updates": 4, "train.batch_size": 4, "train.checkpoint_every": 3}
 
 
@@ -30,10 +28,9 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def latent(tmp_path, pictures, monkeypatch):
+def latent(tmp_path, pictures):
     """The folder of the benchmark's untrained UNet and DiT."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import latent_models
+    from benchmarks.quality import latent_models
 
     words = ["--data", str(pictures), "--test", str(pictures), "--out", str(tmp_path / "latent"), "--updates", "3"]
     latent_models.main([*words, "--device", "cpu", "--quiet"])
@@ -125,8 +122,7 @@ def test_a_dry_run_counts_the_network_that_is_taught(tmp_path, capsys, teacher_f
 
 
 def test_the_script_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import latent_models
+    from benchmarks.quality import latent_models
 
     monkeypatch.setattr(sys, "argv", ["latent_models.py", "--data", str(tmp_path / "none.npz"), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stop:

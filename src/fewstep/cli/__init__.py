@@ -1,1 +1,1 @@
-"""The commands: each parses its words, makes one call of the library, and prints."""
+"""The command line: one module for each group of commands."""

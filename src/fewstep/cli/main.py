@@ -1,4 +1,4 @@
-"""The commands: each parses its words, makes one call of the library, and prints. Results to stdout, progress to stderr.
+"""The command line: each command parses its arguments, makes one call of the library, and prints. Results to stdout, progress to stderr.
 
 Exit codes: 0 done, 2 wrong input (one line), 130 interrupted (state saved). Heavy libraries are imported inside the commands.
 """

@@ -1,4 +1,4 @@
-"""What all commands share: the application, the options that several take, and the parsing of their words."""
+"""What commands share: the application, the options that several take, and the reading of their values."""
 
 import sys
 from pathlib import Path
@@ -16,26 +16,53 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; without it, the best there is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# of the commands that make models
+Recipe = Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, e.g. stage_one.updates=200.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; without it, the best there is.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the resolved recipe and what it will cost.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Teacher = Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")]
+DataPath = Annotated[str | None, typer.Option("--data", help="Image folder, .npz, or anything that datasets opens.")]
+PromptFile = Annotated[str | None, typer.Option("--prompts", help="Text file, one prompt a line: train without images.")]
+
+# of the commands that draw
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run folder, or 'digits'.")]
+NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
+Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--negative-prompt", help="What to keep away from; teachers take it, and students trained with student.negative_prompts."
+    ),
+]
+Scales = Annotated[
+    list[float] | None, typer.Option(help="As in diffusers; again for more. Without it 1, which is none, or the one baked in.")
+]
+Seeds = Annotated[list[int], typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random; again for more.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
+Sampler = Annotated[str | None, typer.Option(help="deterministic or stochastic.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
-def changes_of(settings: list[str] | None, seed: int | None = None) -> dict[str, Any]:
-    """The recipe's changes that --set and --seed ask for."""
+def changes_of(settings: list[str] | None, seed: int | None = None, prompts: str | None = None) -> dict[str, Any]:
+    """The changes of the recipe that --set, --seed and --prompts stand for."""
     from fewstep.training.recipe import parse_change
 
-    return dict(parse_change(text) for text in settings or []) | ({} if seed is None else {"train.seed": seed})
+    changes = {} if prompts is None else {"data.prompts": prompts}
+    changes |= dict(parse_change(text) for text in settings or [])
+    return changes | ({} if seed is None else {"train.seed": seed})
 
 
 def pair(text: str) -> tuple[float, float]:

@@ -10,8 +10,6 @@ import typer
 from fewstep.cli.options import Device, Seed, app, say
 from fewstep.errors import InputError
 
-FIRST_PORT, TRIED = 7860, 20  # without --port: the first of so many that is free
-
 
 @app.command(epilog="Examples:  fewstep playground    fewstep playground runs/quickstart --port 7861")
 def playground(
@@ -29,7 +27,7 @@ def playground(
 
     if find_spec("gradio") is None:
         raise InputError("the playground needs gradio; install it: pip install 'fewstep[playground]'")
-    free_port(host, port)  # what is wrong with the address is said before the models are opened
+    check_address(host, port)  # what is wrong with the address is said before the models are opened
     from fewstep.devices import best_device
     from fewstep.playground.models import open_models
 
@@ -49,22 +47,17 @@ def playground(
         page.close(verbose=False)
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port, or without one the first from 7860 on that nothing listens on.
+def check_address(host: str, port: int | None) -> None:
+    """Refuse what cannot be listened on; without a port the address alone is tried.
 
     Raises:
-        InputError: it is in use, none is free, or there is no such address here.
+        InputError: the port is in use, or there is no such address here.
     """
-    tried = [port] if port else range(FIRST_PORT, FIRST_PORT + TRIED)
-    for one in tried:
-        try:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, one))
-                return one
-        except (socket.gaierror, OSError) as error:
-            if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 13, 10048, 10013):
-                raise InputError(f"--host {host} is not an address of this machine ({error.strerror}); leave it out") from None
-    if port:
-        raise InputError(f"--port {port} on {host} is in use or not allowed; name another, or leave it out")
-    raise InputError(f"ports {FIRST_PORT} to {FIRST_PORT + TRIED - 1} on {host} are all in use; name a free one with --port")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port or 0))
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 13, 10048, 10013):
+            raise InputError(f"--host {host} is not an address of this machine ({error.strerror}); leave it out") from None
+        raise InputError(f"--port {port} on {host} is in use or not allowed; name another, or leave it out") from None

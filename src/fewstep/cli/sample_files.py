@@ -1,72 +1,145 @@
-"""Samples as files: one PNG an image, a grid of them, their settings, and on request the numbers themselves."""
+"""Drawn pictures as files, for every command that draws: one PNG an image, grid.png and samples.json, and the line that is printed."""
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fewstep.api import Model
+from fewstep.editing.grids import labelled_grid
 from fewstep.errors import InputError
 from fewstep.files import check_new
 from fewstep.method.conditioning import Condition, leaf
-from fewstep.models.sampling import to_images
+from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine
 
 FRAME = 1000 / 16  # milliseconds, of a video
-
-
-def grid_of(x: Tensor, columns: int | None = None, margin: int = 1) -> Any:
-    """One PIL image of x (n, c, h, w) in [-1, 1], row by row on white; tiny images are enlarged to at least 32 pixels.
-
-    Of videos (n, c, frames, h, w), each is a row.
-    """
-    from PIL import Image
-
-    if x.ndim == 5:
-        columns, x = x.shape[2], x.transpose(1, 2).flatten(0, 1)
-    enlarge = max(1, 32 // x.shape[-1])
-    images = [image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST) for image in to_images(x)]
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows, (width, height) = -(-len(images) // columns), images[0].size
-    grid = Image.new(images[0].mode, (columns * (width + margin) - margin, rows * (height + margin) - margin), "white")
-    for i, image in enumerate(images):
-        grid.paste(image, (i % columns * (width + margin), i // columns * (height + margin)))
-    return grid
+SHOWN = 100  # pictures in the grid of `fewstep sample`, at most
+LONGEST = 24  # characters of a name in a label
+LABELS = {"guidance_scale": "scale ", "class": "class ", "strength": "strength ", "seed": "seed ", "frame": "frame "}
 
 
 def write_samples(
-    out: Path, model: Model, condition: Condition, wanted: dict[str, Any], choices: dict[str, Any], batch_size: int, raw: bool
+    out: Path, model: Model, condition: Condition, record: dict[str, Any], choices: dict[str, Any], batch_size: int, raw: bool
 ) -> str:
-    """Sample for a condition (n, ...) and write the pictures into `out`, `wanted` in its record; a line that says what was done.
+    """Sample for a condition (n, ...) into `out`; the line to print. `record` is put into samples.json beside the choices.
 
     Raises:
         InputError: `out` holds something else or cannot be written, or a choice does not fit the model.
     """
     check_new(out)
-    line = LiveLine()
-    total = len(leaf(condition))
+    line, total = LiveLine(), len(leaf(condition))
     drawn = model.sample_tensor(
         condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
     )
-    pictures = drawn.pictures()
+    images = drawn.images()
+    shown = images[:SHOWN]  # a row of the grid is a video, or so many pictures that it is about square
+    side = math.ceil(math.sqrt(len(shown)))
+    rows = shown if isinstance(shown[0], list) else [shown[i : i + side] for i in range(0, len(shown), side)]
+    settings = choices | {"steps": drawn.steps, "sampler": drawn.sampler}
+    settings["guidance_scale"] = model.scale_or_own(choices["guidance_scale"])
+    record = record | settings | {"evaluations": drawn.evaluations, "seconds": drawn.seconds}
+    grid = labelled_grid(rows, times=max(1, 32 // rows[0][0].width), margin=1)
+    tensors = {"noise": drawn.noise.float(), "samples": drawn.samples} if raw else {}
+    write_files(out, images, grid, record, tensors)
+    return summary_line(out, total, [drawn.evaluations], drawn.seconds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a grid of combinations: the PIL images that it begins with, and what is recorded of it."""
+
+    before: list[Any]
+    facts: dict[str, Any]
+
+
+def write_combinations(
+    out: Path,
+    rows: list[Row],
+    columns: list[dict[str, Any]],
+    seeds: list[int],
+    draw: Callable[..., Samples],
+    titles: list[str],
+    record: dict[str, Any],
+) -> str:
+    """Draw every row with every column's settings from every seed into `out`; the line to print.
+
+    `draw(seed=..., **column)` gives one picture for each row; `titles` stand over the pictures that rows begin with.
+
+    Raises:
+        InputError: `out` cannot be written, or whatever `draw` raises.
+    """
+    line, total, drawn = LiveLine(), len(rows) * len(columns) * len(seeds), {}
+    for j, column in enumerate(columns):
+        for seed in seeds:
+            drawn[j, seed] = draw(seed=seed, **column)
+            done = len(rows) * len(drawn)
+            line.show(f"{done}/{total} images", done == total)
+    shown = {key: samples.images() for key, samples in drawn.items()}
+    images, results, lines, sides = [], [], [], []
+    for i, row in enumerate(rows):
+        for seed in seeds:
+            lines.append([*row.before, *(shown[j, seed][i] for j in range(len(columns)))])
+            images += lines[-1][len(row.before) :]
+            sides.append(label_of(row.facts | ({"seed": seed} if len(seeds) > 1 else {})))
+            for j, column in enumerate(columns):
+                facts = row.facts | column | {"seed": seed, "evaluations": drawn[j, seed].evaluations}
+                results.append({"file": f"{len(results):05d}.png"} | facts)
+    first, seconds = drawn[0, seeds[0]], sum(samples.seconds for samples in drawn.values())
+    record = record | {"steps": first.steps, "sampler": first.sampler, "seconds": seconds, "results": results}
+    write_files(out, images, labelled_grid(lines, sides, [*titles, *map(label_of, columns)]), record)
+    return summary_line(out, total, sorted({samples.evaluations for samples in drawn.values()}), seconds)
+
+
+def write_frames(out: Path, ends: list[Any], drawn: Samples, record: dict[str, Any]) -> str:
+    """Write the frames between two PIL images into `out`, in one row of the grid with these; the line to print.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    frames = drawn.images()
+    grid = labelled_grid([[ends[0], *frames, ends[1]]], tops=["from", *(f"frame {i}" for i in range(len(frames))), "to"])
+    facts = {"steps": drawn.steps, "sampler": drawn.sampler, "evaluations": drawn.evaluations, "seconds": drawn.seconds}
+    write_files(out, frames, grid, record | facts)
+    return summary_line(out, len(frames), [drawn.evaluations], drawn.seconds)
+
+
+def write_files(out: Path, images: list[Any], grid: Any, record: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+    """Write 00000.png, ... (of videos, which are lists of PIL images, animated ones), grid.png, samples.json, samples.safetensors.
+
+    Raises:
+        InputError: they cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(to_images(pictures)):
+        for i, image in enumerate(images):
             first, *rest = image if isinstance(image, list) else [image]
             first.save(out / f"{i:05d}.png", **({"save_all": True, "append_images": rest, "duration": FRAME} if rest else {}))
-        grid_of(pictures[:100]).save(out / "grid.png")
-        if raw:
+        grid.save(out / "grid.png")
+        if tensors:
             from safetensors.torch import save_file
 
-            save_file({"noise": drawn.noise.float(), "samples": drawn.samples}, out / "samples.safetensors")
-        settings = choices | {"steps": choices["steps"] or drawn.steps, "sampler": drawn.sampler}
-        settings["guidance_scale"] = model.scale_or_own(choices["guidance_scale"])
-        record = wanted | settings | {"evaluations": drawn.evaluations, "seconds": drawn.seconds}
+            save_file(tensors, out / "samples.safetensors")
         (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}; free some space or name another --out") from None
-    plural = "s" if drawn.evaluations > 1 else ""
-    each = 1000 * drawn.seconds / total
-    return f"{total} images, {drawn.evaluations} evaluation{plural} of the network each, {each:.2f} ms an image: {out / 'grid.png'}"
+
+
+def summary_line(out: Path, images: int, evaluations: list[int], seconds: float) -> str:
+    """How many images, for how many evaluations each (in rising order), in what time."""
+    least, most = evaluations[0], evaluations[-1]
+    counts = f"{least} to {most}" if least < most else str(least)
+    plurals = "s" if images != 1 else "", "s" if most != 1 else ""
+    each = f"{counts} evaluation{plurals[1]} of the network each, {1000 * seconds / images:.2f} ms an image"
+    return f"{images} image{plurals[0]}, {each}: {out / 'grid.png'}"
+
+
+def label_of(facts: dict[str, Any]) -> str:
+    """The label of a row or column, a line a fact: "strength 0.5", "class 3", "cat.png"."""
+    return "\n".join(
+        LABELS.get(key, "") + (f"{value:g}" if isinstance(value, float) else str(value)[:LONGEST]) for key, value in facts.items()
+    )

@@ -5,16 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fewstep.cli.options import Device, DryRun, Out, Seed, Set, app, changes_of, pair, say
-
-Teacher = Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")]
-DataPath = Annotated[str | None, typer.Option("--data", help="Image folder, .npz, or anything that datasets opens.")]
-PromptFile = Annotated[str | None, typer.Option("--prompts", help="Text file, one prompt a line: train without images.")]
-
-
-def prompts_of(prompts: str | None) -> dict[str, Any]:
-    """The recipe's change that --prompts asks for."""
-    return {} if prompts is None else {"data.prompts": prompts}
+from fewstep.cli.options import DataPath, Device, DryRun, Out, PromptFile, Recipe, Seed, Set, Teacher, app, changes_of, pair, say
 
 
 @app.command(epilog="Example:  fewstep quickstart --out runs/quickstart")
@@ -61,7 +52,7 @@ def teach(
 )
 def cache(
     out: Out,
-    recipe: Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")] = None,
+    recipe: Recipe = None,
     teacher: Teacher = None,
     data: DataPath = None,
     prompts: PromptFile = None,
@@ -73,7 +64,7 @@ def cache(
     from fewstep.training.recipe import arguments, load_recipe
     from fewstep.training.run_folder import write_cache
 
-    changes = arguments(recipe, teacher, data, None, None) | prompts_of(prompts) | changes_of(settings, seed)
+    changes = arguments(recipe, teacher, data, None, None) | changes_of(settings, seed, prompts)
     written = write_cache(load_recipe(recipe, changes), out, device=device)
     print(f"{out}: {len(written)} examples in {len(written.shards)} shards")
 
@@ -84,7 +75,7 @@ def cache(
 )
 def distill(
     out: Out,
-    recipe: Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")] = None,
+    recipe: Recipe = None,
     teacher: Teacher = None,
     data: DataPath = None,
     prompts: PromptFile = None,
@@ -101,7 +92,7 @@ def distill(
     from fewstep.training.recipe import arguments, load_recipe
 
     scales = pair(guidance_scale) if guidance_scale else None
-    changes = arguments(recipe, teacher, data, steps, scales) | prompts_of(prompts) | changes_of(settings, seed)
+    changes = arguments(recipe, teacher, data, steps, scales) | changes_of(settings, seed, prompts)
     chosen = load_recipe(recipe, changes)
     if dry_run:
         return print_plan(chosen, teaching=False, device=device)

@@ -1,31 +1,43 @@
 """The commands that use models: sample, show, bench."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import AsJson, Device, Seed, app, say
+from fewstep.cli.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    Labels,
+    ModelPath,
+    NegativePrompt,
+    NewOut,
+    Prompts,
+    Sampler,
+    Seed,
+    Steps,
+    app,
+    say,
+)
 
 
 @app.command(
     epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --guidance-scale 2.5 --out pictures"
 )
 def sample(
-    model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is none, as in diffusers; without it 1.")] = None,
-    class_label: Annotated[list[str] | None, typer.Option(help="Class, by name or number; again for more. All without it.")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="What to show, of a model that takes text; again for more.")] = None,
-    negative_prompt: Annotated[
-        str | None,
-        typer.Option(help="What to keep away from; teachers take it, and students trained with student.negative_prompts."),
+    model: ModelPath,
+    out: NewOut,
+    steps: Steps = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="As in diffusers; without it 1, which is none, or the one baked in.")
     ] = None,
+    class_label: Labels = None,
+    prompt: Prompts = None,
+    negative_prompt: NegativePrompt = None,
     num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
-    sampler: Annotated[str | None, typer.Option(help="deterministic or stochastic.")] = None,
+    batch_size: BatchSize = 256,
+    sampler: Sampler = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Also write samples.safetensors: noise and samples, float32, not clipped.")
     ] = False,
@@ -42,10 +54,10 @@ def sample(
     opened = open_model(model, best_device(device), steps)
     labels = class_label or (None if opened.info.condition == "text" or prompt else list(range(len(opened.info.classes))))
     condition = opened.condition(labels, prompt, num_images)
-    said = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
-    wanted = {"model": str(model)} | said | ({"negative_prompt": negative_prompt} if negative_prompt else {})
+    record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
+    record = {"model": model} | record | ({"negative_prompt": negative_prompt} if negative_prompt else {})
     choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
-    print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, wanted, choices, batch_size, raw))
+    print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, record, choices, batch_size, raw))
 
 
 @app.command(
@@ -73,7 +85,7 @@ def show(
 
 @app.command(epilog="Example:  fewstep bench runs/quickstart/steps-0004")
 def bench(
-    model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
+    model: ModelPath,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for the throughput.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Runs that a median is taken of.")] = 20,
     as_json: AsJson = False,

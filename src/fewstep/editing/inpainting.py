@@ -37,7 +37,7 @@ def inpaint(
     condition: Any,
     *,
     steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     seed: int = 0,
     sampler: str | None = None,
     feather: float | None = None,
@@ -51,50 +51,49 @@ def inpaint(
 
     `feather` pixels around the mask fade from what was drawn to what was there; without it as many as a latent stands for, and none
     where the model works in pixels. `resample` goes back up and repeats each step but the first so many times: N + resample (N - 1)
-    steps in all, each one evaluation of a student.
+    steps in all, each one evaluation of a student. Without a guidance scale it is 1, or the one baked in.
 
     Raises:
         InputError: masks of another shape, a negative feather or resample; a choice that the model was not trained for.
     """
-    choice = model.sampling_plan(steps, guidance_scale, sampler)
+    plan = model.sampling_plan(steps, guidance_scale, sampler)
     feather = edge_of(model) if feather is None else feather
-    masks, passes = _checked(images, masks, feather, resample, choice.steps)
+    masks, passes = _checked(images, masks, feather, resample, plan.steps)
     weight = soften(masks, feather)
     for i in (~masks.flatten(1).any(1)).nonzero().flatten().tolist():
         say(f"the mask of image {i} is black all over: nothing is filled in and the picture comes back as it is")
     x = into_model(model, images)
     noise = initial_noise(x.shape, seed, noise)
     if not bool(masks.any()):
-        return Inpainted(noise, images.float().cpu(), choice.steps, choice.sampler, 0, 0.0)
+        return Inpainted(noise, images.float().cpu(), plan.steps, plan.sampler, 0, 0.0)
     hole = F.adaptive_max_pool2d(masks.float(), x.shape[-2:]) > 0  # the same mask where the model works in pixels
     if isinstance(condition, dict) and "masked" in condition:  # the network sees what is known: nothing is put back on the way
         hole = torch.ones_like(hole)
 
     def draw(places: range, rows: Condition, known: Tensor, eps: Tensor, open_: Tensor) -> Tensor:
         fresh = fresh_noise(seed, places)
-        advance = noising(fresh) if choice.sampler == "stochastic" else following
-        path = Path(known, open_, eps, choice.steps, choice.process)
-        return fill(choice.estimate, path, rows, choice.weights(eps), advance, resample, fresh)
+        advance = noising(fresh) if plan.sampler == "stochastic" else following
+        path = Path(known, open_, eps, plan.steps, plan.process)
+        return fill(plan.estimate, path, rows, plan.weights(eps), advance, resample, fresh)
 
     batching = {"batch_size": batch_size, "device": model.denoiser.device, "progress": progress}
     drawn, seconds = sample_in_batches(draw, (x, noise, hole), condition, **batching)
     pixels = blend(model.decode(drawn), images, weight)
-    return Inpainted(noise, pixels, choice.steps, choice.sampler, passes * choice.evaluations, seconds)
+    return Inpainted(noise, pixels, plan.steps, plan.sampler, passes * plan.evaluations, seconds)
 
 
-def condition_of(model: Model, images: Tensor, masks: Tensor, words: Sequence[int | str]) -> Condition:
+def condition_of(model: Model, images: Tensor, masks: Tensor, labels_or_prompts: Sequence[int | str]) -> Condition:
     """The condition (n, ...) of labels or prompts, taken in turn; with masks (n, 1, h, w) and images where the network takes them."""
     n, family, device = len(images), model.family, model.denoiser.device
-    words = [words] if isinstance(words, str | int) else words
     if not family.takes_mask:
-        return model.labels_or_prompts(words, n)
-    text = model.info.condition == "text"
-    told = to(
-        cycle(family.encode_prompts([str(word) for word in words], device), n) if text else model.labels_or_prompts(words, n),
-        device,
-    )
+        return model.labels_or_prompts(labels_or_prompts, n)
+    if model.info.condition == "text":
+        prompts = [labels_or_prompts] if isinstance(labels_or_prompts, str) else map(str, labels_or_prompts)
+        condition = cycle(family.encode_prompts(list(prompts), device), n)
+    else:
+        condition = to(model.labels_or_prompts(labels_or_prompts, n), device)
     parts = torch.arange(n, device=device).split(DECODED)
-    return reduce(join, (family.with_mask(take(told, i), images.to(device)[i], masks.to(device)[i]) for i in parts))
+    return reduce(join, (family.with_mask(take(condition, i), images.to(device)[i], masks.to(device)[i]) for i in parts))
 
 
 @dataclass(frozen=True)

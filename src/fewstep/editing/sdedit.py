@@ -1,7 +1,6 @@
 """Editing (SDEdit, 2108.01073): noise a picture up to a time of the model's grid, and sample from there under a condition."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from fewstep.errors import InputError
 from fewstep.method.process import add_noise
 from fewstep.method.samplers import times_left
 from fewstep.models.model import Model
-from fewstep.models.sampling import Samples, fresh_noise, initial_noise, sample_in_batches
+from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches
 
 
 @torch.no_grad()
@@ -23,37 +22,38 @@ def edit(
     *,
     strength: float,
     steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     seed: int = 0,
     sampler: str | None = None,
     noise: Tensor | None = None,
     batch_size: int = 256,
     say: Say = warn,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> Samples:
     """Images (n, c, h, w) in [-1, 1] redrawn under a condition of n rows, from t = `strength`: 1 keeps nothing of them.
 
-    With N steps the strength is i/N and takes i of them; another is rounded to the grid, which `say` is told.
+    With N steps the strength is i/N and takes i of them; another is rounded to the grid, which `say` is called with. Without a guidance
+    scale it is 1, or the one baked in.
 
     Raises:
         InputError: a strength below 1/N or above 1; a choice that the model was not trained for; counts that do not agree.
     """
-    choice = model.sampling_plan(steps, guidance_scale, sampler)
-    start = start_of(strength, choice.steps, say)
+    plan = model.sampling_plan(steps, guidance_scale, sampler)
+    start = start_of(strength, plan.steps, say)
     x = into_model(model, images)
     noise = initial_noise(x.shape, seed, noise)
 
     def draw(images: range, rows: Any, x: Tensor, eps: Tensor) -> Tensor:
-        t = times_left(choice.steps, start, eps.device)[:1].expand(len(eps))
-        return choice.sample(add_noise(x, eps, t, choice.process), rows, fresh_noise(seed, images), start)
+        t = times_left(plan.steps, start, eps.device)[:1].expand(len(eps))
+        return plan.sample(add_noise(x, eps, t, plan.process), rows, fresh_noise(seed, images), start)
 
     batching = {"batch_size": batch_size, "device": model.denoiser.device, "progress": progress}
     drawn, seconds = sample_in_batches(draw, (x, noise), condition, **batching)
-    return Samples(noise, drawn, choice.steps, choice.sampler, start * choice.evaluations, seconds, model.decode)
+    return Samples(noise, drawn, plan.steps, plan.sampler, start * plan.evaluations, seconds, model.decode)
 
 
 def start_of(strength: float, steps: int, say: Say = warn) -> int:
-    """i of the strength i/N on a grid of N steps, rounded; `say` is told where it was not on the grid.
+    """i of the strength i/N on a grid of N steps, rounded; `say` is called where it was not on the grid.
 
     Raises:
         InputError: it is below 1/N, above 1, or not a number.

@@ -79,7 +79,7 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models that belong together, and what each was asked for."""
+    """Two models that belong together, each with its checked choices."""
 
     decoder: Model
     encoder: Model
@@ -89,7 +89,7 @@ class Pair:
     @property
     def evaluations(self) -> int:
         """Of both networks, for each image."""
-        return sum(choice.steps * choice.evaluations for choice in (self.encoding, self.decoding))
+        return sum(plan.steps * plan.evaluations for plan in (self.encoding, self.decoding))
 
     def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
         """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
@@ -115,14 +115,14 @@ def pair_of(
     decoder: Model,
     encoder: Model,
     *,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     steps: int | None = None,
     encoder_steps: int | None = None,
-    encoder_guidance_scale: float = 1.0,
+    encoder_guidance_scale: float | None = None,
 ) -> Pair:
     """A decoder (student or teacher) and an encoder (an encoder, or a model that takes any number of steps), checked.
 
-    Encoding is stable without guidance, which is why its scale is 1 (section 4).
+    Encoding is stable without guidance (section 4): without a scale it is 1, or the one baked in, of encoder and decoder alike.
 
     Raises:
         InputError: other channels, size or noise process; a choice that one of them was not trained for.
@@ -139,7 +139,7 @@ def pair_of(
     return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
 
 
-def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> SamplingPlan:
+def _encoding(encoder: Model, steps: int | None, guidance_scale: float | None) -> SamplingPlan:
     trained = encoder.info.steps
     if trained is None:
         return encoder.sampling_plan(steps, guidance_scale, "deterministic")
@@ -151,7 +151,7 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float) -> Sampl
         raise InputError(
             f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
         )
-    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(guidance_scale))
+    return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(encoder.scale_or_own(guidance_scale)))
 
 
 def turn(first: Tensor, last: Tensor, share: float) -> Tensor:

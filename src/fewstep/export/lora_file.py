@@ -22,9 +22,8 @@ def write_lora(model: Model, folder: Path, guidance_scale: float) -> Path:
 
     Raises:
         InputError: not a LoRA student, a scale outside its range, a network into which diffusers loads no LoRA or whose scale is no
-            bias, or the disk is full.
+            bias.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     found = adapters_of(model)
@@ -38,14 +37,10 @@ def write_lora(model: Model, folder: Path, guidance_scale: float) -> Path:
     lora = {name: value * (known["alpha"] / known["rank"]) if ".lora_B." in name else value for name, value in lora.items()}
     lora = _with_biases(lora, model, guidance_scale)
     known |= {"guidance_scale": guidance_scale, "steps": model.info.steps}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        prefixed = {f"{family.component}.{name}": value.contiguous() for name, value in lora.items()}
-        save_file(prefixed, folder / EXPORTED, {"format": "pt", "fewstep": json.dumps(known)})
-        scheduler = family.scheduler(model.denoiser.process, prediction_of(model.info.prediction))
-        scheduler.save_pretrained(folder / "scheduler")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {folder}: {error}; free some space and run the same command again") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    prefixed = {f"{family.component}.{name}": value.contiguous() for name, value in lora.items()}
+    save_file(prefixed, folder / EXPORTED, {"format": "pt", "fewstep": json.dumps(known)})
+    family.scheduler(model.denoiser.process, prediction_of(model.info.prediction)).save_pretrained(folder / "scheduler")
     return folder
 
 

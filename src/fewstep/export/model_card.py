@@ -1,119 +1,156 @@
-"""The model card: README.md of a model folder, which says what the model is, how to draw from it, and what is known of it.
+"""The model card: README.md of a model folder, rendered from `model_card.md.j2`, with code that samples from the folder.
 
-The Hugging Face hub shows it as the page of a model, and reads the front matter. A licence is not in it: that is for the author to say.
+The Hugging Face hub shows it as the page of a model, and reads the front matter. A licence is not in it: that is for the author to state.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.export.example_code import diffusers_code, fewstep_code, lora_code, onnx_code, scale_for, why_not
+from fewstep.compat import optional_components
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
+from fewstep.models.families.diffusers_family import STUDENT
+from fewstep.models.families.pipeline_folder import absent, config_of, index_of
+from fewstep.models.families.vae import latent_scaling
 from fewstep.models.metadata import Info
-from fewstep.models.model import Model
+from fewstep.models.model import DEFAULT_STEPS, Model
 
-CARD = "README.md"
-PAPER = "[On Distillation of Guided Diffusion Models](https://arxiv.org/abs/2210.03142)"
-SECOND_TIME = (
-    "ControlNet image-to-image and inpainting, depth2img, upscale, InstructPix2Pix, DiffEdit and AnimateDiff do not pass the scale on and would "
-    "guide it a second time: bake a scale in for them."
-)
+CARD, TEMPLATE = "README.md", Path(__file__).with_name("model_card.md.j2")
+USUAL = 3.0  # guidance scale in the code, as far as the model's range allows
+ARGUMENTS = {  # pipeline class -> arguments of its call besides prompt, steps and scale
+    "StableDiffusionInpaintPipeline": {"image": "image", "mask_image": "mask", "strength": "1.0"},
+    "StableDiffusionXLInpaintPipeline": {"image": "image", "mask_image": "mask", "strength": "1.0"},
+    "IFSuperResolutionPipeline": {"image": "image", "noise_level": "250"},
+    "PixArtAlphaPipeline": {"use_resolution_binning": "False"},
+    "PixArtSigmaPipeline": {"use_resolution_binning": "False"},
+}  # fmt: skip
+SIZED = (
+    "KandinskyV22Pipeline",
+    "KandinskyV22CombinedPipeline",
+    "FluxPipeline",
+    "QwenImagePipeline",
+    "WanPipeline",
+)  # of a fixed default size
+SHIFTED = ("stable_diffusion_3", "wan")  # whose students of any number of steps have a grid that stock pipelines do not make
 
 
 def write_card(model: Model, folder: Path, name: str | None = None) -> None:
-    """Write the card of a complete model folder into it; `name` is what its lines of code open, without it the folder's."""
+    """Write the card of a complete model folder into it; `name` is what its code opens, without it the folder's."""
     (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8")
 
 
 def card(info: Info, family: Family, folder: Path, name: str) -> str:
-    """The text of the card of a model whose files are in `folder`."""
-    sections = [front_matter(info), f"# {name}", what_it_is(info), usage(info, family, folder, name), quality(info), origin(info)]
-    return "\n\n".join(sections) + "\n"
+    """The text of the card of a model whose files are in `folder`, or of its export as ONNX or LoRA."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    task = "text-to-image" if info.condition == "text" else "unconditional-image-generation"
+    task = "text-to-video" if info.family == "wan" else task
+    tags = ["fewstep", "distillation", "diffusion", info.family.replace("_", "-"), *(["few-step"] if info.steps else []), task]
+    data = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
+    if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
+        data["path"] = Path(str(data["path"])).name
+    exported = folder / EXPORTED if (folder / EXPORTED).is_file() else None
+    values = {
+        "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
+        "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
+        "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder),
+        "subject": "class_labels=[0]" if info.condition == "class" else '"a photo of an owl"',
+        "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
+        "onnx": (folder / "network.onnx").is_file(), "lora": exported and lora_values(family, exported),
+        "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
+    } | stock_values(info, folder)  # fmt: skip
+    front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)))
+    return str(ModelCard.from_template(front, template_path=str(TEMPLATE), **values)).rstrip() + "\n"
 
 
-def front_matter(info: Info) -> str:
-    """What the hub reads."""
-    tags = ["fewstep", "distillation", "diffusion", info.family.replace("_", "-"), *(["few-step"] if info.steps else [])]
-    task = (
-        "text-to-video"
-        if info.family == "wan"
-        else "text-to-image"
-        if info.condition == "text"
-        else "unconditional-image-generation"
-    )
-    listed = "\n".join(f"- {tag}" for tag in dict.fromkeys([*tags, task]))
-    return f"---\nlibrary_name: diffusers\npipeline_tag: {task}\ntags:\n{listed}\n---"
+def why_not(info: Info, folder: Path) -> str | None:
+    """Why no stock pipeline samples from the folder as it is; None where one does."""
+    if info.kind != "student":
+        return {"teacher": "any sampler of its pipeline samples from a teacher", "encoder": "it carries images to noise"}[info.kind]
+    if not (folder / "model_index.json").is_file():
+        return "its network is one of your own, whose code diffusers does not have"
+    import diffusers
+
+    pipeline = index_of(folder)["_class_name"]
+    if info.family != "class_conditional" and not hasattr(diffusers, pipeline):
+        return f"its pipeline, {pipeline}, is no part of diffusers"
+    if (folder / STUDENT).is_dir():
+        return "its stock pipeline has no input for the guidance scale; with a scale baked in it runs there"
+    if info.sampler == "stochastic":
+        return "it was trained for the stochastic sampler, which is no setting of a stock scheduler"
+    known = info.process.get("train_timesteps", 1000)
+    if info.family in SHIFTED and info.steps is None:
+        return "stock pipelines make another grid of times for a model of any number of steps"
+    if "shift" not in info.process and info.steps and known % info.steps:
+        return f"{info.steps} does not divide {known}, for which the stock DDIM scheduler makes another grid of times"
+    return None
 
 
-def what_it_is(info: Info) -> str:
-    """A paragraph, and the facts."""
-    first = {
-        "student": f"A guided diffusion model, distilled with fewstep by the method of {PAPER}: one evaluation of the network a step.",
-        "encoder": f"An encoder, distilled with fewstep by the method of {PAPER}: it carries images to the noise that they come from.",
-        "teacher": "A guided diffusion model, made with fewstep: a teacher to distil.",
-    }[info.kind]
+def stock_values(info: Info, folder: Path) -> dict[str, Any]:
+    """The values of the template that come from a pipeline folder's parts; none of another folder."""
+    import diffusers
+
+    if not (folder / "model_index.json").is_file():
+        return {}
+    pipeline = index_of(folder)["_class_name"]
+    arguments = {"num_inference_steps": info.steps or DEFAULT_STEPS, **ARGUMENTS.get(pipeline, {})}
+    vae = config_of(folder, "vae") if (folder / "vae").is_dir() else {}
+    if pipeline in SIZED and info.image_size is not None:
+        pixels = info.image_size // info.size
+        arguments |= {"height": info.shape[-2] * pixels, "width": info.shape[-1] * pixels}
+    if pipeline == "WanPipeline":
+        arguments["num_frames"] = (info.shape[1] - 1) * int(vae.get("scale_factor_temporal", 4)) + 1
+    arguments["true_cfg_scale" if pipeline == "QwenImagePipeline" else "guidance_scale"] = scale_for(info)
+    optional = optional_components(getattr(diffusers, pipeline)) if hasattr(diffusers, pipeline) else ()
+    return {
+        "pipeline": pipeline, "arguments": arguments, "absent": [part for part in absent(folder) if part not in optional],
+        "vae": vae.get("_class_name"), "latent_scaling": latent_scaling(vae) if vae else None,
+        "image_features": config_of(folder, "unet")["encoder_hid_dim"] if pipeline == "KandinskyV22Pipeline" else None,
+    }  # fmt: skip
+
+
+def lora_values(family: Family, file: Path) -> dict[str, Any]:
+    """What a LoRA file's metadata holds (base, guidance scale, ...), with the classes of pipeline and scheduler."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        known = json.loads(opened.metadata()["fewstep"])
+    scheduler = json.loads((file.parent / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
+    return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler}
+
+
+def scale_for(info: Info) -> float:
+    """A guidance scale for the code: the usual one, or the nearest in the model's range; 1 where it is baked in."""
+    low, high = info.guidance_scale or (USUAL, USUAL)
+    return 1.0 if info.baked else min(max(USUAL, low), high)
+
+
+def facts_of(info: Info) -> dict[str, str]:
+    """The rows of the card's first table."""
     channels, size = info.picture
     shown = f"{channels} x {size} x {size} pixels"
     if info.latent_shape:
         shown = f"latents of {' x '.join(map(str, info.latent_shape))}, {size} pixels wide"
-    facts = {
+    return {
         "family": f"`{info.family}`", "images": shown, "steps": str(info.steps or "any number"), "guidance scale": scales(info),
         "condition": f"{len(info.classes)} classes" if info.condition == "class" else "text", "sampler": info.sampler,
-        "prediction": info.prediction, "process": ", ".join(f"{key} {said(value)}" for key, value in info.process.items() if key != "betas"),
+        "prediction": info.prediction, "process": ", ".join(f"{key} {cell(value)}" for key, value in info.process.items() if key != "betas"),
     }  # fmt: skip
-    return f"{first}\n\n{table(('', ''), facts.items())}"
 
 
 def scales(info: Info) -> str:
-    """The guidance scales that the model knows; 1 is none, as in diffusers."""
-    if info.baked and info.guidance_scale is None:
-        return "baked into the class labels"
+    """The guidance scales that the model takes; 1 is none, as in diffusers."""
     if info.guidance_scale is None:
-        return "any (two evaluations a step)" if info.kind == "teacher" else "any"
+        any_scale = "any (two evaluations a step)" if info.kind == "teacher" else "any"
+        return "baked into the class labels" if info.baked else any_scale
     low, high = info.guidance_scale
     return f"{low:g}, baked into the weights" if info.baked else f"{low:g} to {high:g}, an input of the network"
 
 
-def usage(info: Info, family: Family, folder: Path, name: str) -> str:
-    """How to draw from the folder: with diffusers alone, with fewstep, and what to do where one cannot."""
-    if (folder / "network.onnx").is_file():
-        return f"## Use\n\n`network.onnx` is the network alone; `onnx.json` names its inputs and the times of each step.\n\n{block(onnx_code(info, name))}"
-    if (folder / EXPORTED).is_file():
-        return f"## Use\n\nWith diffusers and the teacher's own folder, guidance off:\n\n{block(lora_code(info, family, folder, name))}"
-    parts, reason = ["## Use"], why_not(info, folder)
-    if reason is None:
-        parts += ["With diffusers alone:", block(diffusers_code(info, folder, name)), runs_in(info, family)]
-    elif info.kind == "teacher":
-        parts.append(
-            f"To distil it: `fewstep distill --teacher {name} --data DATA --steps 4 --guidance-scale 1,5 --out runs/mine`. "
-            "To draw from it in many steps of two evaluations, with fewstep (`pip install fewstep`):"
-        )
-    else:
-        parts.append(f"Not with diffusers alone: {reason}. With fewstep (`pip install fewstep`):")
-    parts += [*([] if reason else ["With fewstep:"]), block(fewstep_code(info, family, name))]
-    if info.negative_prompts:
-        parts.append('With fewstep it takes a negative prompt: `model.sample(..., negative_prompt="blurry")`.')
-    if info.takes_w and info.kind == "student" and info.family != "own":
-        fetch, here = (f"`hf download {name} --local-dir student`, then ", "student") if "/" in name else ("", name)
-        bake = f"{fetch}`fewstep export {here} OUT --guidance-scale {scale_for(info):g}`"
-        parts.append(f"A plain model of one scale, for every pipeline that runs the teacher's weights: {bake}.")
-    return "\n\n".join(parts)
-
-
-def runs_in(info: Info, family: Family) -> str:
-    """Which stock pipelines run the folder."""
-    if info.family == "class_conditional":
-        return "With fewstep installed, `fewstep.models.families.class_conditional.ClassConditionalPipeline` is the same loop as a pipeline."
-    names = ", ".join(f"`{name}`" for name in family.pipelines)
-    if info.baked:
-        return f"It runs wherever its teacher's weights run ({names} and their kin), with guidance off, in {info.steps or 'any number of'} steps."
-    more = f" {SECOND_TIME}" if info.family.startswith("stable_diffusion") else ""
-    return f"It runs in {names}, one evaluation a step; a negative prompt has no effect.{more}"
-
-
 def quality(info: Info) -> str:
-    """What was measured, as the folder's fewstep.json has it."""
+    """The section of what was measured, as the folder's fewstep.json has it."""
     if not info.quality:
         return (
             "## Quality\n\nNot measured yet: `fewstep evaluate` compares it with its teacher and with the teacher's stock samplers."
@@ -131,39 +168,15 @@ def quality(info: Info) -> str:
     return "\n\n".join(parts)
 
 
-def origin(info: Info) -> str:
-    """How it was made, of what, and what it leaves to its author."""
-    rows = ((h.get("stage", ""), h.get("updates", ""), h.get("batch_size", ""), h.get("loss", "")) for h in info.history)
-    history = table(("stage", "updates", "batch size", "loss"), rows) if info.history else "Nothing is recorded."
-    kept = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
-    if "path" in kept:  # the last part alone: where data lies on one machine is nobody's business
-        kept["path"] = Path(str(kept["path"])).name
-    data = table(("data", ""), kept.items()) if kept else "No data is recorded."
-    licence = (
-        "Not stated: the licences of the teacher's weights and of the data hold. Add `license:` to the front matter of this page."
-    )
-    return f"## History\n\n{history}\n\n## Data\n\n{data}\n\n## Licence\n\n{licence}"
-
-
-def block(code: str) -> str:
-    """Python on a page."""
-    return f"```python\n{code}\n```"
-
-
-def table(heads: Sequence[str], rows: Any) -> str:
+def table(heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """A table of Markdown."""
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *("| " + " | ".join(said(value) for value in row) + " |" for row in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
 
 
-def said(value: Any) -> str:
+def cell(value: Any) -> str:
     """A value in a table: short, on one line, and nothing that ends a cell."""
-    text = (
-        f"{value:.4g}"
-        if isinstance(value, float)
-        else ", ".join(map(said, value))
-        if isinstance(value, list | tuple)
-        else str(value)
-    )
-    text = " ".join(text.split()).replace("|", "\\|")
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(cell, value))
+    text = " ".join((f"{value:.4g}" if isinstance(value, float) else str(value)).split()).replace("|", "\\|")
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,14 +1,12 @@
 """The network as an ONNX file: inputs z, timestep, the condition's tensors and w, any batch size; checked against PyTorch.
 
-Beside it `onnx.json` says all that a sampler needs besides: the inputs, the times of each step with their alpha and sigma, and the
-difference that the check found. Nothing of text encoder or VAE is in it.
+Beside it `onnx.json` has all that a sampler needs besides: the inputs, the times of each step with their alpha and sigma, and the
+difference that the check found. Text encoder and VAE are not in it.
 """
 
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,12 @@ from fewstep.errors import InputError, first_line
 from fewstep.method.conditioning import Condition, to
 from fewstep.method.guidance import weight_of
 from fewstep.method.process import time_grid
-from fewstep.models.model import Model
+from fewstep.models.model import DEFAULT_STEPS, Model
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, relative to the largest output; about 1e-6 is usual
 LARGEST = 1_900_000_000  # bytes of weights in the .onnx file itself, whose format ends at 2 GiB; of more they are beside it
 NETWORK, FACTS = "network.onnx", "onnx.json"
-STEPS = 64  # in the table of a model that takes any number of them
 
 
 class Called(nn.Module):
@@ -42,29 +39,30 @@ class Called(nn.Module):
         return self.calls[0](self.network, z, timestep, condition, w)
 
 
-def check_installed() -> None:
-    """Raises InputError where what writes and runs ONNX files is not installed."""
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise InputError(f"--format onnx needs {' and '.join(missing)}; install it: pip install 'fewstep[onnx]'")
-
-
 def write_onnx(model: Model, out: Path) -> None:
-    """Write `network.onnx` and `onnx.json` into the empty folder `out`; for one image at a time where PyTorch can export no other.
+    """Write `network.onnx` and `onnx.json` into the folder `out`; for one image at a time where PyTorch can export no other.
 
     Raises:
         InputError: the extra `onnx` is not installed, or PyTorch cannot export this network.
-        RuntimeError: ONNX Runtime says something else than PyTorch by more than `TOLERANCE` (nothing of it is to be used).
+        RuntimeError: ONNX Runtime's output differs from PyTorch's by more than `TOLERANCE` (the file is not to be used).
     """
-    check_installed()
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise InputError(f"--format onnx needs {' and '.join(missing)}; install it: pip install 'fewstep[onnx]'")
     model = model.fold_negative_prompt(plain=True)
     model.denoiser.network.requires_grad_(False).eval()
-    with without_remarks():
+    try:
+        made, sizes = exported(model, 2), (1, 3)
+    except Exception:  # the exporter's kinds of error are many; some networks have code for which the batch must be known
         try:
-            made, sizes = exported(model, 2), (1, 3)
-        except Exception:  # the exporter's kinds of error are many; some networks have code for which the batch must be known
-            made, sizes = once_more(model), (1,)
-        weights = sum(p.numel() * p.element_size() for p in model.denoiser.network.parameters())
-        made.save(out / NETWORK, external_data=weights > LARGEST)
+            made, sizes = exported(model, 1), (1,)
+        except Exception as error:
+            reason = first_line(error.__cause__ or error)
+            raise InputError(
+                f"PyTorch cannot export this network of {model.info.family} to ONNX ({reason}); use --format diffusers"
+            ) from error
+    out.mkdir(parents=True, exist_ok=True)
+    weights = sum(p.numel() * p.element_size() for p in model.denoiser.network.parameters())
+    made.save(out / NETWORK, external_data=weights > LARGEST)
     facts = facts_of(model, "batch" if len(sizes) > 1 else 1) | {"largest_difference": check(model, out / NETWORK, sizes)}
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -72,31 +70,21 @@ def write_onnx(model: Model, out: Path) -> None:
 @torch.no_grad()
 def exported(model: Model, n: int) -> Any:
     """The network as an ONNX program: for any batch size where n is 2, for one image where n is 1."""
-    given, called = inputs_of(model, n), Called(model)
-    called(
-        **given
-    )  # what a network computes once and keeps is computed here: of the exporter's tracing it would be without content
+    given, called, log = inputs_of(model, n), Called(model), logging.getLogger("torch.onnx")
+    called(**given)  # what a network computes once and keeps is computed here: while traced it would be without content
     free = {0: torch.export.Dim.DYNAMIC} if n > 1 else None
     shapes = {key: dict.fromkeys(value, free) if isinstance(value, dict) else free for key, value in given.items()}
-    return torch.onnx.export(
-        called, (), kwargs=given, dynamo=True, dynamic_shapes=shapes if free else None, opset_version=OPSET, verbose=False,
-        input_names=list(named(given)), output_names=["output"],
-    )  # fmt: skip
-
-
-def once_more(model: Model) -> Any:
-    """The program for one image.
-
-    Raises:
-        InputError: PyTorch cannot export this network.
-    """
-    try:
-        return exported(model, 1)
-    except Exception as error:
-        reason = first_line(error.__cause__ or error)
-        raise InputError(
-            f"PyTorch cannot export this network of {model.info.family} to ONNX ({reason}); use --format diffusers"
-        ) from error
+    level = log.level
+    with warnings.catch_warnings():  # of torchvision that is not here, and of names that the exporter changes
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.ERROR)
+        try:
+            return torch.onnx.export(
+                called, (), kwargs=given, dynamo=True, dynamic_shapes=shapes if free else None, opset_version=OPSET, verbose=False,
+                input_names=list(named(given)), output_names=["output"],
+            )  # fmt: skip
+        finally:
+            log.setLevel(level)
 
 
 def inputs_of(model: Model, n: int) -> dict[str, Any]:
@@ -119,7 +107,7 @@ def named(given: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check(model: Model, file: Path, sizes: tuple[int, ...] = (1, 3)) -> float:
+def check(model: Model, file: Path, sizes: tuple[int, ...]) -> float:
     """The largest difference between ONNX Runtime and PyTorch for batches of these sizes, relative to the largest output.
 
     Raises:
@@ -134,13 +122,12 @@ def check(model: Model, file: Path, sizes: tuple[int, ...] = (1, 3)) -> float:
         raise InputError(
             f"ONNX Runtime cannot open what PyTorch made of this network of {model.info.family}; use --format diffusers"
         ) from error
-    wanted = {entry.name for entry in session.get_inputs()}
+    inputs = {entry.name for entry in session.get_inputs()}
     for n in sizes:
         given = inputs_of(model, n)
-        feeds = {name: value.cpu().numpy() for name, value in named(given).items() if name in wanted}
-        said = torch.from_numpy(session.run(None, feeds)[0])
-        right = Called(model)(**given).cpu()
-        worst = max(worst, float((said - right).abs().max() / right.abs().max().clamp(min=1)))
+        feeds = {name: value.cpu().numpy() for name, value in named(given).items() if name in inputs}
+        output, right = torch.from_numpy(session.run(None, feeds)[0]), Called(model)(**given).cpu()
+        worst = max(worst, float((output - right).abs().max() / right.abs().max().clamp(min=1)))
     if not worst <= TOLERANCE:
         raise RuntimeError(
             f"ONNX Runtime's output of {file} differs from PyTorch's by {worst:.2g} (at most {TOLERANCE:g} is right)"
@@ -149,28 +136,14 @@ def check(model: Model, file: Path, sizes: tuple[int, ...] = (1, 3)) -> float:
 
 
 def facts_of(model: Model, batch: str | int) -> dict[str, Any]:
-    """What `onnx.json` says: the inputs, the table of steps, and what the model is."""
-    given, info, process = inputs_of(model, 1), model.info, model.denoiser.process
-    times = time_grid(info.steps or STEPS)
+    """The content of `onnx.json`: the inputs, the table of steps, and what the model is."""
+    info, process, times = model.info, model.denoiser.process, time_grid(model.info.steps or DEFAULT_STEPS)
     alphas, sigmas = (value.flatten().tolist() for value in process.at(times, times))
     steps = zip(process.network_time(times).tolist(), alphas, sigmas, strict=True)
+    inputs = named(inputs_of(model, 1)).items()
     return {
-        "inputs": {name: {"shape": [batch, *value.shape[1:]], "dtype": str(value.dtype)[6:]} for name, value in named(given).items()},
+        "inputs": {name: {"shape": [batch, *value.shape[1:]], "dtype": str(value.dtype)[6:]} for name, value in inputs},
         "opset": OPSET, "tolerance": TOLERANCE, "prediction": info.prediction, "sampler": info.sampler,
         "grid": [dict(zip(("timestep", "alpha", "sigma"), step, strict=True)) for step in steps],
         "model": info.model_dump(mode="json"),
     }  # fmt: skip
-
-
-@contextmanager
-def without_remarks() -> Iterator[None]:
-    """Without what the exporter says of itself: torchvision that is not here, names that it changes."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(before)

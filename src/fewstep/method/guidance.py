@@ -1,4 +1,4 @@
-"""Classifier-free guidance (2210.03142, section 2): how two branches combine, and how a student is told the weight.
+"""Classifier-free guidance (2210.03142, section 2): how two branches combine, and how a student takes the weight.
 
 Inside the mathematics the weight is `w`, 0 for none. Users see `guidance_scale = 1 + w`, the convention of diffusers: the two
 functions at the top are the only place where one becomes the other.

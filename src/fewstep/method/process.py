@@ -31,7 +31,7 @@ class Process(Protocol):
         ...
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network is told at times t (b,): the number that a stock scheduler passes at that time."""
+        """The time input of the network at times t (b,): the number that a stock scheduler passes at that time."""
         ...
 
 

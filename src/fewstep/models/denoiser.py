@@ -12,7 +12,7 @@ from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, cast, expand
 from fewstep.method.guidance import DenoiserFn, guided
 from fewstep.method.parameterization import Prediction, prediction_of
-from fewstep.method.process import Cosine, DiscreteBetas, Process, to_float64
+from fewstep.method.process import Cosine, DiscreteBetas, Process, RectifiedFlow, to_float64
 
 Null = int | Condition | Callable[[], Condition] | None
 Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
@@ -32,7 +32,8 @@ class Denoiser:
     or a function that gives it when first needed; None where the network cannot be guided.
 
     Raises:
-        InputError: the prediction is not known.
+        InputError: the prediction is not known, or is not one of this process: "v" and "eps" need alpha^2 + sigma^2 = 1, "flow" needs
+            alpha + sigma = 1; "x" goes with all.
     """
 
     network: nn.Module
@@ -45,12 +46,21 @@ class Denoiser:
     def __post_init__(self) -> None:
         if isinstance(self.prediction, str):
             object.__setattr__(self, "prediction", prediction_of(self.prediction))
+        name, process = self.predicts.name, type(self.process)
+        if name in ("v", "eps") and issubclass(process, RectifiedFlow):
+            raise InputError(
+                f"prediction '{name}' does not go with the process {process.__name__}; give 'flow' or 'x', or another process"
+            )
+        if name == "flow" and issubclass(process, Cosine | DiscreteBetas):
+            raise InputError(
+                f"prediction 'flow' does not go with the process {process.__name__}; give 'v', 'eps' or 'x', or RectifiedFlow"
+            )
 
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         with self.autocast():
-            told = None if w is None else w.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for it
-            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), told)
+            w = None if w is None else w.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for it
+            output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), w)
         alpha, sigma = self.process.at(t, z)
         return self.predicts.to_x(to_float64(output), to_float64(z), alpha, sigma)
 
@@ -76,11 +86,10 @@ class Denoiser:
         return expand(self.null() if callable(self.null) else self.null, condition)
 
     def guided(self, process: Process | None = None, null: Callable[[Any], Condition] | None = None) -> DenoiserFn:
-        """The guided teacher X^w, both branches in one batched evaluation; asked at the times of `process` where one is given.
+        """The guided teacher X^w, both branches in one batched evaluation; at the times of `process` where one is given.
 
-        `null(condition)` takes the place of the teacher's own null condition.
-
-        Of two processes that keep the variance the z of equal signal-to-noise ratio are the same: only the time is translated.
+        `null(condition)` takes the place of the teacher's own null condition. Of two processes that keep the variance the z of equal
+        signal-to-noise ratio are the same: only the time is translated.
         """
         estimate, own = guided(self, null or self.null_condition), self.process
         if process is None or process == own:

@@ -1,73 +1,67 @@
-"""The pieces of the playground's page: its inputs, its buttons, and what turns an answer or an error into what is shown."""
+"""The inputs and buttons of the page, and the handler between them and a task: it shows answers, and errors as a sentence."""
 
 import random
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import gradio as gr
 
 from fewstep.data.images import FORMATS
 from fewstep.errors import InputError
-from fewstep.playground.drawing import Answer
 from fewstep.playground.html import figures
 from fewstep.playground.models import SEEDS, Models
 from fewstep.playground.pictures import enlarged
 from fewstep.playground.record import sentence
+from fewstep.playground.slot import Ended, Slot
+from fewstep.playground.tasks import Answer
 
 SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
 QUICK = 0.3  # seconds: what is done sooner shows no bar, which would cost the page more time than the work
-_at_work: dict[str, threading.Event] = {}  # of a session that is being drawn for: set, it ends that work
 
 
-class Stopped(Exception):
-    """A person pressed Stop, or went away."""
+def handler(
+    slot: Slot, task: Callable[..., Iterator[Answer]], show: Callable[[Answer], str] = lambda answer: figures(answer.groups)
+) -> Callable[..., Any]:
+    """A handler for Gradio of two outputs, HTML and the answer: it draws each answer of `task(*values, progress=...)` in the slot."""
 
+    async def handle(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008 - Gradio finds it there
+        ended, began = threading.Event(), time.monotonic()
 
-def handler(ask: Callable[..., Iterator[Answer]], show: Callable[[Answer], tuple[Any, ...]] | None = None) -> Callable[..., Any]:
-    """What Gradio calls: it shows each answer of `ask(*values, progress=...)` and remembers it, or says in a sentence why there is none."""
-    show = show or (lambda answer: (figures(answer.groups),))
-
-    def handle(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Iterator[Any]:  # noqa: B008 - how Gradio is asked for it
-        session, ended, began = request.session_hash or "", threading.Event(), time.monotonic()
-        _at_work[session] = ended
-
-        def heard(taken: int, steps: int) -> None:
+        def step(taken: int, steps: int) -> None:
             if ended.is_set():
-                raise Stopped
+                raise Ended
             if time.monotonic() - began > QUICK:
                 progress((taken, steps), unit="steps")
 
         try:
             check_uploads(values)
-            for answer in ask(*values, progress=heard):
+            answers = task(*values, progress=step)
+            while answer := await slot.draw(visitor_of(request), partial(next, answers, None), ended):
                 for note in answer.notes:
                     gr.Info(sentence(InputError(note)))
-                yield (*show(answer), answer)
-        except Stopped:
+                yield show(answer), answer
+        except Ended:
             yield gr.skip()
         except Exception as error:  # whatever it is, the page and the server go on
             if not isinstance(error, InputError):
                 traceback.print_exception(error)
             gr.Warning(sentence(error))
             yield gr.skip()
-        finally:
-            if _at_work.get(session) is ended:
-                del _at_work[session]
 
     return handle
 
 
-def end(request: gr.Request) -> None:
-    """End what is being drawn for the visitor: at the next step."""
-    if work := _at_work.get(request.session_hash or ""):
-        work.set()
+def visitor_of(request: gr.Request) -> str:
+    """The visitor's session, whatever the request says that it is."""
+    return request.session_hash or ""
 
 
 def check_uploads(values: tuple[Any, ...]) -> None:
-    """Refuse what `guarded` could not read.
+    """Refuse what `tolerant` could not read.
 
     Raises:
         InputError: there is such a value.
@@ -78,8 +72,8 @@ def check_uploads(values: tuple[Any, ...]) -> None:
             raise InputError(f"the picture {why} ({type(value).__name__}); {FORMATS}") from value
 
 
-def guarded(part: Any) -> Any:
-    """The component, made to pass on what it cannot read, so that it is refused in our words: a picture's error, else the value itself.
+def tolerant(part: Any) -> None:
+    """Make a component pass on what it cannot read, so that a task refuses it: a picture's error, else the value itself.
 
     A picture whose address is on another machine is not fetched from there.
     """
@@ -97,28 +91,28 @@ def guarded(part: Any) -> Any:
         return await fetch(path)
 
     part.preprocess, part.async_move_resource_to_block_cache = preprocess, local
-    return part
 
 
-def action(label: str) -> tuple[Any, Any]:
-    """The button that begins a tab's work, and the one that ends it."""
+def action(label: str, slot: Slot) -> Any:
+    """The button that begins a tab's work; beside it the one that ends what this visitor waits for."""
+
+    async def end(request: gr.Request) -> None:
+        slot.end(visitor_of(request))
+
     with gr.Row():
-        return gr.Button(label, variant="primary", scale=3, min_width=120), gr.Button("Stop", scale=1, min_width=70)
+        button = gr.Button(label, variant="primary", scale=3, min_width=120)
+        gr.Button("Stop", scale=1, min_width=70).click(end, queue=False, api_visibility="private")
+    return button
 
 
-def stops(button: Any, *events: Any) -> None:
-    """The button ends what this visitor waits for."""
-    button.click(end, queue=False, cancels=list(events), api_visibility="private")
-
-
-def words_input(models: Models, label: str, many: bool = False, of: tuple[str, ...] | None = None) -> Any:
+def label_input(models: Models, label: str, many: bool = False, classes: tuple[str, ...] | None = None) -> Any:
     """A chooser of the models' classes, or of others, or a line for the prompt."""
-    words = models.words if of is None else of
-    if not words:
+    classes = models.classes if classes is None else classes
+    if not classes:
         return gr.Textbox(label="Prompt" if label == "Class" else label, lines=2, max_length=1000)
     if many:
-        return gr.Dropdown(list(words), value=[], multiselect=True, label="Classes", info="Taken in turn; none: all of them")
-    return gr.Dropdown(list(words), value=words[-1 if label == "To" else 0], label=label)
+        return gr.Dropdown(list(classes), value=[], multiselect=True, label="Classes", info="Taken in turn; none: all of them")
+    return gr.Dropdown(list(classes), value=classes[-1 if label == "To" else 0], label=label)
 
 
 def scale_input(models: Models, label: str = "Guidance scale") -> Any:
@@ -150,34 +144,27 @@ def seed_input(models: Models) -> Any:
     return seed
 
 
-def in_turn(draw: Callable[..., Answer], models: Models) -> Callable[..., Iterator[Answer]]:
-    """The one answer of a function of `playground`, as `handler` takes it."""
-
-    def ask(*values: Any, progress: Callable[[int], None]) -> Iterator[Answer]:
-        yield draw(models, *values, progress=progress)
-
-    return ask
-
-
-def latest(answer: Answer | None) -> Any:
-    """The picture drawn last, enlarged so that it can be seen and painted on.
-
-    Raises:
-        InputError: there is none yet.
-    """
-    if answer is None:
-        raise InputError("nothing has been drawn yet; draw something first, or upload a picture")
-    return enlarged(answer.groups[0].images[-1 if answer.inputs else 0])
+def picture_input(last: Any) -> Any:
+    """A picture from a file, the webcam or the clipboard, or the one drawn last."""
+    image = gr.Image(
+        label="Picture", type="filepath", image_mode=None, format="png", sources=SOURCES, height=300, elem_classes="sharp"
+    )
+    take_button(last, image)
+    return image
 
 
-def take(answer: Answer | None, editor: bool = False) -> Any:
-    """The picture drawn last as the value of an image or an editor, or a sentence on the page."""
-    try:
-        image = latest(answer)
-    except InputError as error:
-        gr.Warning(sentence(error))
-        return gr.skip()
-    return on_canvas(image) if editor else image
+def take_button(last: Any, target: Any) -> None:
+    """A button that puts the picture drawn last into an image or an editor."""
+    button, editor = gr.Button("Take the picture drawn last", size="sm"), isinstance(target, gr.ImageEditor)
+
+    def take(answer: Answer | None) -> Any:
+        if answer is None:
+            gr.Warning("Nothing has been drawn yet; draw something first, or upload a picture.")
+            return gr.skip()
+        image = enlarged(answer.groups[0].images[-1 if answer.inputs else 0])  # so that it can be seen and painted on
+        return on_canvas(image) if editor else image
+
+    button.click(take, last, target, show_progress="hidden", api_visibility="private")
 
 
 def on_canvas(image: Any) -> dict[str, Any]:
@@ -190,13 +177,3 @@ def uploaded(value: Any) -> Any:
     if isinstance(value, Exception) or not value or value.get("background") is None:
         return gr.skip()
     return on_canvas(enlarged(value["background"]))
-
-
-def picture_input(last: Any) -> Any:
-    """A picture from a file, the webcam or the clipboard, or the one drawn last."""
-    image = gr.Image(
-        label="Picture", type="filepath", image_mode=None, format="png", sources=SOURCES, height=300, elem_classes="sharp"
-    )
-    taken = gr.Button("Take the picture drawn last", size="sm")
-    taken.click(take, last, image, show_progress="hidden", api_visibility="private")
-    return image

@@ -1,9 +1,14 @@
-"""Who may ask the playground's server, and for what: a page of another site, or one that would have it fetch from the net, may not."""
+"""What the playground's server refuses before Gradio sees it: pages of other sites, fetching from the net, large bodies, full disks."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MIB = 2**20
+UPLOAD = 20 * MIB  # bytes of an upload, at most
+BODY = 100_000  # bytes of any other request
+KEPT = 200 * MIB  # bytes of all uploads and downloads; beyond it the oldest go
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -11,29 +16,71 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class Guard:
-    """Answers 403 where a server on loopback is asked under another name (DNS rebinding), or a server to fetch an address for someone."""
+    """ASGI middleware that answers what must not be answered with a status and a sentence, and bounds the folder of uploads."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], names: tuple[str, ...] | None) -> None:
-        """`names` are those that the server answers to; None: any."""
-        self.app, self.names = app, names
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], names: tuple[str, ...] | None, folder: Path, kept: int = KEPT
+    ) -> None:
+        """`names` are those that the server answers to; None: any. `folder` holds uploads and downloads, `kept` bytes of them."""
+        self.app, self.names, self.folder, self.kept, self.arriving = app, names, folder, kept, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and (reason := self.refusal(scope)):
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": reason.encode()})
-            return
-        await self.app(scope, receive, send)
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers") or ()}
+        writes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if refusal := self.refusal(scope.get("path", "").lower(), headers, writes):
+            status, reason = refusal
+            plain = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": status, "headers": plain})
+            return await send({"type": "http.response.body", "body": reason.encode()})
+        size = int(headers["content-length"]) if writes else 0
+        self.arriving += size
+        try:
+            if writes and is_upload(scope["path"]):
+                remove_oldest(self.folder, self.kept - self.arriving)
+            await self.app(scope, receive, send)
+        finally:
+            self.arriving -= size
 
-    def refusal(self, scope: Scope) -> str:
-        """Why there is no answer, in a sentence; empty where there is one."""
-        path = scope.get("path", "").lower()
+    def refusal(self, path: str, headers: dict[str, str], writes: bool) -> tuple[int, str] | None:
+        """The status and the reason of a refusal; None where there is no reason."""
         if "/proxy=" in path or "/file=http:" in path or "/file=https:" in path:
-            return "This server fetches nothing from other machines."
-        host = host_of(dict(scope.get("headers") or ()).get(b"host", b"").decode("latin-1"))
-        if self.names is not None and host not in self.names:
-            return f"This server answers to {', '.join(self.names)} alone; start it with --host to let others in."
-        return ""
+            return 403, "This server fetches nothing from other machines."
+        host = headers.get("host", "")
+        if self.names is not None and host_of(host) not in self.names:
+            return 403, f"This server answers to {', '.join(self.names)} alone; start it with --host to let others in."
+        if not writes:
+            return None
+        origin = headers.get("origin")
+        if origin is not None and origin.split("://")[-1].lower() != host.lower():
+            return 403, "This server takes nothing from pages of other sites."
+        if path.rstrip("/").endswith("/cancel"):  # of Gradio, which loses a place of its queue by it; `Slot.end` ends a drawing
+            return 403, "A drawing is ended by the page's button Stop."
+        if not headers.get("content-length", "").isdecimal():
+            return 411, "The length of what is sent is needed."
+        size, limit = int(headers["content-length"][:20]), UPLOAD + BODY if is_upload(path) else BODY
+        if size > limit:
+            return 413, f"{size} bytes are more than the {limit} that are taken."
+        if self.arriving + size > self.kept:
+            return 503, "Too much is being uploaded; try again."
+        return None
+
+
+def is_upload(path: str) -> bool:
+    """Whether a request's path is that of uploads."""
+    return path.rstrip("/").lower().endswith("/upload")
+
+
+def remove_oldest(folder: Path, kept: int) -> None:
+    """Remove the oldest files of a folder until the others have so many bytes, at most."""
+    files = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.rglob("*") if path.is_file()]
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= kept:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def host_of(header: str) -> str:

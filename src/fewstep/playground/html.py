@@ -5,8 +5,8 @@ import html
 import io
 from typing import Any
 
-from fewstep.playground.drawing import Group
 from fewstep.playground.pictures import enlarged
+from fewstep.playground.tasks import Group
 
 SMALL = 64  # pixels: pictures up to here are shown with sharp squares for pixels
 NOTHING = '<p class="nothing">The pictures will be here.</p>'

@@ -1,12 +1,12 @@
-"""The models that the playground plays with, found once and checked, and the bounds of what the page may ask of them."""
+"""The models behind the page, opened once and checked together, and the bounds of every choice that a request makes."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from fewstep.api import Model, open_model
-from fewstep.editing import style_transfer as translation
+from fewstep.editing.style_transfer import encoder_folder
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO, bundled, find_folder, is_run, rungs_in
 
@@ -21,7 +21,7 @@ SEEDS = 2**31  # below this
 
 @dataclass(frozen=True)
 class Opened:
-    """A model, what opens it (`fewstep.open_model(path)`), and of a path that is a run folder which of its steps."""
+    """A model, the path that `fewstep.open_model` takes for it, and of a run folder which of its steps."""
 
     path: str
     model: Model
@@ -30,9 +30,9 @@ class Opened:
 
 @dataclass(frozen=True)
 class Models:
-    """What the page plays with: a model for each number of steps, and teacher, encoder and inpainter where there are any."""
+    """A model for each number of steps, with teacher, encoder and inpainter where there are any."""
 
-    name: str  # as a person gave it
+    name: str  # as the user gave it
     by_steps: dict[int, Opened]
     teacher: Opened | None = None
     encoder: Opened | None = None
@@ -41,22 +41,22 @@ class Models:
 
     @property
     def first(self) -> Model:
-        """The model of most steps, which the others resemble in all but that."""
+        """The model of most steps; the others have its shape, condition and sampler."""
         return self.by_steps[max(self.by_steps)].model
 
     @property
-    def filling(self) -> "Models":
-        """What fills in pictures: the inpainter, else these models themselves."""
+    def for_inpainting(self) -> "Models":
+        """The inpainter, else these models themselves."""
         return self.inpainter or self
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The classes, none of a model that takes prompts."""
+    def classes(self) -> tuple[str, ...]:
+        """The class names; none of a model that takes prompts."""
         return () if self.first.info.condition == "text" else self.first.info.classes
 
     @property
     def scales(self) -> tuple[float, float]:
-        """The guidance scales that every model here takes."""
+        """The range of guidance scales that every model here takes."""
         ranges = [opened.model.info.guidance_scale or ANY_SCALE for opened in self.by_steps.values()]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
@@ -85,28 +85,25 @@ def open_models(
     device: torch.device | str = "cpu",
     inpainter: str | None = None,
 ) -> Models:
-    """The models of a run folder (every rung), of a model folder, or without a path the bundled students of digits, else their teacher.
+    """The models of a run folder (every student), of a model folder, or without a path the bundled students of digits, else their teacher.
 
     Raises:
         InputError: nothing there, an encoder, a model of videos, or models that do not belong together.
     """
     path = path or ("digits-student" if bundled("digits-student").is_dir() else "digits")
-    by_steps, beside = _rungs(path, device), teacher or _teacher_of(path)
-    own = next(iter(by_steps.values()))
-    guide = Opened(beside, open_model(beside, device)) if beside else None
-    coder = _given_encoder(encoder, device) if encoder else _encoder_of(find_folder(path), device)
+    by_steps, guide = _by_steps(path, device), _opened(teacher or _teacher_of(path), device)
+    own, encoders = next(iter(by_steps.values())), sorted(find_folder(path).glob(f"encoder-[0-9]*/{INFO}"))
+    coder = _opened(str(encoder_folder(encoder)) if encoder else str(encoders[0].parent) if encoders else None, device)
     coder = coder or guide or (own if own.model.info.steps is None else None)
-    filling = Models(inpainter, _rungs(inpainter, device)) if inpainter else None
-    return _checked(Models(path, by_steps, guide, coder, filling))
+    filling = Models(inpainter, _by_steps(inpainter, device)) if inpainter else None
+    return check_together(Models(path, by_steps, guide, coder, filling))
 
 
-def _given_encoder(path: str, device: torch.device | str) -> Opened:
-    """The encoder of a run folder or a model folder, with the folder that it is in."""
-    folder = translation.encoder_folder(path)
-    return Opened(str(folder), open_model(folder, device))
+def _opened(path: str | None, device: torch.device | str) -> Opened | None:
+    return Opened(path, open_model(path, device)) if path else None
 
 
-def _rungs(path: str, device: torch.device | str) -> dict[int, Opened]:
+def _by_steps(path: str, device: torch.device | str) -> dict[int, Opened]:
     """The students of a run by their steps, or one model for its own steps, or for several where it takes any number."""
     run = find_folder(path)
     if is_run(run) and (known := rungs_in(run)):
@@ -132,79 +129,69 @@ def _teacher_of(path: str) -> str | None:
     return named if named and find_folder(named).exists() else None
 
 
-def _encoder_of(run: Path, device: torch.device | str) -> Opened | None:
-    folders = sorted(info.parent for info in run.glob(f"encoder-[0-9]*/{INFO}"))
-    return Opened(str(folders[0]), open_model(folders[0], device)) if folders else None
+def check_together(models: Models) -> Models:
+    """The models, once it is known that they draw pictures and belong together.
 
-
-def _checked(models: Models) -> Models:
+    Raises:
+        InputError: an encoder, a model of videos, or one that only fills in, where one that draws is needed; models of other shapes.
+    """
+    for opened in (*models.by_steps.values(), *(models.inpainter.by_steps.values() if models.inpainter else ())):
+        if opened.model.info.kind == "encoder":
+            raise InputError(
+                f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder"
+            )
+        if len(opened.model.info.shape) != 3:
+            raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
     for opened in models.by_steps.values():
-        check_draws(opened)
         if opened.model.family.takes_mask:
             raise InputError(
                 f"{opened.path} only fills in pictures; name a model that draws from noise, and this one with --inpainter"
             )
-    for opened in models.inpainter.by_steps.values() if models.inpainter else ():
-        check_draws(opened)
     ours = models.first.info
     for what, opened in (("teacher", models.teacher), ("encoder", models.encoder)):
-        if opened and opened.model.info.shape != ours.shape:
-            raise InputError(
-                f"{what} {opened.path} works on {opened.model.info.shape}, the model on {ours.shape}; name its own {what}"
-            )
-        if opened and opened.model.info.condition != ours.condition:
-            raise InputError(
-                f"{what} {opened.path} takes {opened.model.info.condition}, the model {ours.condition}; name its own {what}"
-            )
+        theirs = opened.model.info if opened else ours
+        for value, own in ((theirs.shape, ours.shape), (theirs.condition, ours.condition)):
+            if opened and value != own:
+                raise InputError(f"{what} {opened.path} works on {value}, the model on {own}; name its own {what}")
     for group in filter(None, (models, models.inpainter)):
         if group.scales[0] > group.scales[1]:
             raise InputError(f"the students of {group.name} have no guidance scale in common; name the folder of one of them")
     return models
 
 
-def check_draws(opened: Opened) -> None:
-    """Refuse what draws no pictures.
+def is_number(value: Any, low: float, high: float, whole: bool = False) -> bool:
+    """Whether a value of a request is a number from `low` to `high`, and a whole one where it is to be `whole`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return number and (not whole or value == int(value))
+
+
+def checked(
+    models: Models, labels: Any, steps: Any, guidance_scale: Any, seed: Any, sampler: Any = None, count: Any = 1
+) -> tuple[list[str], dict[str, Any]]:
+    """`count` classes or prompts, going through `labels` in turn (all classes without any), and the choices of sampling, all checked.
 
     Raises:
-        InputError: an encoder, or a model of videos.
-    """
-    if opened.model.info.kind == "encoder":
-        raise InputError(f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder")
-    if len(opened.model.info.shape) != 3:
-        raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
-
-
-def bounded(models: Models, words: list[str], steps: int, guidance_scale: float, seed: int, count: int = 1) -> list[str]:
-    """`count` classes or prompts, going through `words` in turn; every choice of the page is checked here.
-
-    Raises:
-        InputError: a choice outside its bounds.
+        InputError: a choice of another type, or outside its bounds.
     """
     low, high = models.scales
-    if not isinstance(steps, int) or steps not in models.by_steps:
+    if not is_number(steps, 1, max(models.by_steps), whole=True) or steps not in models.by_steps:
         raise InputError(f"steps is {steps}; this model takes {', '.join(map(str, models.by_steps))}")
-    if not isinstance(guidance_scale, int | float) or not low <= guidance_scale <= high:
+    if not is_number(guidance_scale, low, high):
         raise InputError(f"guidance scale is {guidance_scale}; it can be {low:g} to {high:g}")
-    if not isinstance(count, int | float) or count not in range(1, models.most + 1):
+    if not is_number(count, 1, models.most, whole=True):
         raise InputError(f"{count} images are asked for; 1 to {models.most} can be drawn at a time")
-    if not isinstance(seed, int | float) or seed not in range(SEEDS):
+    if not is_number(seed, 0, SEEDS - 1, whole=True):
         raise InputError(f"seed is {seed}; a whole number from 0 to {SEEDS - 1} is needed")
-    if not all(isinstance(word, str | None) for word in words):
-        raise InputError("a class or a prompt is no text; name classes, or write what the picture is to show")
-    words = [word.strip() for word in words if word and word.strip()] or list(models.words)
-    if not words:
-        raise InputError("no prompt is given; write what the picture is to show")
-    if max(map(len, words)) > LONGEST:
-        raise InputError(f"a prompt has {max(map(len, words))} characters; at most {LONGEST} are taken")
-    return [words[i % len(words)] for i in range(int(count))]
-
-
-def sampler_of(models: Models, sampler: str | None) -> dict[str, str]:
-    """The choice of a sampler as a keyword, where the models leave one.
-
-    Raises:
-        InputError: none that they take.
-    """
     if sampler is not None and sampler not in models.samplers:
         raise InputError(f"sampler is {sampler}; this model takes {', '.join(models.samplers)}")
-    return {"sampler": sampler or models.samplers[0]} if len(models.samplers) > 1 else {}
+    if not all(isinstance(label, str | None) for label in labels):
+        raise InputError("a class or a prompt is no text; name classes, or write what the picture is to show")
+    labels = [label.strip() for label in labels if label and label.strip()] or list(models.classes)
+    if not labels:
+        raise InputError("no prompt is given; write what the picture is to show")
+    if max(map(len, labels)) > LONGEST:
+        raise InputError(f"a prompt has {max(map(len, labels))} characters; at most {LONGEST} are taken")
+    choices: dict[str, Any] = {"steps": int(steps), "guidance_scale": float(guidance_scale), "seed": int(seed)}
+    if len(models.samplers) > 1:
+        choices["sampler"] = sampler or models.samplers[0]
+    return [labels[i % len(labels)] for i in range(int(count))], choices
