@@ -132,7 +132,7 @@ def test_the_dry_run_prints_recipe_and_cost(capsys, name):
     changes = {"teacher.path": str(CONFIGS / name)} if name in PUBLISHED else {}
     print_plan(load_recipe(name, changes), teaching=False, device="cuda")
     recipe, _, costs = capsys.readouterr().out.partition("\nnetwork ")
-    assert tomllib.loads(recipe)["student"]["prediction"] == "auto"
+    assert tomllib.loads(recipe)["student"]["prediction"] == "v"
     assert "cuda, 1 process" in costs
     if name == "cifar10":
         print_plan(load_recipe(name), teaching=True, device="cuda")
@@ -143,7 +143,7 @@ def test_a_guidance_distilled_flux_is_refused(tmp_path):
     shutil.copytree(CONFIGS / "flux", tmp_path / "dev")
     file = tmp_path / "dev" / "transformer" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"guidance_embeds": True}))
-    with pytest.raises(InputError, match=r"guidance-distilled already .* FLUX\.1-dev"):
+    with pytest.raises(InputError, match="guidance-distilled already"):
         open_shapes(tmp_path / "dev")
 
 
