@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.command import parser_of, run_main
-from fewstep.evaluation.extractors import quietly
+from fewstep.evaluation.feature_files import without_warnings
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -99,8 +99,8 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
     network = resnet_of(args.weights)
-    script = quietly(torch.jit.script, network)
-    quietly(torch.jit.save, script, str(args.out / "resnet56.pt"))
+    script = without_warnings(torch.jit.script, network)
+    without_warnings(torch.jit.save, script, str(args.out / "resnet56.pt"))
     parts = [images_of(path) for path in sorted(args.data.glob("train_[0-9].npz"))]
     np.savez(args.out / "cifar10.npz", **{key: np.concatenate([part[key] for part in parts]) for key in ("images", "labels")})
     print(f"{sum(len(part['labels']) for part in parts):,} images and the network are in {args.out}")

@@ -7,15 +7,15 @@ Prints the table and, for each scale, the ratio of the students' Fréchet distan
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
-from benchmarks.command import parser_of, progress, run_main, write_json
+from benchmarks.command import parser_of, run_main, write_json
 from benchmarks.quality import tables
-from fewstep import open_model
 from fewstep.data.loading import Data
-from fewstep.evaluation.quickstart import find, measure
-from fewstep.evaluation.report import text_table
-from fewstep.models.metadata import INFO, bundled
+from fewstep.evaluation.quickstart import evaluate_digits, find
+from fewstep.evaluation.results_table import text_table
+from fewstep.models.metadata import bundled
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples
 
@@ -31,12 +31,10 @@ def main(words: list[str] | None = None) -> None:
     recipe = load_recipe(args.run / "recipe.toml")
     data = open_examples(recipe)
     assert isinstance(data, Data)
-    models = {
-        path.parent.name: open_model(path.parent) for path in sorted(args.run.glob(f"*/{INFO}")) if path.parent.name != "teacher"
-    }
-    metrics, _ = measure(recipe, open_model(args.teacher), args.teacher, models, data, progress)
+    with tempfile.TemporaryDirectory() as folder:
+        metrics, *_ = evaluate_digits(args.run, args.teacher, Path(folder) / "evaluation", data)
     ratios = ratio_rows(metrics["rows"])
-    print(text_table(metrics["rows"]))
+    print(text_table(metrics["rows"], brief=True))
     print("\n" + tables.digits_full(metrics | {"ratios": ratios}))
     if args.out:
         write_json(args.out, {"command": sys.argv, **metrics, "ratios": ratios})

@@ -16,10 +16,11 @@ from benchmarks.command import parser_of, read_json, run_main, write_json
 from benchmarks.quality import tables
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
-from fewstep.evaluation.quickstart import measure
+from fewstep.evaluation.quickstart import evaluate_digits
 from fewstep.models.metadata import bundled
 from fewstep.training.distill import distill_model
 from fewstep.training.recipe import load_recipe, parse_change
+from fewstep.training.run_folder import open_run
 from fewstep.training.trainer import Trainer
 
 
@@ -28,10 +29,12 @@ def distilled(changes: list[str]) -> dict:
     recipe = load_recipe("digits", dict(parse_change(text) for text in changes))
     teacher, data, began = open_model("digits"), open_data(name="digits"), time.monotonic()
     assert isinstance(data, Data)
-    with tempfile.TemporaryDirectory() as run, closing(Trainer(Path(run), data, recipe.train)) as trainer:
-        models = distill_model(recipe, teacher, data, trainer)
-    seconds = time.monotonic() - began
-    metrics, _ = measure(recipe, teacher, bundled("digits-teacher"), models, data, lambda line: None)
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder) / "run", recipe)
+        with closing(Trainer(run, data, recipe.train)) as trainer:
+            distill_model(recipe, teacher, data, trainer)
+        seconds = time.monotonic() - began
+        metrics, *_ = evaluate_digits(run, bundled("digits-teacher"), run / "evaluation", data)
     return {"changes": changes, "seconds": round(seconds), "rows": metrics["rows"]}
 
 

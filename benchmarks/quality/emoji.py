@@ -25,7 +25,7 @@ from benchmarks.command import parser_of, run_main, write_result
 from benchmarks.quality.emoji_judge import found_captions, read, share_within
 from fewstep.data.sources import shuffled
 from fewstep.evaluation.clip_score import ClipScore
-from fewstep.evaluation.configurations import Contender, contenders, open_subject
+from fewstep.evaluation.configurations import Configuration, configurations, open_models
 from fewstep.evaluation.metrics import frechet_distance, rms, saturation, sharpness
 from fewstep.evaluation.statistics import Statistics
 from fewstep.models.sampling import to_images
@@ -59,38 +59,38 @@ class Judge:
         }  # fmt: skip
 
 
-def pictures(contender: Contender, noise: Tensor, prompts: list[str]) -> tuple[Tensor, float]:
+def pictures(configuration: Configuration, noise: Tensor, prompts: list[str]) -> tuple[Tensor, float]:
     """Pictures (n, 3, h, w), clipped, and the seconds in the network."""
-    condition = contender.model.condition(prompts=prompts)
-    drawn = contender.draw(noise, condition, 64, 0)
+    condition = configuration.model.condition(prompts=prompts)
+    drawn = configuration.draw(noise, condition, 64, 0)
     return drawn.pictures().clamp(-1, 1), drawn.seconds
 
 
-def measured(table: list[Contender], sets: dict[str, list[str]], judge: Judge, seed: int) -> list[dict[str, Any]]:
-    """A row for each contender and set of captions."""
+def measured(table: list[Configuration], sets: dict[str, list[str]], judge: Judge, seed: int) -> list[dict[str, Any]]:
+    """A row for each configuration and set of captions."""
     rows, references = [], {}
-    for contender in table:
+    for configuration in table:
         for name, prompts in sets.items():
-            noise = torch.randn(len(prompts), *contender.model.info.shape, generator=torch.Generator().manual_seed(seed))
-            x, seconds = pictures(contender, noise, prompts)
-            key = name, contender.guidance_scale
-            if contender.reference:
+            noise = torch.randn(len(prompts), *configuration.model.info.shape, generator=torch.Generator().manual_seed(seed))
+            x, seconds = pictures(configuration, noise, prompts)
+            key = name, configuration.guidance_scale
+            if configuration.reference:
                 references[key] = x
-            found = judge.row(x, prompts, None if contender.reference else references.get(key))
+            found = judge.row(x, prompts, None if configuration.reference else references.get(key))
             known = {
-                "captions": name, "model": contender.role, "sampler": contender.sampler, "steps": contender.steps,
-                "guidance_scale": contender.guidance_scale, "evaluations": contender.evaluations, "budget": contender.budget,
+                "captions": name, "model": configuration.role, "sampler": configuration.sampler, "steps": configuration.steps,
+                "guidance_scale": configuration.guidance_scale, "evaluations": configuration.evaluations, "budget": configuration.budget,
             }  # fmt: skip
             rows.append(known | found | {"samples": len(x), "seconds_per_image": seconds / len(x)})
             print(
-                f"{contender}, {name}: found {found['found']:.3f}, Fréchet {found['frechet']:.4f}, rms {found['rms_to_teacher']}",
+                f"{configuration}, {name}: found {found['found']:.3f}, Fréchet {found['frechet']:.4f}, rms {found['rms_to_teacher']}",
                 flush=True,
             )
     return rows
 
 
-def draw_grid(table: list[Contender], prompts: list[str], path: Path, seed: int) -> None:
-    """Pictures of a few captions from one noise each: a row for each contender, the captions above."""
+def draw_grid(table: list[Configuration], prompts: list[str], path: Path, seed: int) -> None:
+    """Pictures of a few captions from one noise each: a row for each configuration, the captions above."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,13 +100,19 @@ def draw_grid(table: list[Contender], prompts: list[str], path: Path, seed: int)
     figure, axes = plt.subplots(
         len(table), len(prompts), figsize=(0.75 * len(prompts) + 2.2, 0.75 * len(table) + 0.8), squeeze=False
     )
-    for contender, row in zip(table, axes, strict=True):
-        for axis, image in zip(row, to_images(pictures(contender, noise, prompts)[0]), strict=True):
+    for configuration, row in zip(table, axes, strict=True):
+        for axis, image in zip(row, to_images(pictures(configuration, noise, prompts)[0]), strict=True):
             axis.imshow(image)
             axis.axis("off")
-        steps = f"{contender.steps} step{'s' * (contender.steps > 1)}"
-        who = "student" if contender.role != "teacher" else "teacher" if contender.reference else f"teacher, {contender.sampler}"
-        text = f"scale {contender.guidance_scale:g}\n{who}, {steps}"
+        steps = f"{configuration.steps} step{'s' * (configuration.steps > 1)}"
+        who = (
+            "student"
+            if configuration.role != "teacher"
+            else "teacher"
+            if configuration.reference
+            else f"teacher, {configuration.sampler}"
+        )
+        text = f"scale {configuration.guidance_scale:g}\n{who}, {steps}"
         row[0].text(-0.15, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=7)
     for axis, prompt in zip(axes[0], prompts, strict=True):
         axis.set_title(prompt.replace(" ", "\n", 2), fontsize=6)
@@ -116,8 +122,8 @@ def draw_grid(table: list[Contender], prompts: list[str], path: Path, seed: int)
     plt.close(figure)
 
 
-def shown(table: list[Contender]) -> list[Contender]:
-    """Of all contenders those that the grid has: the teacher's many steps, DPM++ at 8 evaluations, and the students."""
+def shown(table: list[Configuration]) -> list[Configuration]:
+    """Of all configurations those that the grid has: the teacher's many steps, DPM++ at 8 evaluations, and the students."""
     return [
         c for c in table
         if c.guidance_scale in SHOWN_SCALES and (c.reference or c.role == "student" or (c.sampler == "dpm++" and c.budget == 8))
@@ -141,8 +147,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--grid", type=Path, help="picture to write")
     args = parser.parse_args(words)
-    subject = open_subject(args.run or args.teacher, args.teacher, args.steps).to("cpu")
-    table = contenders(subject, args.guidance_scale, args.baselines, args.budgets, args.reference_steps)
+    models = open_models(args.run or args.teacher, args.teacher, args.steps).to("cpu")
+    table = configurations(models, args.guidance_scale, args.baselines, args.budgets, args.reference_steps)
     if args.grid:
         draw_grid(shown(table), args.prompts, args.grid, args.seed)
     if args.out:

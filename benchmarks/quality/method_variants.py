@@ -26,10 +26,9 @@ from torch import Tensor
 
 from benchmarks.command import parser_of, progress, run_main, write_result
 from benchmarks.quality import tables
+from benchmarks.quality.digit_measures import DigitMeasures
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
-from fewstep.evaluation.features import train_classifier
-from fewstep.evaluation.judge import Judge
 from fewstep.evaluation.teacher_samples import fixed_noise
 from fewstep.method.conditioning import choose
 from fewstep.method.guidance import DenoiserFn
@@ -116,7 +115,7 @@ def without_w(denoiser: Denoiser) -> DenoiserFn:
 
 
 def measured(
-    name: str, models: dict[str, Model], judge: Judge, noise: Tensor, labels: Tensor, best: dict[float, Tensor]
+    name: str, models: dict[str, Model], measures: DigitMeasures, noise: Tensor, labels: Tensor, best: dict[float, Tensor]
 ) -> Iterator[Row]:
     """A row for each of the variant's students and guidance scales; of `ours` also stage one alone, at every number of steps."""
     for folder, model in models.items():
@@ -128,17 +127,19 @@ def measured(
             for scale in (s for s in SCALES if low <= s <= high):
                 samples = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
                 known = {"variant": "stage one alone" if alone else name, "steps": steps, "guidance_scale": scale}
-                yield judge.row(samples, labels, best[scale], **known)
+                yield measures.row(samples, labels, best[scale], **known)
 
 
-def teacher_rows(teacher: Model, judge: Judge, noise: Tensor, labels: Tensor, steps: int) -> tuple[list[Row], dict[float, Tensor]]:
+def teacher_rows(
+    teacher: Model, measures: DigitMeasures, noise: Tensor, labels: Tensor, steps: int
+) -> tuple[list[Row], dict[float, Tensor]]:
     """The teacher's rows by DDIM, at many steps and at few, and its samples of many steps by guidance scale."""
     rows, best = [], {}
     for scale in SCALES:
         many = teacher.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
         best[scale] = many.samples
         for samples in (many, *(teacher.sample_tensor(labels, steps=s, guidance_scale=scale, noise=noise) for s in STEPS)):
-            rows.append(judge.row(samples, labels, best[scale], variant="teacher", steps=samples.steps, guidance_scale=scale))
+            rows.append(measures.row(samples, labels, best[scale], variant="teacher", steps=samples.steps, guidance_scale=scale))
     return rows, best
 
 
@@ -161,14 +162,17 @@ def run_all(
     data, teacher = open_data(name="digits"), open_model("digits")
     assert isinstance(data, Data)
     models = {name: distilled(name, recipe_of(name, changes), run, data, device) for name in names}
-    images = data.images().float() / 127.5 - 1
-    classifier = train_classifier(images, data.labels, len(data.classes))
-    judge, (noise, labels) = Judge.of_data(classifier, images), fixed_noise(teacher, samples)
-    rows, best = teacher_rows(teacher, judge, noise, labels, best_steps)
+    measures, (noise, labels) = DigitMeasures.of_data(data), fixed_noise(teacher, samples)
+    rows, best = teacher_rows(teacher, measures, noise, labels, best_steps)
     for name in names:
         progress(f"measuring {name}")
-        rows += measured(name, models[name], judge, noise, labels, best)
-    return {"classifier_accuracy": classifier.test_accuracy, "budget": BUDGET | changes, "best_steps": best_steps, "rows": rows}
+        rows += measured(name, models[name], measures, noise, labels, best)
+    return {
+        "classifier_accuracy": measures.features.held_out_accuracy,
+        "budget": BUDGET | changes,
+        "best_steps": best_steps,
+        "rows": rows,
+    }
 
 
 if __name__ == "__main__":

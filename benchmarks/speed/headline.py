@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import parser_of, run_main, write_result
+from benchmarks.quality.digit_measures import DigitMeasures
 from benchmarks.speed import tables
 from fewstep import Model, open_model
 from fewstep.data.loading import Data
 from fewstep.errors import InputError
-from fewstep.evaluation.features import train_classifier
-from fewstep.evaluation.judge import Judge
-from fewstep.evaluation.metrics import inception_score
+from fewstep.evaluation.statistics import Entropies
 from fewstep.evaluation.teacher_samples import fixed_noise
 from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine, clock
@@ -105,13 +104,12 @@ def call_row(teacher: Model, student: Model, batch_size: int, repeats: int = 100
 
 def quality_rows(drawn: list[Samples], labels: Tensor, data: Data) -> list[Row]:
     """Fréchet distance, Inception Score and class accuracy of the teacher's and the student's samples from the same noise."""
-    images = data.images().float() / 127.5 - 1
-    judge = Judge.of_data(train_classifier(images, data.labels, len(data.classes)), images)
-    rows = []
+    measures, rows = DigitMeasures.of_data(data), []
     for name, samples in zip(("teacher", "student"), drawn, strict=True):
-        logits = judge.classifier.logits(judge.classifier.features(samples.samples))
-        row = judge.row(samples, labels, drawn[0].samples, model=name, steps=samples.steps)
-        rows.append(row | {"inception_score": inception_score(logits)})
+        logits = measures.features.logits(measures.features(samples.samples))
+        assert logits is not None
+        row = measures.row(samples, labels, drawn[0].samples, model=name, steps=samples.steps)
+        rows.append(row | {"inception_score": Entropies.empty(logits.shape[1]).add(logits).score()})
     return rows
 
 

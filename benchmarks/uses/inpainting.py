@@ -56,7 +56,7 @@ class Filler:
         self.x, self.labels = tried.images.repeat(repeats, 1, 1, 1), tried.labels.repeat(repeats)
         self.masks = random_masks(n * repeats, size, seed=1, shares=KINDS)
         self.noise = torch.randn(self.x.shape, generator=torch.Generator().manual_seed(0))
-        self.data = Statistics.of(tried.classifier.features(tried.data.images().float() / 127.5 - 1))
+        self.data = Statistics.of(tried.classifier(tried.data.images().float() / 127.5 - 1))
         self.kept: dict[Any, Samples] = {}
 
     def answer(self, method: Method, by: str, steps: int, scale: float) -> Samples:
@@ -73,11 +73,11 @@ class Filler:
 
     def row(self, drawn: Samples) -> Row:
         """Fréchet distance to the data, error inside the mask, and the share that is of the picture's class."""
-        x, judge = drawn.samples.clamp(-1, 1), self.tried.classifier
-        features, inside = judge.features(x), self.masks.expand_as(x)
+        x, classifier = drawn.samples.clamp(-1, 1), self.tried.classifier
+        features, inside = classifier(x), self.masks.expand_as(x)
         error = float((x - self.x)[inside].square().mean().sqrt())
         known = {"evaluations": drawn.evaluations, "frechet": frechet_distance(Statistics.of(features), self.data)}
-        return known | {"error": error, "class_accuracy": judge.accuracy(features, self.labels)}
+        return known | {"error": error, "class_accuracy": classifier.class_accuracy(features, self.labels)}
 
 
 def configurations(method: Method, scale: float) -> Iterator[tuple[str, int]]:

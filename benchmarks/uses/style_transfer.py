@@ -46,10 +46,10 @@ class Translator:
             pair = pair_of(*models, guidance_scale=1.0 if scale is None else scale, **choices)
             with torch.no_grad():
                 if (by, steps) not in self.codes:
-                    self.codes[by, steps] = pair.encode(self.tried.images, labels, BATCH)
+                    self.codes[by, steps] = pair.encode(self.tried.images, labels, BATCH)[0]
                 codes, target = self.codes[by, steps], labels if scale is None else self.tried.others
-                drawn = pair.decode(codes, target, BATCH, lambda done: None)
-            self.kept[by, steps, scale] = Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, 0.0)
+                drawn, seconds = pair.decode(codes, target, BATCH, lambda done: None)
+            self.kept[by, steps, scale] = Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, seconds)
         return self.kept[by, steps, scale]
 
     def row(self, by: str, steps: int, scale: float | None) -> Row:
@@ -90,9 +90,7 @@ def second_rows(
         kept[by, steps] = drawn = translate(*pair, tried.images, tried.labels, target, **choices)
         x = drawn.samples.clamp(-1, 1)
         known = {"task": "two models", "guidance_scale": scale, "model": by, "each_way": steps}
-        measured = tried.measures(drawn, target) | {
-            "class_accuracy": other.classifier.accuracy(other.classifier.features(x), target)
-        }
+        measured = tried.measures(drawn, target) | {"class_accuracy": other.classifier.class_accuracy(other.classifier(x), target)}
         rows.append(known | measured)
     for row in rows:
         row["rms_to_teacher"] = distance(kept[row["model"], row["each_way"]], kept["teacher", REFERENCE])
@@ -140,7 +138,7 @@ def main(words: list[str] | None = None) -> None:
         rows, second = rows + more, (other, shown)
     result = {"pictures": tried.facts(), "rows": rows}
     if second:
-        result["second"] = {"classifier_accuracy": second[0].classifier.test_accuracy, "data": second[0].facts()["data"]}
+        result["second"] = {"classifier_accuracy": second[0].classifier.held_out_accuracy, "data": second[0].facts()["data"]}
     if args.picture:
         draw(translator, max(args.guidance_scale), args.picture, second)
     write_result(args.out, result)

@@ -20,7 +20,8 @@ from benchmarks.command import Row, parser_of, progress, run_main
 from fewstep import Model, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
-from fewstep.evaluation.classifier import Classifier, cache_folder, train_or_load_classifier
+from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
+from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import edge_correlation, psnr, rms
 from fewstep.models.metadata import INFO, bundled
 from fewstep.models.sampling import Samples
@@ -40,7 +41,7 @@ class Subject:
     data: Data  # that the classifier is trained on
     images: Tensor
     labels: Tensor
-    classifier: Classifier
+    classifier: Features
     seen: bool  # whether the pictures are among those trained on
 
     @property
@@ -58,16 +59,16 @@ class Subject:
     def measures(self, drawn: Samples, target: Tensor) -> Row:
         """Nearness to the pictures, and the share of answers that the classifier takes for the target classes (n,)."""
         x = drawn.samples.clamp(-1, 1)
-        accuracy = self.classifier.accuracy(self.classifier.features(x), target)
+        accuracy = self.classifier.class_accuracy(self.classifier(x), target)
         edges = float(edge_correlation(x, self.images).mean())
         return {"psnr": psnr(x, self.images), "edges": edges, "class_accuracy": accuracy, "evaluations": drawn.evaluations}
 
     def facts(self) -> Row:
         """What a result keeps of the pictures and of the classifier that judges."""
-        accuracy = self.classifier.accuracy(self.classifier.features(self.images), self.labels)
+        accuracy = self.classifier.class_accuracy(self.classifier(self.images), self.labels)
         return {
             "images": len(self.labels), "seen_in_training": self.seen, "data": Path(str(self.data.description.get("path"))).name,
-            "classifier_accuracy": self.classifier.test_accuracy, "accuracy_on_the_pictures": accuracy,
+            "classifier_accuracy": self.classifier.held_out_accuracy, "accuracy_on_the_pictures": accuracy,
         }  # fmt: skip
 
 

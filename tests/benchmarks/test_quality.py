@@ -12,10 +12,15 @@ from benchmarks.quality import cifar10_inputs, evaluations, method_variants, mix
 from benchmarks.quality import stage_one_trials as trials
 from benchmarks.speed import headline
 from fewstep import InputError, open_data, open_model
-from fewstep.evaluation.extractors import open_script
+from fewstep.evaluation.feature_files import open_script
 from fewstep.method.samplers import deterministic
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.recipe import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the digits' classifier
 
 
 @pytest.fixture

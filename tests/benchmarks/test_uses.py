@@ -11,8 +11,9 @@ import fewstep
 from benchmarks.uses import editing, inpainting, style_transfer
 from benchmarks.uses import subject as uses
 from conftest import TINY
+from fewstep.data.datasets import Data
 from fewstep.editing.inpainting import condition_of
-from fewstep.evaluation.classifier import train_classifier
+from fewstep.evaluation.classifier import as_features, new_network, train
 from fewstep.models.sampling import Samples
 from fewstep.training.recipe import load_recipe
 
@@ -30,7 +31,9 @@ def _scripts(monkeypatch):
 def quick_classifier():
     """A classifier of digits that knows little."""
     data = fewstep.open_data(name="digits")
-    return train_classifier(data.images()[:200].float() / 127.5 - 1, data.labels[:200], len(data.classes), epochs=1)
+    few = Data(data.pixels[:200], data.labels[:200], data.classes)
+    model = new_network(few, seed=0)
+    return as_features(model, few, train(model, few, seed=0, updates=3))
 
 
 @pytest.fixture(scope="module")

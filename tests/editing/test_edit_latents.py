@@ -1,5 +1,7 @@
 """Editing and inpainting with models of latents and prompts: the same as the stock pipelines, and known pixels to the bit."""
 
+import time
+
 import diffusers
 import pytest
 import torch
@@ -10,6 +12,8 @@ import unet_pipelines
 from alone import distilled
 from fewstep.editing.inpainting import condition_of, edge_of, inpaint
 from fewstep.editing.sdedit import edit
+from fewstep.editing.style_transfer import translate
+from fewstep.evaluation.solvers import sample_baseline
 from fewstep.models.sampling import to_images
 
 INPAINT = "StableDiffusionInpaintPipeline"
@@ -101,3 +105,32 @@ def test_a_mask_of_latents_is_open_wherever_white_touches_them(folders):
     inpaint(model, X, one.roll(1, 3), model.labels_or_prompts(PROMPTS, 2), seed=1)  # another pixel, in the next latent
     changed = (seen[1] - seen[3]).abs().amax((0, 1)) > 0
     assert set(map(tuple, changed.nonzero().tolist())) == {(2, 4), (2, 5)}
+
+
+def test_seconds_are_those_of_the_network_without_encoding_and_decoding_pictures(tmp_path, monkeypatch):
+    model, clock = fewstep.open_model(pipelines.text_pipeline(tmp_path / "teacher")), [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def later(seconds, function):
+        def call(*arguments, **named):
+            clock[0] += seconds
+            return function(*arguments, **named)
+
+        return call
+
+    for name in ("to_latents", "to_images"):
+        monkeypatch.setattr(type(model.family), name, later(1000.0, getattr(type(model.family), name)))
+    network = model.denoiser.network
+    monkeypatch.setattr(network, "forward", later(1.0, network.forward))
+    condition = model.condition(prompts=PROMPTS)
+    pictures = model.sample_tensor(condition, steps=4)
+    pictures.pictures()
+    drawn = [
+        pictures,
+        sample_baseline(model, "dpm++", condition, steps=4, guidance_scale=1.0, noise=pictures.noise),
+        edit(model, X, condition, strength=1.0, steps=4),
+        inpaint(model, X, HOLE, condition, steps=4),
+    ]
+    assert [one.seconds for one in drawn] == [4.0] * 4
+    assert translate(model, model, X, condition, condition, steps=4, encoder_steps=3).seconds == 4 + 3
+    assert clock[0] > 3000

@@ -8,24 +8,30 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
+from cheap_features import pixels
 
 import fewstep
 import tiny
-from conftest import run_command
+from conftest import TINY, run_command
 from fewstep.cli import evaluate as evaluate_command
 from fewstep.errors import InputError
-from fewstep.evaluation import evaluate as comparison
-from fewstep.evaluation import evaluation_run as contest
-from fewstep.evaluation.accumulator import Tally
-from fewstep.evaluation.configurations import contenders, open_subject, run_of
-from fewstep.evaluation.labels import Wanted
+from fewstep.evaluation import evaluate as evaluation
+from fewstep.evaluation import presets
+from fewstep.evaluation.accumulator import Accumulator
+from fewstep.evaluation.configurations import configurations, open_models, rescaled, run_of
+from fewstep.evaluation.evaluation_run import EvaluationRun, noise_of
+from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.results_table import text_table
+from fewstep.evaluation.sample_conditions import SampleConditions
+from fewstep.progress import LiveLine
+from fewstep.training.recipe import load_recipe
 
 SMALL = {
     "samples": 130, "guidance_scale": (1.0, 2.0), "baselines": ("ddim", "dpm++"), "budgets": (4, 8), "reference_steps": 6,
-    "device": "cpu", "quiet": True,
+    "preset": "full", "device": "cpu", "quiet": True,
 }  # fmt: skip
 TIMES = ("seconds_per_image",)
+PIXELS = pixels(classes=10)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,9 +47,6 @@ def _cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(teacher_folder, tmp_path_factory):
     """A finished tiny run."""
-    from conftest import TINY
-    from fewstep.training.recipe import load_recipe
-
     folder = tmp_path_factory.mktemp("runs") / "run"
     recipe = load_recipe(None, TINY | {"data.name": "digits", "teacher.path": str(teacher_folder), "evaluate.samples": 70})
     fewstep.distill(recipe=recipe, out=folder, device="cpu", quiet=True)
@@ -78,7 +81,7 @@ def test_a_row_for_every_configuration(evaluated):
         reference = row["model"] == "teacher" and row["steps"] == 6
         assert all((row[f"{measure}_to_teacher"] is None) == reference for measure in ("rms", "psnr", "frechet"))
         assert row["ratio"] == pytest.approx(1) or not reference
-        for key in (
+        for key in [
             "frechet",
             "inception_score",
             "kid",
@@ -88,7 +91,7 @@ def test_a_row_for_every_configuration(evaluated):
             "sharpness",
             "saturation",
             "diversity",
-        ):
+        ]:
             assert math.isfinite(row[key]), key
 
 
@@ -108,7 +111,7 @@ def test_the_files_hold_what_the_call_returns(evaluated):
 @pytest.fixture
 def _no_report(monkeypatch):
     """Rows without their pictures."""
-    monkeypatch.setattr(comparison, "write_results", lambda *_: None)
+    monkeypatch.setattr(evaluation, "write_results", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_no_report")
@@ -121,7 +124,7 @@ def test_another_batch_size_gives_the_same_up_to_rounding(evaluated, run, tmp_pa
 
 @pytest.mark.usefixtures("_no_report")
 def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, run, tmp_path, monkeypatch):
-    taken, take = [], contest.Contest.take
+    taken, take = [], EvaluationRun.take
 
     def stopping(self, *arguments):
         self.save_every = 0.0
@@ -130,22 +133,22 @@ def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, run, tmp_path,
             raise KeyboardInterrupt
         take(self, *arguments)
 
-    wanted = fewstep.evaluate(run, "digits", tmp_path / "whole", steps=(1, 2), batch_size=64, **SMALL)
-    monkeypatch.setattr(contest.Contest, "take", stopping)
+    expected = fewstep.evaluate(run, "digits", tmp_path / "whole", steps=(1, 2), batch_size=64, **SMALL)
+    monkeypatch.setattr(EvaluationRun, "take", stopping)
     with pytest.raises(KeyboardInterrupt):
         fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=64, **SMALL)
     assert len(list((tmp_path / "out" / "rows").glob("*.json"))) == 1
     assert len(list((tmp_path / "out" / "partial").iterdir())) == 1
     resumed = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=64, **SMALL)
-    assert timeless(resumed["rows"]) == timeless(wanted["rows"])
-    assert len(taken) == 3 * len(wanted["rows"]) + 1  # nothing twice but what was cut
+    assert timeless(resumed["rows"]) == timeless(expected["rows"])
+    assert len(taken) == 3 * len(expected["rows"]) + 1  # nothing twice but what was cut
     before = len(taken)
     fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), batch_size=64, **SMALL)
     assert len(taken) == before
 
 
 class Halves:
-    """What a contest asks of accelerate, as one of two processes."""
+    """What an evaluation asks of accelerate, as one of two processes."""
 
     def __init__(self, index):
         self.process_index, self.num_processes, self.is_main_process = index, 2, index == 0
@@ -154,37 +157,23 @@ class Halves:
         """Nobody else is there."""
 
 
-def one_contender(run):
-    subject = open_subject(run, None, [2])
-    return contenders(subject, [2.0], [], [], 6)
+def two_configurations(run):
+    models = open_models(run, None, [2])
+    return configurations(models, [2.0], [], [], 6)
 
 
-class Pixels:
-    """Features that cost nothing: means of a few pixels."""
-
-    name, dimension, size, accuracy_of, fingerprint = "pixels", 5, None, None, "0" * 64
-
-    def __call__(self, images):
-        return images.double().flatten(1)[:, 20:25]
-
-    def logits(self, features):
-        return features @ torch.eye(5, 10, dtype=torch.float64)
-
-
-def contest_of(out, state, samples=300):
-    from fewstep.progress import LiveLine
-
-    wanted = Wanted(tiny.tiny_teacher(), tuple("0123456789"))
-    return contest.Contest(out, state, wanted, Pixels(), None, samples, 64, 0, 0, LiveLine(quiet=True))
+def evaluation_run(out, state, samples=300):
+    conditions = SampleConditions(tiny.tiny_teacher(), tuple("0123456789"))
+    return EvaluationRun(out, state, conditions, PIXELS, None, samples, 64, line=LiveLine(quiet=True))
 
 
 def test_two_processes_see_what_one_sees(run, tmp_path):
-    reference, student = one_contender(run)[:2]
-    whole = contest_of(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1))
-    halves = [contest_of(tmp_path / "two", Halves(index)) for index in (0, 1)]
-    for contender in (reference, student):
-        one = whole.sampled(contender)
-        parts = [Tally.of_state(half.sampled(contender).state(), 10) for half in halves]
+    reference, student = two_configurations(run)[:2]
+    whole = evaluation_run(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1))
+    halves = [evaluation_run(tmp_path / "two", Halves(index)) for index in (0, 1)]
+    for configuration in (reference, student):
+        one = whole.sampled(configuration)
+        parts = [Accumulator.of_state(half.sampled(configuration).state(), 10) for half in halves]
         both = parts[0].merge(parts[1])
         assert both.sums["images"] == 300
         torch.testing.assert_close(both.moments.scatter, one.moments.scatter)
@@ -196,33 +185,33 @@ def test_two_processes_see_what_one_sees(run, tmp_path):
 
 
 def test_progress_is_shown_within_a_batch_and_counts_each_evaluation_once(run, tmp_path):
-    whole = contest_of(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1), samples=64)
-    reference, student = one_contender(run)[:2]
+    whole = evaluation_run(tmp_path / "one", SimpleNamespace(process_index=0, num_processes=1), samples=64)
+    reference, student = two_configurations(run)[:2]
     whole.plan([reference, student])
-    told, done = [], []
-    whole.line = SimpleNamespace(show=lambda text, final=False: told.append((text.split(": ")[1].split(" samples")[0], final)))
+    seen, done = [], []
+    whole.line = SimpleNamespace(show=lambda text, final=False: seen.append((text.split(": ")[1].split(" samples")[0], final)))
     show = whole.show
-    whole.show = lambda contender, stop, ahead=0: (done.append(whole.done + ahead), show(contender, stop, ahead))
-    for contender in (reference, student):
-        whole.sampled(contender)
-    assert told == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
+    whole.show = lambda configuration, stop, ahead=0: (done.append(whole.done + ahead), show(configuration, stop, ahead))
+    for configuration in (reference, student):
+        whole.sampled(configuration)
+    assert seen == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
     assert done == [128, 256, 384, 512, 640, 768, 768, 832, 896, 896] and whole.work == 896  # a guided call is two evaluations
     assert not student.model.denoiser.network._forward_hooks
 
 
 def test_noise_belongs_to_the_sample(run):
-    whole = contest.noise_of(0, 200, (1, 2, 3), seed=5)
-    assert torch.equal(whole[128:200], contest.noise_of(128, 200, (1, 2, 3), seed=5))
+    whole = noise_of(0, 200, (1, 2, 3), seed=5)
+    assert torch.equal(whole[128:200], noise_of(128, 200, (1, 2, 3), seed=5))
     assert not torch.equal(whole[:64], whole[64:128])
-    assert not torch.equal(whole, contest.noise_of(0, 200, (1, 2, 3), seed=6))
+    assert not torch.equal(whole, noise_of(0, 200, (1, 2, 3), seed=6))
 
 
 def test_a_model_folder_finds_the_teacher_of_its_run(run, teacher_folder):
     assert run_of(run / "steps-0002") == run_of(run).resolve() == run.resolve()
-    subject = open_subject(run / "steps-0002", None, None)
-    assert list(subject.students) == [("student", 2)]
-    assert subject.teacher is not None
-    assert open_subject(teacher_folder, None, None).students == {}
+    models = open_models(run / "steps-0002", None, None)
+    assert list(models.students) == [("student", 2)]
+    assert models.teacher is not None
+    assert open_models(teacher_folder, None, None).students == {}
 
 
 def test_a_student_alone_is_measured_without_ratio(run, tmp_path):
@@ -273,19 +262,19 @@ def test_stochastic_samples_are_the_same_in_any_batch(run, tmp_path):
     student = fewstep.open_model(run / "steps-0002")
     known = {"sampler": "stochastic"}
     student = replace(student, info=student.info.model_copy(update=known))
-    contender = contenders(open_subject(student, None, None), [2.0], [], [], 6)[0]
-    tallies = []
+    configuration = configurations(open_models(student, None, None), [2.0], [], [], 6)[0]
+    parts = []
     for batch_size in (16, 256):
-        one = contest_of(tmp_path / str(batch_size), SimpleNamespace(process_index=0, num_processes=1), 100)
+        one = evaluation_run(tmp_path / str(batch_size), SimpleNamespace(process_index=0, num_processes=1), 100)
         one.batch_size = batch_size
-        tallies.append(one.sampled(contender))
-    torch.testing.assert_close(tallies[0].moments.mean, tallies[1].moments.mean)
+        parts.append(one.sampled(configuration))
+    torch.testing.assert_close(parts[0].moments.mean, parts[1].moments.mean)
 
 
 def test_the_command(run, tmp_path):
     arguments = [
         "--samples",
-        70,
+        "70",
         "--steps",
         "1",
         "--guidance-scale",
@@ -295,7 +284,7 @@ def test_the_command(run, tmp_path):
         "--budgets",
         "8",
         "--reference-steps",
-        4,
+        "4",
     ]
     out, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "out", *arguments, "--device", "cpu")
     assert "guidance scale 2" in out
@@ -311,11 +300,11 @@ def test_the_command(run, tmp_path):
 @pytest.mark.parametrize("text", ["a", "1.5", "1,,2", "nan", ""])
 def test_words_that_are_no_list_of_steps(text):
     with pytest.raises(InputError, match=f"--steps {text}: .*numbers separated by commas are needed"):
-        evaluate_command.whole("steps", text)
+        evaluate_command.integers("steps", text)
 
 
-def test_comparison_is_what_the_package_calls_evaluate():
-    assert fewstep.evaluate is comparison.evaluate
+def test_the_package_offers_evaluate():
+    assert fewstep.evaluate is evaluation.evaluate
 
 
 @pytest.mark.usefixtures("_no_report")
@@ -328,7 +317,6 @@ def test_rows_of_earlier_calls_stay(run, tmp_path):
 
 
 def test_a_student_whose_process_was_rescaled_belongs_to_its_teacher():
-    from fewstep.evaluation.configurations import rescaled
     from fewstep.method.process import Cosine, DiscreteBetas, process_settings
 
     betas = DiscreteBetas(tuple(torch.linspace(1e-4, 2e-2, 20).double().tolist()))
@@ -353,13 +341,61 @@ def test_the_part_of_the_data_that_is_named_or_that_the_recipe_names_is_compared
         x = data.batch(0, count)[0]
         images = ((x[:, 0] + 1) * 127.5).round().byte().numpy()
         numpy.savez(tmp_path / f"{name}.npz", images=images, labels=numpy.arange(count) % 10)
-    subject = open_subject(run, None, (1,))
-    sizes = [len(comparison.examples_of(tmp_path, subject, False, split).images()) for split in (None, "train", "test")]
+    models = open_models(run, None, (1,))
+    sizes = [len(evaluation.examples_of(tmp_path, models, False, split).images()) for split in (None, "train", "test")]
     assert sizes == [60, 60, 40]
-    assert subject.recipe is not None
-    told = replace(
-        subject, recipe=subject.recipe.model_copy(update={"data": subject.recipe.data.model_copy(update={"split": "test"})})
+    assert models.recipe is not None
+    seen = replace(
+        models, recipe=models.recipe.model_copy(update={"data": models.recipe.data.model_copy(update={"split": "test"})})
     )
-    assert len(comparison.examples_of(tmp_path, told, False, None).images()) == 40
+    assert len(evaluation.examples_of(tmp_path, seen, False, None).images()) == 40
     with pytest.raises(InputError, match="no split 'test'"):
-        comparison.examples_of("digits", subject, False, "test")
+        evaluation.examples_of("digits", models, False, "test")
+
+
+def settings(run, preset="quick", **asked):
+    return settings_of(open_models(run, None, None), preset, asked)
+
+
+def test_a_quick_evaluation_makes_no_more_evaluations_than_the_training(run, monkeypatch):
+    monkeypatch.setattr(presets, "LEAST", 2)
+    for updates in (6, 600, 60_000):
+        models = open_models(run, None, None)
+        longer = {"stage_one.updates": updates, "stage_two.updates": updates, "stage_two.last_updates": updates}
+        models = replace(models, recipe=load_recipe(None, TINY | longer))
+        chosen = settings_of(models, "quick", {})
+        known = (chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
+        made = chosen.samples * sum(c.evaluations for c in configurations(models, *known))
+        training = 4 * updates * (3 + 2 + 3 + 3)  # stage one: student and both branches; a rung: student and its teacher's steps
+        assert made <= training or chosen.samples == 2
+    assert chosen.samples == 500
+
+
+def test_settings_are_those_asked_for_else_of_the_recipe_else_of_the_preset(run):
+    full, quick = settings(run, "full"), settings(run)
+    assert (full.reference_steps, full.guidance_scale, full.budgets) == (256, (1.0, 2.0, 3.0, 5.0), (4, 8, 16, 32))
+    assert quick.reference_steps < full.reference_steps and len(quick.guidance_scale) < len(full.guidance_scale)
+    assert full.samples == quick.samples == 70  # of the recipe
+    assert settings(run, samples=99).samples == 99
+    with pytest.raises(InputError, match=r"preset 'quik'.*'quick'"):
+        settings(run, "quik")
+    with pytest.raises(InputError, match="'budgets'"):
+        settings(run, budget=3)
+    narrow = open_models(run / "steps-0002", None, None)
+    info = narrow.students["student", 2].info.model_copy(update={"guidance_scale": (3.0, 3.0)})
+    narrow = replace(narrow, students={("student", 2): replace(narrow.students["student", 2], info=info)})
+    assert settings_of(narrow, "quick", {}).guidance_scale == (3.0,)
+
+
+def test_the_cost_is_stated_before_anything_is_sampled(run, tmp_path, capsys):
+    chosen = SMALL | {"quiet": False, "guidance_scale": (2.0,), "baselines": (), "samples": 70}
+    fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), **chosen)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "samples" in line]
+    assert "1,190 evaluations" in lines[0] and " s" in lines[0]  # 70 times 12 of the teacher, 4 of stage one and 1 of the student
+    fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1,), **chosen)
+    assert "evaluations" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "shape", "size"), [("cpu", (1, 8, 8), 256), ("cpu", (3, 32, 32), 16), ("cpu", (3, 512, 512), 8), ("cuda", (3, 32, 32), 256), ("cuda", (4, 128, 128), 16)])  # fmt: skip
+def test_the_batch_size_follows_the_device_and_the_size(kind, shape, size):
+    assert default_batch_size(torch.device(kind), shape) == size

@@ -5,16 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_evaluate import SMALL, Pixels
+from cheap_features import pixels
+from test_evaluate import SMALL
 
 import fewstep
 import pipelines
 from conftest import TINY
 from fewstep.data.loading import open_data
 from fewstep.errors import InputError
-from fewstep.evaluation import evaluate as comparison
-from fewstep.evaluation.configurations import open_subject
-from fewstep.evaluation.labels import wanted_of
+from fewstep.evaluation import evaluate as evaluation
+from fewstep.evaluation.configurations import open_models
+from fewstep.evaluation.evaluation_run import noise_of
+from fewstep.evaluation.sample_conditions import sample_conditions
 
 CAPTIONS = ("a", "b", "ab", "ba")
 FEW = SMALL | {"samples": 6, "guidance_scale": (2.0,), "budgets": (4,), "baselines": ("ddim",), "reference_steps": 3}
@@ -29,7 +31,7 @@ def pictures(path, **labels):
 @pytest.fixture
 def _few_features(monkeypatch):
     """Five features, that a few samples have a covariance."""
-    monkeypatch.setattr(comparison, "open_features", lambda *_: Pixels())
+    monkeypatch.setattr(evaluation, "open_features", lambda *_: pixels(classes=10))
 
 
 @pytest.fixture
@@ -61,13 +63,11 @@ def test_latents_are_measured_as_the_pictures_that_they_stand_for(tmp_path):
     assert {row["model"] for row in metrics["rows"]} == {"teacher", "student", "stage-one"}
     student = next(row for row in metrics["rows"] if row["model"] == "student")
     teacher = fewstep.open_model(folder)
-    subject, labels = open_subject(tmp_path / "run", None, [2]), torch.arange(6) % 3
-    from fewstep.evaluation.evaluation_run import noise_of
-
+    models, labels = open_models(tmp_path / "run", None, [2]), torch.arange(6) % 3
     noise = noise_of(0, 6, teacher.info.shape, 0)
     drawn = [
         model.sample_tensor(labels, steps=steps, guidance_scale=2.0, noise=noise).pictures()
-        for model, steps in ((subject.students["student", 2], 2), (teacher, 3))
+        for model, steps in ((models.students["student", 2], 2), (teacher, 3))
     ]
     assert drawn[0].shape == (6, 3, 16, 16)
     assert student["rms_to_teacher"] == pytest.approx(float((drawn[0] - drawn[1]).square().mean().sqrt()), rel=2e-3)
@@ -99,11 +99,11 @@ def test_text_is_asked_for_the_datas_captions_and_scored_by_clip(tmp_path, clip)
 def test_captions_are_asked_for_as_often_as_the_data_have_them(tmp_path):
     model = fewstep.open_model(pipelines.text_pipeline(tmp_path / "teacher"))
     data = open_data(path=str(pictures(tmp_path / "data.npz", captions=np.array(["a"] * 9 + ["b"] * 3))), captions=True)
-    wanted = wanted_of(model, data, None)
-    words = wanted.prompts(wanted.labels(0, 24))
+    conditions = sample_conditions(model, data, None)
+    words = conditions.prompts(conditions.labels(0, 24))
     assert (words.count("a"), words.count("b")) == (18, 6)
-    assert words[5:9] == wanted.prompts(wanted.labels(5, 9))
-    whole, part = wanted.condition(wanted.labels(0, 4)), wanted.condition(wanted.labels(2, 4))
+    assert words[5:9] == conditions.prompts(conditions.labels(5, 9))
+    whole, part = conditions.condition(conditions.labels(0, 4)), conditions.condition(conditions.labels(2, 4))
     name = next(iter(whole))
     torch.testing.assert_close(whole[name][2:], part[name])
 

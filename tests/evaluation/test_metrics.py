@@ -7,7 +7,7 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.evaluation import metrics as measures
-from fewstep.evaluation.metrics import Entropies, Moments, Reservoir, Statistics
+from fewstep.evaluation.statistics import Entropies, Moments, Reservoir, Statistics
 
 
 def normal(count, dimension, seed=0, mean=0.0, std=1.0):
@@ -29,14 +29,13 @@ def test_moments_in_parts_are_those_of_the_whole_even_far_from_zero():
 
 def test_a_resumed_stream_goes_on_exactly():
     x = normal(90, 3)
-    moments, reservoir = Moments.empty(3).add(x[:40]), Reservoir.empty(3, limit=7).add(x[:40])
+    moments, reservoir = Moments.empty(3).add(x[:40]), Reservoir.empty(3, limit=7).add(x[:40], torch.arange(40), 0)
     again = Moments.of_state(moments.state()), Reservoir.of_state(reservoir.state())
     for m, r in ((moments, reservoir), again):
         m.add(x[40:])
-        r.add(x[40:])
+        r.add(x[40:], torch.arange(40, 90), 40)
     assert torch.equal(moments.scatter, again[0].scatter)
     assert torch.equal(reservoir.rows, again[1].rows)
-    assert reservoir.seen == again[1].seen == 90
 
 
 def test_a_covariance_of_one_sample_is_refused():
@@ -46,24 +45,42 @@ def test_a_covariance_of_one_sample_is_refused():
 
 def test_a_reservoir_keeps_the_same_rows_however_the_work_is_shared():
     x, labels = torch.arange(500.0)[:, None].expand(-1, 3), torch.arange(500)
-    whole = Reservoir.empty(3, limit=40, seed=3).add(x, labels)
+    whole = Reservoir.empty(3, limit=40, seed=3).add(x, labels, 0)
     parts = [Reservoir.empty(3, limit=40, seed=3) for _ in range(3)]
     for k, start in enumerate(range(0, 500, 33)):
         parts[k % 3].add(x[start : start + 33], labels[start : start + 33], start)
     merged = parts[2].merge(parts[0]).merge(parts[1])
     assert torch.equal(merged.features, whole.features)
     assert torch.equal(merged.labels, whole.features[:, 0].long())
-    assert (merged.seen, len(merged.rows), len(whole.labels.unique())) == (500, 40, 40)
-    assert not torch.equal(Reservoir.empty(3, limit=40, seed=4).add(x, labels).labels, whole.labels)
+    assert (len(merged.rows), len(whole.labels.unique())) == (40, 40)
+    assert not torch.equal(Reservoir.empty(3, limit=40, seed=4).add(x, labels, 0).labels, whole.labels)
 
 
 def test_a_reservoir_is_a_uniform_sample():
     kept = torch.zeros(50)
     for seed in range(400):
-        kept[Reservoir.empty(1, limit=10, seed=seed).add(torch.zeros(50, 1), torch.arange(50)).labels] += 1
+        kept[Reservoir.empty(1, limit=10, seed=seed).add(torch.zeros(50, 1), torch.arange(50), 0).labels] += 1
     assert kept.sum() == 4000
     assert (kept - 80).abs().max() < 5 * math.sqrt(400 * 0.2 * 0.8)
-    assert Reservoir.empty(1, limit=10).add(torch.zeros(4, 1)).features.shape == (4, 1)
+    assert Reservoir.empty(1, limit=10).add(torch.zeros(4, 1), torch.arange(4), 0).features.shape == (4, 1)
+
+
+def gaussian(mean, variances):
+    return Statistics(torch.tensor(mean, dtype=torch.float64), torch.diag(torch.tensor(variances, dtype=torch.float64)))
+
+
+def test_frechet_distance_of_gaussians_with_a_known_one():
+    one, other = gaussian([0.0, 0.0, 1.0], [1.0, 4.0, 9.0]), gaussian([3.0, 4.0, 1.0], [4.0, 4.0, 0.0])
+    assert measures.frechet_distance(one, one) == pytest.approx(0, abs=1e-12)
+    assert measures.frechet_distance(one, other) == pytest.approx(25 + 1 + 0 + 9)  # |m|^2 + (1-2)^2 + 0 + (3-0)^2
+    assert measures.frechet_distance(other, one) == pytest.approx(35)
+
+
+def test_frechet_distance_does_not_depend_on_the_axes():
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    one, other = gaussian([1.0, 0.0, 2.0], [1.0, 2.0, 3.0]), gaussian([0.0, 5.0, 1.0], [2.0, 0.5, 1.0])
+    turned = [Statistics(turn @ s.mean, turn @ s.covariance @ turn.T) for s in (one, other)]
+    assert measures.frechet_distance(*turned) == pytest.approx(measures.frechet_distance(one, other))
 
 
 def test_frechet_distance_of_samples_nears_that_of_their_gaussians():
@@ -77,25 +94,31 @@ def test_too_few_samples_are_refused_with_the_number_needed():
         measures.check_enough(64, 64)
 
 
+def score(*parts):
+    found = Entropies.empty(parts[0].shape[1])
+    for part in parts:
+        found = Entropies.of_state(found.state()).merge(Entropies.empty(part.shape[1]).add(part))
+    return found.score()
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_inception_score_of_the_extremes(classes):
     sure = 1000.0 * torch.eye(classes).repeat(20, 1)
-    assert measures.inception_score(torch.zeros(100, classes)) == pytest.approx(1)
-    assert measures.inception_score(sure) == pytest.approx(classes)
-    assert measures.inception_score(sure[:1].expand(30, -1)) == pytest.approx(1)  # sure, but of one class alone
-    with pytest.raises(InputError, match="10 splits"):
-        measures.inception_score(sure[:3])
-
-
-def test_streamed_entropies_give_the_score_in_one_split():
-    logits = normal(101, 7, std=3.0)
-    parts = Entropies.of_state(Entropies.empty(7).add(logits[:30]).state()).merge(Entropies.empty(7).add(logits[30:]))
-    assert parts.score() == pytest.approx(measures.inception_score(logits, splits=1), rel=1e-12)
-    assert 1 < parts.score() < 7
-    log_p = logits.log_softmax(1)
-    assert measures.inception_score(log_p, splits=1) == pytest.approx(parts.score())
+    assert score(torch.zeros(100, classes)) == pytest.approx(1)
+    assert score(sure) == pytest.approx(classes)
+    assert score(sure[:1].expand(30, -1)) == pytest.approx(1)  # sure, but of one class alone
+    assert score(sure[:classes], sure[:1]) < classes
     with pytest.raises(InputError, match="0 samples"):
         Entropies.empty(3).score()
+
+
+def test_the_inception_score_is_that_of_all_samples_in_one_split():
+    logits = normal(101, 7, std=3.0)
+    p = logits.softmax(1)
+    known = float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
+    assert score(logits) == pytest.approx(known, rel=1e-12)
+    assert score(logits[:30], logits[30:]) == pytest.approx(known, rel=1e-12)
+    assert score(logits.log_softmax(1)) == pytest.approx(known)
 
 
 def test_kid_is_zero_in_expectation_for_equal_distributions_alone():
@@ -159,6 +182,7 @@ def test_saturation_grows_with_colour_and_with_contrast():
 def test_psnr_of_a_known_distance():
     x = torch.zeros(2, 3, 5, 7)
     assert measures.psnr(x + 0.02, x) == pytest.approx(40, abs=1e-4)  # 2 / 0.02 = 100
+    assert measures.rms(x + 0.5, x) == pytest.approx(0.5)
     assert measures.psnr(x, x) == math.inf
     assert measures.psnr(x + 5, x + 1) == math.inf  # both are white once saved
 

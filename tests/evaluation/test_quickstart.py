@@ -1,12 +1,17 @@
-"""The quickstart from end to end, with few updates: its folder, table, page, and what a second call does."""
+"""The quickstart from end to end, with few updates: its folder, table, page, what a second call does, and the shipped samples."""
 
 import json
+from html import unescape
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from fewstep import open_model
-from fewstep.evaluation.quickstart import checks, quickstart, summary
+from fewstep.errors import InputError
+from fewstep.evaluation.configurations import Configuration
+from fewstep.evaluation.quickstart import checks, quickstart
+from fewstep.evaluation.teacher_samples import fixed_noise, key_of, load_references, references_file, save_references, with_stored
 from fewstep.models.metadata import bundled
 
 SMALL = {
@@ -15,17 +20,17 @@ SMALL = {
     "stage_two.last_updates": 2,
     "train.batch_size": 8,
     "train.log_every": 1,
-    "evaluate.samples": 8,
+    "evaluate.samples": 66,
     "evaluate.guidance_scale": [1.0, 2.0],
 }
 
 
 def test_quickstart_leaves_a_run_with_a_page(tmp_path):
-    said = []
-    metrics = quickstart(tmp_path / "run", changes=SMALL, say=said.append, device="cpu", quiet=True)
+    metrics = quickstart(tmp_path / "run", changes=SMALL, say=lambda line: None, device="cpu", quiet=True)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.toml", "log.jsonl", "tensorboard", "report.html", "metrics.json", "grid.png", "quality.png", "teacher", "stage-one", "steps-0004", "steps-0002", "steps-0001"} <= names  # fmt: skip
     rows = {(r["model"], r["steps"], r["guidance_scale"]): r for r in metrics["rows"]}
+    assert len(rows) == len(metrics["rows"]) == 2 * (5 + 1 + 3)
     for scale in (1.0, 2.0):
         for steps in (4, 8, 16, 64, 256):
             assert rows["teacher", steps, scale]["evaluations"] == steps * (1 if scale == 1 else 2)
@@ -33,8 +38,10 @@ def test_quickstart_leaves_a_run_with_a_page(tmp_path):
             assert rows["student", steps, scale]["evaluations"] == steps
         assert rows["teacher", 256, scale]["rms_to_teacher"] == 0
         assert rows["teacher", 64, scale]["rms_to_teacher"] < rows["teacher", 4, scale]["rms_to_teacher"]
+        paces = [rows["teacher", n, scale]["seconds_per_image"] / rows["teacher", n, scale]["evaluations"] for n in (16, 64, 256)]
+        assert paces == pytest.approx(paces[:1] * 3)  # shipped samples take what as many evaluations would
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"] == metrics["rows"]
-    assert metrics["summary"] in (tmp_path / "run" / "report.html").read_text()
+    assert metrics["summary"] in unescape((tmp_path / "run" / "report.html").read_text())
     teacher, copy = (
         load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
         for folder in (bundled("digits-teacher"), tmp_path / "run" / "teacher")
@@ -42,31 +49,43 @@ def test_quickstart_leaves_a_run_with_a_page(tmp_path):
     assert all(torch.equal(teacher[key], copy[key]) for key in teacher)
     assert open_model(tmp_path / "run").info.steps == 1
     before = (tmp_path / "run" / "steps-0001" / "fewstep.json").stat().st_mtime
-    again = quickstart(tmp_path / "run", changes=SMALL, say=said.append, device="cpu", quiet=True)  # nothing is trained again
+    again = quickstart(tmp_path / "run", changes=SMALL, say=lambda line: None, device="cpu", quiet=True)  # nothing is trained again
     assert (tmp_path / "run" / "steps-0001" / "fewstep.json").stat().st_mtime == before
     assert [r["frechet"] for r in again["rows"]] == [r["frechet"] for r in metrics["rows"]]
 
 
-def test_goals_are_judged_by_the_figures():
+def test_goals_follow_the_figures():
     def row(model, steps, frechet, accuracy):
-        evaluations = 2 * steps if model == "teacher" else steps
-        return {
-            "model": model,
-            "steps": steps,
-            "guidance_scale": 2.0,
-            "frechet": frechet,
-            "class_accuracy": accuracy,
-            "evaluations": evaluations,
-        }
+        known = {"model": model, "steps": steps, "guidance_scale": 2.0, "frechet": frechet, "class_accuracy": accuracy}
+        return known | {"evaluations": 2 * steps if model == "teacher" else steps}
 
-    rows = [
-        row("teacher", 256, 1.0, 0.99),
-        row("teacher", 4, 5.0, 0.9),
-        row("teacher", 8, 2.0, 0.95),
-        row("teacher", 16, 1.2, 0.99),
-    ]
-    rows += [row("student", 4, 1.5, 0.985), row("student", 1, 5.5, 0.97)]
-    assert [c["holds"] for c in checks(rows)] == [True, False, False, True, False]
-    assert "512 evaluations" in summary(rows)
-    assert "4 evaluations 1.50, with 1 evaluation 5.50" in summary(rows)
-    assert summary([]) == "No student was measured."
+    teacher = [row("teacher", *r) for r in ((256, 1.0, 0.99), (4, 5.0, 0.9), (8, 2.0, 0.95), (16, 1.2, 0.99))]
+    assert [c["holds"] for c in checks([*teacher, row("student", 4, 1.5, 0.985), row("student", 1, 5.5, 0.97)])] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    assert checks(teacher) == []
+
+
+def configuration(teacher, steps, scale):
+    return Configuration("teacher", teacher, "ddim", steps, scale, 2 * steps)
+
+
+def test_shipped_samples_belong_to_the_bundled_teacher():
+    teacher = open_model("digits")
+    references = load_references(references_file(), bundled("digits-teacher"))
+    noise, labels = fixed_noise(teacher, 1000)
+    assert {key_of(n, s) for n in (64, 256) for s in (1.0, 2.0, 3.0, 5.0)} == set(references)
+    shipped = with_stored(configuration(teacher, 64, 2.0), references, noise, labels)  # two of them are sampled again
+    assert torch.equal(shipped.draw(noise[3:7], labels[3:7], 2, start=3).samples, references[key_of(64, 2.0)][3:7])
+    assert with_stored(configuration(teacher, 32, 2.0), references, noise, labels).stored is None
+
+
+def test_samples_of_other_weights_are_refused(tmp_path, teacher_folder):
+    save_references(tmp_path / "r.safetensors", bundled("digits-teacher"), {"steps-0064/scale-1": torch.zeros(3, 1, 8, 8)})
+    with pytest.raises(InputError, match="other weights"):
+        load_references(tmp_path / "r.safetensors", teacher_folder)
+    assert load_references(tmp_path / "none.safetensors", teacher_folder) == {}
+    noise, labels = fixed_noise(open_model("digits"), 3)
+    wrong = load_references(tmp_path / "r.safetensors", bundled("digits-teacher"))
+    with pytest.raises(RuntimeError, match="differ from this machine's"):
+        with_stored(configuration(open_model("digits"), 64, 1.0), wrong, noise, labels)

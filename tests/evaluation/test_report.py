@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from fewstep.errors import InputError
-from fewstep.evaluation.report import grid_image, pair, text_table, write_report
+from fewstep.evaluation.report import grid_image, write_report
+from fewstep.evaluation.results_table import pair, text_table
 
 torch.set_num_threads(1)
 
@@ -47,7 +48,7 @@ def realistic():
     return {
         "summary": "The student needs 4 evaluations where the teacher needs 512.",
         "rows": rows,
-        "classifier": {"test_accuracy": 0.985, "features": "64 features of a small digit classifier"},
+        "features": {"name": "64 features of a small digit classifier", "held_out_accuracy": 0.985},
         "checks": checks,
         "seconds": {"stage-one": 61.0, "steps-0004": 20.1, "total": 200.0},
         "versions": {"fewstep": "0.1.0", "torch": "2.13.0+cpu"},
@@ -149,7 +150,7 @@ def test_the_files_beside_it_are_pictures_and_nothing_else_is_left(report):
 def test_hostile_words_stay_words(tmp_path):
     hostile = "</title></pre><script src='https://example.org'>alert(1)</script><img src=x>\"'&"
     metrics = realistic() | {"summary": hostile, "versions": {hostile: hostile}, "seconds": {hostile: 1.0}}
-    metrics["checks"][0]["claim"] = metrics["classifier"]["features"] = hostile
+    metrics["checks"][0]["claim"] = metrics["features"]["name"] = hostile
     metrics["rows"] = [r | {"sampler": hostile} for r in metrics["rows"]]
     log = [line | {"stage": hostile} for line in LOG[:3]]
     page = Reader(write_report(tmp_path, metrics, {}, hostile, recipe=hostile, log=log).read_text())

@@ -22,7 +22,7 @@ from fewstep.cli.options import (
     Steps,
     app,
     say,
-)
+)  # fmt: skip
 from fewstep.errors import InputError
 from fewstep.files import check_new
 

@@ -11,7 +11,7 @@ from fewstep.errors import InputError
 EXAMPLES = """\b
 Examples:
   fewstep evaluate runs/quickstart --data digits --out evaluation
-  fewstep evaluate runs/fashion --data train.npz --samples 10000 --bootstrap 200 --out evaluation
+  fewstep evaluate runs/fashion --data train.npz --preset full --samples 10000 --bootstrap 200 --out evaluation
   fewstep evaluate my-student --against my-teacher --data images/ --inception inception-2015-12-05.pt --out evaluation
   fewstep evaluate my-sd-student --data captioned/ --clip openai/clip-vit-base-patch32 --out evaluation
   fewstep evaluate my-teacher --data images/ --baselines ddim,dpm++ --budgets 16,64 --out evaluation
@@ -24,13 +24,21 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Data to compare with: 'digits', a folder, .npz, or anything of datasets.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes.")],
     steps: Annotated[str | None, typer.Option(help="Students of a run, as 1,2,4; those of its recipe without it.")] = None,
-    guidance_scale: Annotated[str | None, typer.Option(help="As 1,2,5; 1 is none, as in diffusers.")] = None,
+    guidance_scale: Annotated[str | None, typer.Option(help="As 1,2,5; 1 is none, as in diffusers. [quick: 1,2]")] = None,
     against: Annotated[str | None, typer.Option(help="The teacher; that of the run without it.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="quick: at most as many evaluations of the network as the training made; full: every measure's usual size."
+        ),
+    ] = "quick",
     baselines: Annotated[
-        str | None, typer.Option(help="Stock samplers of the teacher: ddim,dpm++,unipc,heun,euler, or none. [default: all]")
+        str | None, typer.Option(help="Stock samplers of the teacher, of ddim,dpm++,unipc,heun,euler, or none. [full: all]")
     ] = None,
-    budgets: Annotated[str | None, typer.Option(help="Network evaluations for each baseline. [default: 4,8,16,32]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Of each configuration. [default: 1000]")] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="Network evaluations for each baseline. [quick: 8,16; full: 4,8,16,32]")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Of each configuration. [quick: at most 500; full: 1000]")] = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -46,9 +54,9 @@ def evaluate(
     ] = None,
     bootstrap: Annotated[int | None, typer.Option(help="Repeats for an interval of the Fréchet distance; 200 are usual.")] = None,
     reference_steps: Annotated[
-        int | None, typer.Option(help="Of the teacher, to which all others are compared. [default: 256]")
+        int | None, typer.Option(help="Of the teacher, to which all others are compared. [quick: 64; full: 256]")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time; by default by device and image size.")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
     split: Annotated[
         str | None, typer.Option(help="Part of the data, as train or test; that of the run's recipe without it, else train.")
@@ -57,18 +65,19 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Quality by steps and guidance scale, against the teacher and stock samplers: metrics.json and report.html."""
-    from fewstep.evaluation.evaluate import evaluate as compare
+    from fewstep.evaluation.evaluate import evaluate as run_evaluation
     from fewstep.evaluation.results_table import text_table
 
-    found = compare(
-        model, data, out, against=against, steps=whole("steps", steps), guidance_scale=numbers("guidance-scale", guidance_scale),
-        baselines=words(baselines), budgets=whole("budgets", budgets), features=features, inception=inception, clip=clip, prompts=prompts,
-        samples=samples, bootstrap=bootstrap, reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
+    metrics = run_evaluation(
+        model, data, out, against=against, preset=preset, steps=integers("steps", steps),
+        guidance_scale=numbers("guidance-scale", guidance_scale), baselines=words(baselines), budgets=integers("budgets", budgets),
+        features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
+        reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
     )  # fmt: skip
     from accelerate import PartialState
 
     if PartialState().is_main_process:
-        print(f"{text_table(found['rows'])}\n\n{found['summary']}\n{out / 'report.html'}")
+        print(f"{text_table(metrics['rows'])}\n\n{metrics['summary']}\n{out / 'report.html'}")
 
 
 def words(text: str | None) -> list[str] | None:
@@ -90,7 +99,7 @@ def numbers(option: str, text: str | None) -> list[float] | None:
         raise InputError(f"--{option} {text}: numbers separated by commas are needed, as 1,2,5") from None
 
 
-def whole(option: str, text: str | None) -> list[int] | None:
+def integers(option: str, text: str | None) -> list[int] | None:
     """The whole numbers of a list.
 
     Raises:

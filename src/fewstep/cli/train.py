@@ -12,10 +12,10 @@ from fewstep.cli.options import DataPath, Device, DryRun, Out, PromptFile, Recip
 def quickstart(out: Out = Path("runs/quickstart"), settings: Set = None, seed: Seed = None, device: Device = None) -> None:
     """Distil the bundled teacher of handwritten digits on this machine, measure, and write a page about it."""
     from fewstep.evaluation.quickstart import quickstart
-    from fewstep.evaluation.report import text_table
+    from fewstep.evaluation.results_table import text_table
 
     metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device)
-    print(text_table(metrics["rows"]))
+    print(text_table(metrics["rows"], brief=True))
     missed = [check["claim"] for check in metrics["checks"] if not check["holds"]]
     print("\n" + metrics["summary"])
     print(

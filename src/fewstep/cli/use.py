@@ -19,7 +19,7 @@ from fewstep.cli.options import (
     Steps,
     app,
     say,
-)
+)  # fmt: skip
 
 
 @app.command(

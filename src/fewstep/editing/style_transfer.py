@@ -1,6 +1,5 @@
 """Style transfer (2210.03142, section 4): a picture is encoded to noise under one condition and decoded under another."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,10 @@ def translate(
     Raises:
         InputError: models that do not belong together, a choice that one of them was not trained for, counts that do not agree.
     """
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    codes = pair.encode(images, from_condition, batch_size)
-    drawn = pair.decode(codes, to_condition, batch_size, progress)
-    return Samples(
-        codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, time.perf_counter() - began, decoder.decode
-    )
+    pair = pair_of(decoder, encoder, **choices)
+    codes, encoding = pair.encode(images, from_condition, batch_size)
+    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress)
+    return Samples(codes, drawn, pair.decoding.steps, "deterministic", pair.evaluations, encoding + decoding, decoder.decode)
 
 
 @torch.no_grad()
@@ -69,12 +66,11 @@ def interpolate(
     """
     if len(images) != 2 or frames < 2:
         raise InputError(f"there are {len(images)} images and {frames} frames; give 2 images and 2 frames or more")
-    pair, began = pair_of(decoder, encoder, **choices), time.perf_counter()
-    first, last = pair.encode(images, from_condition, batch_size)
+    pair = pair_of(decoder, encoder, **choices)
+    (first, last), encoding = pair.encode(images, from_condition, batch_size)
     codes = torch.stack([turn(first, last, i / (frames - 1)) for i in range(frames)])
-    drawn, decoding = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
-    seconds = time.perf_counter() - began
-    return Samples(codes, drawn, decoding.steps, "deterministic", decoding.steps * decoding.evaluations, seconds, decoder.decode)
+    (drawn, seconds), plan = pair.decode(codes, to_condition, batch_size, progress), pair.decoding
+    return Samples(codes, drawn, plan.steps, "deterministic", plan.steps * plan.evaluations, encoding + seconds, decoder.decode)
 
 
 @dataclass(frozen=True)
@@ -91,24 +87,24 @@ class Pair:
         """Of both networks, for each image."""
         return sum(plan.steps * plan.evaluations for plan in (self.encoding, self.decoding))
 
-    def encode(self, images: Tensor, condition: Any, batch_size: int) -> Tensor:
-        """The noise, float32 (n, c, h, w), that images (n, c, h, w) are carried to under a condition of n rows."""
+    def encode(self, images: Tensor, condition: Any, batch_size: int) -> tuple[Tensor, float]:
+        """The noise, float32 (n, c, h, w), with the seconds in the network, that images (n, c, h, w) are carried to under a condition of n rows."""
         plan, device = self.encoding, self.encoder.denoiser.device
 
         def draw(_images: range, rows: Condition, x: Tensor) -> Tensor:
             return samplers.encode(plan.estimate, x, plan.steps, rows, plan.weights(x), plan.process)
 
         inputs = (into_model(self.encoder, images),)
-        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)[0]
+        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)
 
-    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> Tensor:
-        """Samples, float32 (n, c, h, w), of noise (n, c, h, w) under a condition of n rows."""
+    def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> tuple[Tensor, float]:
+        """Samples, float32 (n, c, h, w), with the seconds in the network, of noise (n, c, h, w) under a condition of n rows."""
         plan, device = self.decoding, self.decoder.denoiser.device
 
         def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
             return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
 
-        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)[0]
+        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)
 
 
 def pair_of(

@@ -1,37 +1,40 @@
-"""What is kept of a configuration's samples while they stream by: sums, a small sample of features, and a few images to show."""
+"""What is kept of pictures while they stream by, samples or data: sums, a small sample of features, and a few pictures to show."""
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewstep.evaluation.metrics import (
-    Entropies,
-    Moments,
-    Reservoir,
-    Statistics,
-    bootstrap,
-    diversity,
-    frechet_distance,
-    kid,
-    precision_recall,
-    saturation,
-    sharpness,
-)
+from fewstep.data.datasets import Data
+from fewstep.errors import InputError
+from fewstep.evaluation.classifier import hash_of
+from fewstep.evaluation.features import Features
+from fewstep.evaluation.metrics import bootstrap, diversity, frechet_distance, kid, precision_recall, saturation, sharpness
+from fewstep.evaluation.statistics import Entropies, Moments, Reservoir, Statistics
+from fewstep.files import write_atomically
+from fewstep.progress import LiveLine, clock
 
-SHOWN = 8  # images of each configuration that the report shows
+SHOWN = 8  # pictures of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
 SUMS = ("images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored")
+FORMAT = 2  # of the file of the data's statistics
 
 
 @dataclass
-class Tally:
-    """Running measures of samples. Parts that several processes saw are merged into what one would have seen."""
+class Accumulator:
+    """Running measures of pictures. Parts that several processes saw are merged into what one would have seen."""
 
-    classes: int  # of the model, 0 of text: features with as many logits tell whether an image is of its class
+    classes: int  # of the model, 0 of text: features with as many logits say whether a picture is of its class
     moments: Moments
     reservoir: Reservoir
     entropies: Entropies | None = None
@@ -39,48 +42,39 @@ class Tally:
     shown: Tensor | None = None  # (up to SHOWN, c, h, w)
 
     @classmethod
-    def empty(cls, dimension: int, classes: int) -> "Tally":
-        """Before the first sample."""
+    def empty(cls, dimension: int, classes: int) -> "Accumulator":
+        """Before the first picture."""
         return cls(classes, Moments.empty(dimension), Reservoir.empty(dimension))
 
     def add(
-        self,
-        features: Any,
-        images: Tensor,
-        labels: Tensor,
-        start: int,
-        seconds: float,
-        reference: Tensor | None = None,
-        clip_scores: Tensor | None = None,
-    ) -> None:
-        """Take in images (n, c, h, w), of which the first is sample `start`; `reference` is the teacher's of the same noise.
+        self, features: Features, images: Tensor, labels: Tensor, start: int, seconds: float = 0.0,
+        teacher: Tensor | None = None, clip_scores: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Take in images (n, c, h, w) with labels (n,), of which the first has the position `start` in the whole sequence.
 
-        `clip_scores` (n,) are those of the images and their prompts.
+        `seconds` is what the network took for them, `teacher` the teacher's pictures from the same noise, `clip_scores` (n,) those
+        of the images and their prompts.
         """
         rows = features(images)
         self.moments.add(rows)
-        self.reservoir.add(rows, labels, start=start)
-        n, sums = len(images), self.sums
+        self.reservoir.add(rows, labels, start)
+        n, found = len(images), {"seconds": seconds, "sharpness": sharpness(images).sum(), "saturation": saturation(images).sum()}
         if (logits := features.logits(rows)) is not None:
             self.entropies = (self.entropies or Entropies.empty(logits.shape[1])).add(logits)
             if logits.shape[1] == self.classes:
-                sums["right"] += int((logits.argmax(1).cpu() == labels.cpu()).sum())
-                sums["labelled"] += n
-        if reference is not None:
-            sums["square"] += float((images.double() - reference.double()).square().sum())
-            sums["clipped_square"] += float((images.double().clamp(-1, 1) - reference.double().clamp(-1, 1)).square().sum())
-            sums["values"] += images.numel()
+                found |= {"right": (logits.argmax(1).cpu() == labels.cpu()).sum(), "labelled": n}
+        if teacher is not None:
+            x, y = images.double(), teacher.double()
+            found |= {"square": (x - y).square().sum(), "values": images.numel()}
+            found["clipped_square"] = (x.clamp(-1, 1) - y.clamp(-1, 1)).square().sum()
         if clip_scores is not None:
-            sums["clip"] += float(clip_scores.sum())
-            sums["scored"] += n
-        sums["images"] += n
-        sums["seconds"] += seconds
-        sums["sharpness"] += float(sharpness(images).sum())
-        sums["saturation"] += float(saturation(images).sum())
+            found |= {"clip": clip_scores.sum(), "scored": n}
+        for key, value in {"images": n, **found}.items():
+            self.sums[key] += float(value)
         if start < SHOWN:
             self.shown = torch.cat([*([] if self.shown is None else [self.shown]), images[: SHOWN - start].float()])
 
-    def merge(self, other: "Tally") -> "Tally":
+    def merge(self, other: "Accumulator") -> "Accumulator":
         """Take in what another process has seen, in place; itself."""
         self.moments.merge(other.moments)
         self.reservoir.merge(other.reservoir)
@@ -91,63 +85,122 @@ class Tally:
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """For a checkpoint: tensors by name."""
-        parts: dict[str, Any] = {"moments": self.moments, "reservoir": self.reservoir, "entropies": self.entropies}
+        """For a file: tensors by name."""
+        parts = {"moments": self.moments, "reservoir": self.reservoir, "entropies": self.entropies}
         tensors = {f"{name}/{key}": t for name, part in parts.items() if part is not None for key, t in part.state().items()}
         tensors["sums"] = torch.tensor([self.sums[key] for key in SUMS], dtype=torch.float64)
         return tensors if self.shown is None else tensors | {"shown": self.shown}
 
     @classmethod
-    def of_state(cls, tensors: dict[str, Tensor], classes: int) -> "Tally":
+    def of_state(cls, tensors: dict[str, Tensor], classes: int) -> "Accumulator":
         """From what `state` gave."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-
-        entropies = Entropies.of_state(part("entropies")) if part("entropies") else None
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, key = name.partition("/")
+            parts.setdefault(part, {})[key] = value
+        entropies = Entropies.of_state(parts["entropies"]) if "entropies" in parts else None
         sums: dict[str, float] = dict(zip(SUMS, tensors["sums"].tolist(), strict=True))
-        moments, reservoir = Moments.of_state(part("moments")), Reservoir.of_state(part("reservoir"))
+        moments, reservoir = Moments.of_state(parts["moments"]), Reservoir.of_state(parts["reservoir"])
         return cls(classes, moments, reservoir, entropies, sums, tensors.get("shown"))
 
-    def measures(self, reference: Any, repeats: int = 0) -> dict[str, Any]:
-        """Every measure of the samples against the data's `reference`; None for what does not apply."""
-        sums, n, rows = self.sums, self.sums["images"], self.reservoir.features
-        precision, recall = precision_recall(rows, reference.features)
-        rms, clipped = (math.sqrt(sums[key] / sums["values"]) if sums["values"] else None for key in ("square", "clipped_square"))
-        measured = {
-            "samples": int(n),
+    def mean(self, key: str, of: str = "images") -> float | None:
+        """The mean of one of the sums over the pictures that it was taken of; None where there are none."""
+        return ratio(self.sums[key], self.sums[of])
+
+    def measures(self, data: "Accumulator", repeats: int = 0) -> dict[str, Any]:
+        """Every measure of the samples against the data; None for what does not apply.
+
+        `seconds_per_image` is the time in the network, without text encoders and without decoding latents. `repeats` are those of
+        the bootstrap of the Fréchet distance.
+        """
+        n, rows, statistics = int(self.sums["images"]), self.reservoir.features, data.moments.statistics()
+        precision, recall = precision_recall(rows, data.reservoir.features)
+        square, clipped = self.mean("square", "values"), self.mean("clipped_square", "values")
+        frechet = frechet_distance(self.moments.statistics(), statistics)
+        low, high = interval(rows, statistics, frechet, n, repeats) if repeats else (None, None)
+        return {
+            "samples": n,
             "fid_biased": n < BIASED_BELOW,
-            "frechet": frechet_distance(self.moments.statistics(), reference.statistics),
-            "frechet_low": None,
-            "frechet_high": None,
+            "frechet": frechet,
+            "frechet_low": low,
+            "frechet_high": high,
             "inception_score": None if self.entropies is None else self.entropies.score(),
-            "kid": kid(rows, reference.features),
+            "kid": kid(rows, data.reservoir.features),
             "precision": precision,
             "recall": recall,
-            "class_accuracy": sums["right"] / sums["labelled"] if sums["labelled"] else None,
-            "rms_to_teacher": rms,
-            "psnr_to_teacher": 20 * math.log10(2 / clipped) if clipped else None,
-            "sharpness": ratio(sums["sharpness"] / n, reference.sharpness),
-            "saturation": ratio(sums["saturation"] / n, reference.saturation),
+            "class_accuracy": self.mean("right", "labelled"),
+            "rms_to_teacher": None if square is None else math.sqrt(square),
+            "psnr_to_teacher": 10 * math.log10(4 / clipped) if clipped else None,
+            "sharpness": ratio(self.mean("sharpness"), data.mean("sharpness")),
+            "saturation": ratio(self.mean("saturation"), data.mean("saturation")),
             "diversity": diversity(rows, self.reservoir.labels),
-            "clip_score": sums["clip"] / sums["scored"] if sums["scored"] else None,
-            "seconds_per_image": sums["seconds"] / n,
+            "clip_score": self.mean("clip", "scored"),
+            "seconds_per_image": self.mean("seconds"),
         }
-        if repeats:
-            distance = distance_to(reference.statistics)
-            ends, own, narrower = bootstrap(distance, rows, repeats=repeats), distance(rows), math.sqrt(len(rows) / n)
-            low, high = (
-                measured["frechet"] + narrower * (end - own) for end in ends
-            )  # of fewer rows, moved to that of all samples
-            measured |= {"frechet_low": low, "frechet_high": high}
-        return measured
 
 
-def distance_to(data: Statistics) -> Callable[[Tensor], float]:
-    """The Fréchet distance of features (n, d) from the data's statistics, as a function of the features."""
-    return lambda rows: frechet_distance(Statistics.of(rows), data)
+def interval(rows: Tensor, data: Statistics, frechet: float, n: int, repeats: int) -> tuple[float, float]:
+    """The bootstrap interval (low, high) of `frechet`, that of `n` samples, from the feature rows (m, d) kept of them."""
+
+    def distance(rows: Tensor) -> float:
+        return frechet_distance(Statistics.of(rows), data)
+
+    own, narrower = distance(rows), math.sqrt(len(rows) / n)
+    low, high = (frechet + narrower * (end - own) for end in bootstrap(distance, rows, repeats=repeats))
+    return low, high
 
 
 def ratio(value: float | None, to: float | None) -> float | None:
     """value / to; None where either is not known or `to` is 0."""
     return value / to if value is not None and to else None
+
+
+def data_statistics(features: Features, data: Any, cache: Path, batch_size: int = 256, quiet: bool = False) -> Accumulator:
+    """The data as the measures see them, from a file in `cache`, or computed now, a batch at a time, and put there.
+
+    Streamed data are read for one epoch, and nothing is kept of them, since their content has no hash.
+
+    Raises:
+        InputError: fewer than two images, images that do not fit the features, or a cache that cannot be written.
+    """
+    if not isinstance(data, Data):
+        return accumulated(features, data, batch_size, quiet)
+    about = [FORMAT, hash_of(data), data.size, data.channels, features.name, features.fingerprint]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    path = cache / f"reference-{data.size}-{key}.safetensors"
+    try:
+        return Accumulator.of_state(load_file(path), len(data.classes))
+    except (OSError, ValueError, KeyError, SafetensorError):  # not there, or not whole
+        found = accumulated(features, data, batch_size, quiet)
+        write_atomically(path, partial(save_file, {k: v.contiguous() for k, v in found.state().items()}))
+        return found
+
+
+def accumulated(features: Features, data: Any, batch_size: int, quiet: bool) -> Accumulator:
+    """The accumulator of all images of the data.
+
+    Raises:
+        InputError: a stream that does not say how long it is, or fewer than two images.
+    """
+    total = len(data) if isinstance(data, Data) else data.description.get("images")
+    if total is None:
+        raise InputError("these streamed data do not say how many images they have; set data.streaming = false")
+    if total < 2:
+        raise InputError(f"{total} images have no covariance; at least 2 are needed: give more data")
+    found, line, began = Accumulator.empty(features.dimension, len(data.classes)), LiveLine(quiet=quiet), time.monotonic()
+    for start, images, labels in batches(data, total, batch_size):
+        found.add(features, images, labels, start)
+        done = start + len(images)
+        left = clock((time.monotonic() - began) * (total - done) / done)
+        line.show(f"features of the data: {done:,} of {total:,}, {left} left", final=done == total)
+    return found
+
+
+def batches(data: Any, total: int, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(position, images (n, c, h, w) in [-1, 1], labels (n,)): each image once, not mirrored where the data are in memory."""
+    for start in range(0, total, batch_size):
+        stop = min(start + batch_size, total)
+        if isinstance(data, Data):
+            yield start, data.images()[start:stop].float() / 127.5 - 1, data.labels[start:stop]
+        else:
+            yield start, *data.batch(start, stop - start)

@@ -1,7 +1,6 @@
 """How well images fit their prompts: the CLIP score, by any CLIP model that transformers opens, and its features of images."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,11 +10,10 @@ from torch.nn import functional
 
 from fewstep.data import fingerprints
 from fewstep.errors import InputError
-from fewstep.evaluation.extractors import clipped, last_line, with_channels
+from fewstep.evaluation.features import BATCH, Features, clipped, with_channels
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP was trained on
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,10 @@ class ClipScore:
         """From a folder, or from a hub id as transformers opens it.
 
         Raises:
-            InputError: transformers is not installed, or finds no CLIP model there.
+            InputError: transformers finds no CLIP model there.
         """
-        try:
-            from transformers import AutoTokenizer, CLIPModel
-        except ImportError as error:
-            raise InputError("the CLIP score needs transformers, which is not installed: pip install transformers") from error
+        from transformers import AutoTokenizer, CLIPModel  # late: it is heavy
+
         try:
             opened: Any = CLIPModel.from_pretrained(name, use_safetensors=True, output_loading_info=True)
             model, found = opened
@@ -61,21 +57,18 @@ class ClipScore:
         found = []
         for part in clipped(images).split(BATCH):
             part = functional.interpolate(with_channels(part, 3), (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
-            pixels = ((part + 1) / 2 - mean) / deviation
-            hidden = self.model.vision_model(pixel_values=pixels.to(self.device)).pooler_output
+            hidden = self.model.vision_model(pixel_values=(((part + 1) / 2 - mean) / deviation).to(self.device)).pooler_output
             found.append(functional.normalize(self.model.visual_projection(hidden).double().cpu(), dim=1))
         return torch.cat(found)
 
     @torch.no_grad()
     def texts(self, prompts: list[str]) -> Tensor:
         """Unit vectors float64 (n, d) of prompts, cut where they are longer than the model takes."""
-        length = self.model.config.text_config.max_position_embeddings
+        settings = {"max_length": self.model.config.text_config.max_position_embeddings, "return_tensors": "pt"}
         found = []
         for k in range(0, len(prompts), BATCH):
-            words = self.tokenizer(
-                prompts[k : k + BATCH], padding=True, truncation=True, max_length=length, return_tensors="pt"
-            ).to(self.device)
-            hidden = self.model.text_model(input_ids=words["input_ids"], attention_mask=words["attention_mask"]).pooler_output
+            tokens = self.tokenizer(prompts[k : k + BATCH], padding=True, truncation=True, **settings).to(self.device)
+            hidden = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
             found.append(functional.normalize(self.model.text_projection(hidden).double().cpu(), dim=1))
         return torch.cat(found)
 
@@ -89,39 +82,13 @@ class ClipScore:
             raise InputError(f"{len(images)} images and {len(prompts)} prompts; a CLIP score needs one prompt an image")
         return 100 * (self.images(images) * self.texts(prompts)).sum(1)
 
+    def features(self) -> Features:
+        """The embeddings of images, unit vectors, as features."""
+        vision = {name: value for name, value in self.model.state_dict().items() if name.startswith("vis")}
+        return Features("clip", self.model.config.projection_dim, self.images, fingerprints.of_weights(vision))
 
-@dataclass(frozen=True)
-class ClipFeatures:
-    """A CLIP model's embeddings of images, unit vectors, as features (`fewstep.evaluation.features.Features`)."""
 
-    score: ClipScore
-    name: str = "clip"
-    accuracy_of: float | None = None
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in an embedding."""
-        return self.score.model.config.projection_dim
-
-    @property
-    def size(self) -> int:
-        """Pixels that the model takes."""
-        return self.score.model.config.vision_config.image_size
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the weights that see images."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        weights = self.score.model.state_dict()
-        return fingerprints.of_weights({name: value for name, value in weights.items() if name.startswith("vis")})
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """float64 (n, d), on the CPU, of images (n, c, h, w) in [-1, 1]. Raises InputError where they are not finite."""
-        return self.score.images(images)
-
-    def logits(self, features: Tensor) -> None:
-        """It has no classes."""
-        return
+def last_line(error: BaseException) -> str:
+    """An exception's message in one line: the last of a TorchScript's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("RuntimeError: ")[:200] if lines else type(error).__name__

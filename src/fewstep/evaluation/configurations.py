@@ -1,7 +1,9 @@
 """What an evaluation compares: students at their steps, and their teacher by its own sampler and by stock schedulers."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from fewstep.training.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
-class Contender:
+class Configuration:
     """One way to draw samples: a row of the table."""
 
     role: str  # "teacher", "stage-one" or "student"
@@ -28,8 +30,9 @@ class Contender:
     steps: int
     guidance_scale: float
     evaluations: int
-    budget: int | None = None  # of network evaluations, which a baseline was given
+    budget: int | None = None  # network evaluations that a baseline was given; None: the model's own sampler
     reference: bool = False  # the teacher at many steps, from which the others' distance is measured
+    stored: Tensor | None = None  # samples (n, c, h, w) that were drawn before from the same noise
 
     @property
     def key(self) -> str:
@@ -39,18 +42,22 @@ class Contender:
     def __str__(self) -> str:
         return f"{self.role}, {self.sampler}, {self.steps} step{'s' * (self.steps > 1)}, guidance scale {self.guidance_scale:g}"
 
-    def draw(self, noise: Tensor, condition: Condition, batch_size: int, seed: int) -> Samples:
-        """Samples for a condition (n, ...) from noise (n, c, h, w); `seed` is for the noise that a stochastic sampler adds."""
-        if self.role == "teacher" and not self.reference:
-            known = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise": noise, "batch_size": batch_size}
-            return sample_baseline(self.model, self.sampler, condition, **known)
-        return self.model.sample_tensor(
-            condition, steps=self.steps, guidance_scale=self.guidance_scale, seed=seed, noise=noise, batch_size=batch_size
-        )
+    def draw(self, noise: Tensor, condition: Condition, batch_size: int, seed: int = 0, start: int = 0) -> Samples:
+        """Samples for a condition (n, ...) from noise (n, c, h, w), of which the first has the position `start`.
+
+        `seed` is for the noise that a stochastic sampler adds. Stored samples take no seconds.
+        """
+        if self.stored is not None:
+            known = self.stored[start : start + len(noise)]
+            return Samples(noise, known, self.steps, self.sampler, self.evaluations, 0.0)
+        choices = {"steps": self.steps, "guidance_scale": self.guidance_scale, "noise": noise, "batch_size": batch_size}
+        if self.budget is not None:
+            return sample_baseline(self.model, self.sampler, condition, **choices)
+        return self.model.sample_tensor(condition, seed=seed, **choices)
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModels:
     """What is evaluated: students and stage one by role and steps, their teacher, and the run that they come from."""
 
     students: dict[tuple[str, int], Model]
@@ -64,15 +71,21 @@ class Subject:
         """One of the models: all have the same classes, size and channels."""
         return self.teacher or next(iter(self.students.values()))
 
-    def to(self, device: Any) -> "Subject":
+    @property
+    def guidance_range(self) -> tuple[float, float]:
+        """The guidance scales that all students serve: low and high; without students, and for a teacher, any."""
+        ranges = [model.info.guidance_scale or (-math.inf, math.inf) for model in self.students.values()]
+        return max((low for low, _ in ranges), default=-math.inf), min((high for _, high in ranges), default=math.inf)
+
+    def to(self, device: Any) -> "EvaluatedModels":
         """The same, all networks on `device`."""
         for model in (*self.students.values(), *filter(None, (self.teacher,))):
             model.to(device).denoiser.network.requires_grad_(False)
         return self
 
 
-def open_subject(model: Any, against: Any, steps: Sequence[int] | None) -> Subject:
-    """The subject of a run folder (its rungs in `steps`, and stage one), of a model folder, a bundled name or a `Model`.
+def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> EvaluatedModels:
+    """The models of a run folder (its rungs in `steps`, and stage one), of a model folder, a bundled name or a `Model`.
 
     Without `steps`: those of a run that its recipe evaluates, or a student's own.
 
@@ -85,18 +98,16 @@ def open_subject(model: Any, against: Any, steps: Sequence[int] | None) -> Subje
         students, teacher = models_of_run(run, recipe, steps)
     else:
         students, teacher = models_of(model, steps)
-    subject = Subject(students, teacher, run, recipe)
-    if against is not None:
-        given = isinstance(against, Model)
-        opened, name = (against, "from Python") if given else (open_model(against), str(against))
-        subject = replace(subject, teacher=opened, teacher_name=name)
-    elif subject.teacher is not None:
-        subject = replace(subject, teacher_name="itself")
-    elif run and recipe and (folder := teacher_of_run(run, recipe)):
-        opened = open_model(folder, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
-        subject = replace(subject, teacher=opened, teacher_name=folder)
-    check_teacher(subject)
-    return subject
+    name = None if teacher is None else "itself"
+    if isinstance(against, Model):
+        teacher, name = against, "from Python"
+    elif against is not None:
+        teacher, name = open_model(against), str(against)
+    elif teacher is None and run and recipe and (name := teacher_of_run(run, recipe)):
+        teacher = open_model(name, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
+    models = EvaluatedModels(students, teacher, run, recipe, name)
+    check_teacher(models)
+    return models
 
 
 def run_of(model: Any) -> Path | None:
@@ -127,12 +138,12 @@ def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tup
     """(students, teacher) of a run folder; of a run that taught a teacher, no students."""
     rungs = rungs_in(run)
     ladder, evaluated = recipe.stage_two.ladder, [n for n in recipe.evaluate.steps if n in rungs]
-    wanted = sorted(steps or evaluated or rungs) if rungs else []
-    if absent := [n for n in wanted if n not in rungs]:
+    chosen = sorted(steps or evaluated or rungs) if rungs else []
+    if absent := [n for n in chosen if n not in rungs]:
         raise InputError(
             f"run {run} has no student for {', '.join(map(str, absent))} steps; it has {', '.join(map(str, sorted(rungs)))}"
         )
-    students = {("student", n): open_model(rungs[n]) for n in wanted}
+    students = {("student", n): open_model(rungs[n]) for n in chosen}
     if (run / "stage-one" / INFO).is_file():
         stage_one = open_model(run / "stage-one")
         students["stage-one", stage_one.info.steps or ladder[0]] = stage_one
@@ -154,20 +165,20 @@ def teacher_of_run(run: Path, recipe: Recipe) -> str | None:
     return path
 
 
-def check_teacher(subject: Subject) -> None:
+def check_teacher(models: EvaluatedModels) -> None:
     """Raises InputError where the teacher is none, or makes other images than the students."""
-    teacher = subject.teacher
+    teacher = models.teacher
     if teacher is None:
         return
     if teacher.info.kind != "teacher":
         raise InputError(f"--against is a {teacher.info.kind}; name the teacher, the guided model that the student was made from")
-    for (role, steps), student in subject.students.items():
+    for (role, steps), student in models.students.items():
         for what in ("size", "channels", "classes", "process"):
             ours, theirs = getattr(student.info, what), getattr(teacher.info, what)
             if ours != theirs and not (what == "process" and ours == rescaled(theirs)):
                 pair = f"; {theirs!r} and {ours!r}" if what in ("size", "channels") else ""
                 raise InputError(
-                    f"{subject.teacher_name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against"
+                    f"{models.teacher_name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against"
                 )
 
 
@@ -177,36 +188,41 @@ def rescaled(settings: dict[str, Any]) -> dict[str, Any] | None:
     return process_settings(process.without_terminal_signal()) if isinstance(process, DiscreteBetas) else None
 
 
-def contenders(
-    subject: Subject, guidance_scale: Sequence[float], baselines: Sequence[str], budgets: Sequence[int], reference_steps: int
-) -> list[Contender]:
+def configurations(
+    models: EvaluatedModels,
+    guidance_scale: Sequence[float],
+    baselines: Sequence[str],
+    budgets: Sequence[int],
+    reference_steps: int,
+    teacher_steps: Sequence[int] = (),
+) -> list[Configuration]:
     """Every row of the table, the teacher's reference first at each guidance scale; none twice.
+
+    `teacher_steps` are more numbers of steps in which the teacher's own sampler, DDIM, is measured.
 
     Raises:
         InputError: an unknown baseline, or a guidance scale or steps that a model was not trained for.
     """
     check_baselines(baselines)
-    rows: dict[str, Contender] = {}
+    rows: dict[str, Configuration] = {}
+
+    def add(role: str, model: Model, sampler: str, steps: int, evaluations: int, budget: int | None = None) -> None:
+        reference = role == "teacher" and budget is None and steps == reference_steps
+        row = Configuration(role, model, sampler, steps, scale, evaluations, budget, reference)
+        rows.setdefault(row.key, row)
+
     for scale in guidance_scale:
-        here: list[Contender] = []
-        if teacher := subject.teacher:
-            evaluations = evaluations_of("ddim", reference_steps, scale)
-            here.append(Contender("teacher", teacher, "ddim", reference_steps, scale, evaluations, reference=True))
-            for name in baselines:
-                for budget in budgets:
-                    if steps := steps_for(name, budget, scale):
-                        evaluations = evaluations_of(name, steps, scale)
-                        here.append(Contender("teacher", teacher, name, steps, scale, evaluations, budget))
-        for (role, steps), model in subject.students.items():
-            check_scale(model, scale, role, steps)
-            here.append(Contender(role, model, model.info.sampler, steps, scale, steps))
-        for contender in here:
-            rows.setdefault(contender.key, contender)
+        if models.teacher:
+            for steps in (reference_steps, *teacher_steps):
+                add("teacher", models.teacher, "ddim", steps, evaluations_of("ddim", steps, scale))
+            for name, budget in product(baselines, budgets):
+                if steps := steps_for(name, budget, scale):
+                    add("teacher", models.teacher, name, steps, evaluations_of(name, steps, scale), budget)
+        for (role, steps), model in models.students.items():
+            low, high = model.info.guidance_scale or (scale, scale)
+            if not low <= scale <= high:
+                raise InputError(
+                    f"guidance_scale {scale:g} is outside {low:g} to {high:g}, the range of {role} {steps}; leave it out"
+                )
+            add(role, model, model.info.sampler, steps, steps)
     return list(rows.values())
-
-
-def check_scale(model: Model, scale: float, role: str, steps: int) -> None:
-    """Raises InputError where a student was not trained for a guidance scale."""
-    low, high = model.info.guidance_scale or (scale, scale)
-    if not low <= scale <= high:
-        raise InputError(f"guidance_scale {scale:g} is outside {low:g} to {high:g}, the range of {role} {steps}; leave it out")

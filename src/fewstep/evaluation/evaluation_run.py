@@ -3,7 +3,7 @@
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,16 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.evaluation.accumulator import Tally, ratio
+from fewstep.evaluation.accumulator import Accumulator, ratio
 from fewstep.evaluation.clip_score import ClipScore
-from fewstep.evaluation.configurations import Contender
-from fewstep.evaluation.labels import Wanted
-from fewstep.evaluation.metrics import Statistics, frechet_distance
+from fewstep.evaluation.configurations import Configuration
+from fewstep.evaluation.features import Features
+from fewstep.evaluation.metrics import frechet_distance
+from fewstep.evaluation.sample_conditions import SampleConditions
+from fewstep.evaluation.statistics import Statistics
 from fewstep.files import write_atomically
-from fewstep.progress import LiveLine, clock
+from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CHUNK = 64  # samples that share a seed: whatever the batch or the number of processes, sample i has the same noise
+Row = dict[str, Any]
 
 
 def chunk_seed(seed: int, chunk: int) -> int:
@@ -44,186 +47,197 @@ def noise_of(start: int, stop: int, shape: tuple[int, ...], seed: int) -> Tensor
 
 
 @dataclass
-class Contest:
+class EvaluationRun:
     """Everything that the configurations of an evaluation share."""
 
     out: Path
     state: PartialState
-    wanted: Wanted
-    features: Any
-    data: Any  # the reference: what the measures compare with
+    conditions: SampleConditions
+    features: Features
+    data: Accumulator  # what the measures compare with
     samples: int
     batch_size: int
-    seed: int
-    bootstrap: int
-    line: LiveLine
+    seed: int = 0
+    bootstrap: int = 0
+    line: LiveLine = field(default_factory=LiveLine)
     clip: ClipScore | None = None  # for the CLIP score of text
+    noise: Tensor | None = None  # (samples, ...) to begin with; None: `noise_of`
     save_every: float = 30.0  # seconds
     work: float = 0.0  # evaluations of the network, of all configurations that are to be sampled now
     done: float = 0.0
-    references: dict[float, Path] = field(default_factory=dict)  # the teacher's statistics at its many steps, by guidance scale
+    references: dict[float, Configuration] = field(default_factory=dict)  # the teacher's at its many steps, by guidance scale
     began: float = field(default_factory=time.monotonic)
 
-    def plan(self, contenders: list[Contender]) -> None:
-        """What there is to do, for the time left."""
-        self.work = float(sum(c.evaluations * self.samples for c in contenders if self.finished(c) is None))
+    def measure(self, configurations: list[Configuration]) -> list[Row]:
+        """The rows of all configurations, those measured by earlier calls in the same folder last."""
+        keys = {configuration.key for configuration in configurations}
+        rows = [self.row(configuration) for configuration in configurations]
+        paths = [path for path in sorted((self.out / "rows").glob("*.json")) if path.stem not in keys]
+        return rows + [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
-    def finished(self, contender: Contender) -> dict[str, Any] | None:
+    def plan(self, configurations: list[Configuration], say: Callable[[str], None] = to_stderr) -> None:
+        """Count what there is to do, and say what it will cost: evaluations, and the seconds that a short batch leads to expect."""
+        left = [c for c in configurations if self.finished(c) is None and c.stored is None]
+        self.work = float(sum(c.evaluations * self.samples for c in left))
+        if not left or self.line.quiet:
+            return
+        shortest, n = min(left, key=lambda c: c.evaluations), min(self.batch_size, self.samples)
+        arguments = self.noise_from(0, n), self.conditions.condition(self.conditions.labels(0, n)), n
+        shortest.draw(*arguments)  # to warm up
+        seconds = self.work * shortest.draw(*arguments).seconds / (n * shortest.evaluations * self.state.num_processes)
+        say(
+            f"evaluation: {len(left)} configurations, {self.samples:,} samples each, {self.work:,.0f} evaluations of the network "
+            f"in batches of {self.batch_size}: about {clock(seconds)}"
+        )
+
+    def noise_from(self, start: int, stop: int) -> Tensor:
+        """The noise (stop - start, ...) of samples."""
+        return noise_of(start, stop, self.conditions.model.info.shape, self.seed) if self.noise is None else self.noise[start:stop]
+
+    def finished(self, configuration: Configuration) -> Row | None:
         """The row of a configuration, where it is there already."""
-        path = self.out / "rows" / f"{contender.key}.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(self.row_file(configuration).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             return None
 
-    def earlier(self, contenders: list[Contender]) -> list[dict[str, Any]]:
-        """The rows of other configurations, finished by earlier calls with other steps, scales, baselines or budgets."""
-        asked = {contender.key for contender in contenders}
-        paths = [path for path in sorted((self.out / "rows").glob("*.json")) if path.stem not in asked]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    def row_file(self, configuration: Configuration) -> Path:
+        """Where the row is kept; beside it, as .safetensors, a few of its samples."""
+        return self.out / "rows" / f"{configuration.key}.json"
 
-    def shown(self, contender: Contender) -> Tensor | None:
-        """The first few samples of a finished configuration, for the report."""
-        path = self.out / "rows" / f"{contender.key}.safetensors"
-        return load_file(path)["shown"].float() if path.is_file() else None
+    def kept(self, configuration: Configuration | None) -> dict[str, Tensor]:
+        """What is kept of a finished configuration: `shown` (up to 8, c, h, w), of a reference `mean` and `covariance`; else empty."""
+        path = None if configuration is None else self.row_file(configuration).with_suffix(".safetensors")
+        return load_file(path) if path is not None and path.is_file() else {}
 
-    def teachers_statistics(self, guidance_scale: float) -> Statistics | None:
-        """Those of the features of the teacher's samples at its many steps; None where there are none."""
-        path = self.references.get(guidance_scale)
-        kept = load_file(path) if path is not None and path.is_file() else {}
-        return Statistics(kept["mean"], kept["covariance"]) if "mean" in kept else None
-
-    def row(self, contender: Contender) -> dict[str, Any]:
+    def row(self, configuration: Configuration) -> Row:
         """The configuration's row, measured now unless it is there.
 
         Raises:
             InputError: its images are not finite, or the disk is full.
         """
-        if contender.reference:
-            self.references[contender.guidance_scale] = self.out / "rows" / f"{contender.key}.safetensors"
-        if (known := self.finished(contender)) is not None:
+        if configuration.reference:
+            self.references[configuration.guidance_scale] = configuration
+        if (known := self.finished(configuration)) is not None:
             return known
-        tally = self.gathered(self.sampled(contender))
-        known = {
-            "model": contender.role, "sampler": contender.sampler, "steps": contender.steps, "evaluations": contender.evaluations,
-            "guidance_scale": contender.guidance_scale, "features": self.features.name,
+        found = self.gathered(self.sampled(configuration))
+        row: Row = {
+            "model": configuration.role, "sampler": configuration.sampler, "steps": configuration.steps,
+            "evaluations": configuration.evaluations, "guidance_scale": configuration.guidance_scale, "features": self.features.name,
         }  # fmt: skip
-        statistics = tally.moments.statistics()
-        theirs = None if contender.reference else self.teachers_statistics(contender.guidance_scale)
-        row = known | tally.measures(self.data, self.bootstrap)
-        row["frechet_to_teacher"] = None if theirs is None else frechet_distance(statistics, theirs)
+        statistics, path = found.moments.statistics(), self.row_file(configuration)
+        teacher = {} if configuration.reference else self.kept(self.references.get(configuration.guidance_scale))
+        row |= found.measures(self.data, self.bootstrap) | {"frechet_to_teacher": None}
+        if "mean" in teacher:
+            row["frechet_to_teacher"] = frechet_distance(statistics, Statistics(teacher["mean"], teacher["covariance"]))
         if self.state.is_main_process:
-            path = self.out / "rows" / f"{contender.key}.json"
-            shown = {"shown": torch.zeros(0) if tally.shown is None else tally.shown.half()}
-            if contender.reference:
-                shown |= {"mean": statistics.mean, "covariance": statistics.covariance}
-            write_atomically(path.with_name(f"{contender.key}.safetensors"), partial(save_file, shown))
+            kept = {"shown": torch.zeros(0) if found.shown is None else found.shown.half()}
+            kept |= {"mean": statistics.mean, "covariance": statistics.covariance} if configuration.reference else {}
+            write_atomically(path.with_suffix(".safetensors"), partial(save_file, kept))
             write_atomically(path, lambda aside: aside.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8"))
         self.state.wait_for_everyone()
-        self.partial_path(contender).unlink(missing_ok=True)
+        self.partial_path(configuration).unlink(missing_ok=True)
         return row
 
-    def sampled(self, contender: Contender) -> Tally:
-        """What this process sees of the configuration: every so many-th unit of chunks."""
-        size = CHUNK if contender.sampler == "stochastic" else max(self.batch_size // CHUNK, 1) * CHUNK
+    def sampled(self, configuration: Configuration) -> Accumulator:
+        """This process's part of the configuration: every so many-th unit of chunks."""
+        stochastic = configuration.sampler == "stochastic"  # the noise that it adds follows from the seed of its chunk
+        size = CHUNK if stochastic else max(self.batch_size // CHUNK, 1) * CHUNK
         units = range(self.state.process_index * size, self.samples, self.state.num_processes * size)
-        tally, saved = self.resumed(contender, size), time.monotonic()
-        begun, each = int(tally.sums["images"]), contender.evaluations * self.state.num_processes
+        values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes}
+        found, saved = self.resumed(configuration, values), time.monotonic()
+        begun, each = int(found.sums["images"]), configuration.evaluations * self.state.num_processes
         self.work -= begun * each
         for start in units[-(-begun // size) :]:
             stop = min(start + size, self.samples)
-            self.take(contender, tally, start, stop)
-            self.done += (stop - start) * each
-            self.show(contender, stop)
+            self.take(configuration, found, start, stop)
+            self.done += 0 if configuration.stored is not None else (stop - start) * each
+            self.show(configuration, stop)
             if time.monotonic() - saved > self.save_every:
-                values = {"stage": contender.key, "unit": size, "processes": self.state.num_processes}
-                save_checkpoint(self.partial_path(contender), Checkpoint(tally.state(), values))
+                save_checkpoint(self.partial_path(configuration), Checkpoint(found.state(), values))
                 saved = time.monotonic()
-        return tally
+        return found
 
-    def take(self, contender: Contender, tally: Tally, start: int, stop: int) -> None:
+    def take(self, configuration: Configuration, found: Accumulator, start: int, stop: int) -> None:
         """Sample and measure images `start` to `stop`."""
-        noise = noise_of(start, stop, contender.model.info.shape, self.seed)
-        labels = self.wanted.labels(start, stop)
-        batch_size = CHUNK if contender.sampler == "stochastic" else self.batch_size  # its noise is drawn batch by batch
-        condition, seed = self.wanted.condition(labels), chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995
-        with self.counted(contender, start):
-            drawn = contender.draw(noise, condition, batch_size, seed)
+        labels = self.conditions.labels(start, stop)
+        condition, seed = self.conditions.condition(labels), chunk_seed(self.seed, start // CHUNK) ^ 0x5BD1E995
+        with self.counted(configuration, start):
+            drawn = configuration.draw(self.noise_from(start, stop), condition, self.batch_size, seed, start)
         if not drawn.samples.isfinite().all():
             raise InputError(
-                f"{contender}: samples {start} to {stop - 1} hold numbers that are not finite; "
+                f"{configuration}: samples {start} to {stop - 1} hold numbers that are not finite; "
                 "the model is damaged, or this way to sample it fails: leave it out"
             )
-        shard = self.out / "samples" / f"scale-{contender.guidance_scale:g}"
-        if contender.reference:
+        shard = self.out / "samples" / f"scale-{configuration.guidance_scale:g}"
+        if configuration.reference:
             for k in range(0, len(drawn.samples), CHUNK):
                 part = {"samples": drawn.samples[k : k + CHUNK].half()}
                 write_atomically(shard / f"{(start + k) // CHUNK:06d}.safetensors", partial(save_file, part))
-        images, teachers = self.wanted.pictures(drawn.samples), self.teachers(contender, shard, start, stop)
-        scores = self.clip(images, self.wanted.prompts(labels)) if self.clip is not None else None
-        tally.add(self.features, images, labels, start, drawn.seconds, teachers, scores)
+        images, teacher = self.conditions.pictures(drawn.samples), self.teachers(configuration, shard, start, stop)
+        scores = None if self.clip is None else self.clip(images, self.conditions.prompts(labels))
+        found.add(self.features, images, labels, start, drawn.seconds, teacher, scores)
 
-    def teachers(self, contender: Contender, shard: Path, start: int, stop: int) -> Tensor | None:
+    def teachers(self, configuration: Configuration, shard: Path, start: int, stop: int) -> Tensor | None:
         """The teacher's pictures from the same noise, at its many steps; None for itself, and where there is no teacher."""
         paths = [shard / f"{chunk:06d}.safetensors" for chunk in range(start // CHUNK, -(-stop // CHUNK))]
-        if contender.reference or not all(path.is_file() for path in paths):
+        if configuration.reference or not all(path.is_file() for path in paths):
             return None
-        return self.wanted.pictures(torch.cat([load_file(path)["samples"].float() for path in paths]))
+        return self.conditions.pictures(torch.cat([load_file(path)["samples"].float() for path in paths]))
 
     @contextmanager
-    def counted(self, contender: Contender, start: int) -> Iterator[None]:
+    def counted(self, configuration: Configuration, start: int) -> Iterator[None]:
         """The line of progress after each call of the network: a batch of many steps may take hours."""
         ahead = 0
 
         def count(_network: Any, args: tuple[Any, ...], named: dict[str, Any], _output: Any) -> None:
             nonlocal ahead
             ahead += next(len(one) for one in (*args, *named.values()) if isinstance(one, Tensor) and one.ndim > 1)
-            self.show(contender, start, ahead * self.state.num_processes)
+            self.show(configuration, start, ahead * self.state.num_processes)
 
-        handle = contender.model.denoiser.network.register_forward_hook(count, with_kwargs=True)
+        handle = configuration.model.denoiser.network.register_forward_hook(count, with_kwargs=True)
         try:
             yield
         finally:
             handle.remove()
 
-    def show(self, contender: Contender, stop: int, ahead: int = 0) -> None:
+    def show(self, configuration: Configuration, stop: int, ahead: int = 0) -> None:
         """The line of progress, with the time left for all configurations; `ahead` are evaluations for samples after `stop`."""
         spent, done = time.monotonic() - self.began, self.done + ahead
         left = clock(spent * max(self.work - done, 0) / max(done, 1))
-        self.line.show(f"{contender}: {stop:,} of {self.samples:,} samples; {left} left for all", stop == self.samples)
+        self.line.show(f"{configuration}: {stop:,} of {self.samples:,} samples; {left} left for all", stop == self.samples)
 
-    def partial_path(self, contender: Contender) -> Path:
+    def partial_path(self, configuration: Configuration) -> Path:
         """Where this process keeps its part of a configuration that is being sampled."""
-        return self.out / "partial" / f"{contender.key}-{self.state.process_index}.safetensors"
+        return self.out / "partial" / f"{configuration.key}-{self.state.process_index}.safetensors"
 
-    def resumed(self, contender: Contender, unit: int) -> Tally:
-        """The saved part of a configuration, else an empty one."""
-        classes = self.wanted.classes
+    def resumed(self, configuration: Configuration, values: dict[str, Any]) -> Accumulator:
+        """The saved part of a configuration, where it was saved with these values; else an empty one."""
+        classes = self.conditions.classes
         try:
-            saved = load_checkpoint(self.partial_path(contender))
+            saved = load_checkpoint(self.partial_path(configuration))
         except InputError:  # cut short: begin that part again
             saved = None
-        values = {"stage": contender.key, "unit": unit, "processes": self.state.num_processes}
         if saved is None or saved.values != values:
-            return Tally.empty(self.features.dimension, classes)
-        return Tally.of_state(saved.tensors, classes)
+            return Accumulator.empty(self.features.dimension, classes)
+        return Accumulator.of_state(saved.tensors, classes)
 
-    def gathered(self, tally: Tally) -> Tally:
+    def gathered(self, part: Accumulator) -> Accumulator:
         """The parts of all processes as one."""
         if self.state.num_processes == 1:
-            return tally
-        parts = [Tally.of_state(state, tally.classes) for state in gather_object([tally.state()])]
+            return part
+        parts = [Accumulator.of_state(state, part.classes) for state in gather_object([part.state()])]
         for other in parts[1:]:
             parts[0].merge(other)
         return parts[0]
 
 
-def is_reference(row: dict[str, Any], reference_steps: int) -> bool:
+def is_reference(row: Row, reference_steps: int) -> bool:
     """Whether a row is the teacher's at its many steps."""
     return (row["model"], row["sampler"], row["steps"]) == ("teacher", "ddim", reference_steps)
 
 
-def with_ratios(rows: list[dict[str, Any]], reference_steps: int) -> list[dict[str, Any]]:
+def with_ratios(rows: list[Row], reference_steps: int) -> list[Row]:
     """The rows with `ratio`: the Fréchet distance over that of the teacher's many steps at the same guidance scale."""
-    whole = {r["guidance_scale"]: r["frechet"] for r in rows if is_reference(r, reference_steps)}
-    return [{**row, "ratio": ratio(row["frechet"], whole.get(row["guidance_scale"]))} for row in rows]
+    reference = {r["guidance_scale"]: r["frechet"] for r in rows if is_reference(r, reference_steps)}
+    return [{**row, "ratio": ratio(row["frechet"], reference.get(row["guidance_scale"]))} for row in rows]

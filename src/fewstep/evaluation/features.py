@@ -1,91 +1,93 @@
-"""Features in which samples are compared with data: what any of them must offer, and opening the one that the user chose."""
+"""Features in which samples are compared with data: any network from pictures to vectors, and how it is called."""
 
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from fewstep.errors import InputError, nearest
-from fewstep.evaluation.classifier import Classifier, cache_folder, train_classifier, train_or_load_classifier
-from fewstep.evaluation.clip_score import ClipFeatures, ClipScore
-from fewstep.evaluation.extractors import open_inception, open_onnx, open_script
+from fewstep.errors import InputError
 
-__all__ = ["Classifier", "Features", "open_features", "train_classifier", "train_or_load_classifier"]
-INCEPTION = "inception="  # before the file's name, in a choice
+BATCH = 32  # Inception at 299 x 299 pixels takes about 15 MB an image
 
 
-class Features(Protocol):
-    """A way to turn images into vectors."""
+@dataclass(frozen=True)
+class Features:
+    """Features (n, dimension) of images (n, c, h, w) in [-1, 1] by a network, and the layer that makes logits of them if there is one."""
 
-    @property
-    def name(self) -> str:
-        """What a table calls it."""
-        ...
+    name: str
+    dimension: int
+    run: Callable[[Tensor], Tensor]  # of float32 images within [-1, 1], with `channels` channels and of `size`
+    fingerprint: str  # a hash that changes with the features, for the names of cached files
+    channels: int | None = None  # to which grey is repeated or colour averaged; None: those that come
+    size: int | None = None  # pixels that images are resized to; None: any
+    head: nn.Linear | None = None  # of features to logits
+    batch: int = BATCH
+    held_out_accuracy: float | None = None  # of a classifier: share of images that it was not trained on that it classifies right
 
-    @property
-    def dimension(self) -> int:
-        """Numbers in a feature vector."""
-        ...
-
-    @property
-    def size(self) -> int | None:
-        """Pixels that it works at; None: any."""
-        ...
-
-    @property
-    def accuracy_of(self) -> float | None:
-        """Share of held-out images that it classifies right, where that is known."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash that changes with the features, for the names of cached files."""
-        ...
-
+    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float64 (n, d), on the CPU, of images (n, c, h, w) in [-1, 1]; what is outside is clipped first.
+        """float64 (n, d), on the CPU; what is outside [-1, 1] is clipped first, as a saved image would be.
 
         Raises:
-            InputError: images that are not finite or do not fit, or features that are not finite.
+            InputError: non-finite images or features, or another shape than the network takes or is to give.
         """
-        ...
+        parts = [checked(self.run(self.prepared(x)), len(x), self.name) for x in clipped(images).split(self.batch) if len(x)]
+        features = torch.cat(parts) if parts else torch.zeros(0, self.dimension, dtype=torch.float64)
+        if features.shape[1] != self.dimension:
+            raise InputError(f"{self.name} gives {features.shape[1]} features here but gave {self.dimension} before: use one size")
+        return features
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images with the channels and of the size that the network takes, by antialiased bilinear resizing."""
+        images = with_channels(images, self.channels)
+        if self.size is None or images.shape[-2:] == (self.size, self.size):
+            return images
+        return nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+
+    @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor | None:
-        """Logits (n, k) of features (n, d), where it has any."""
-        ...
+        """float64 (n, k) of features (n, d); None where the network has no such layer."""
+        return None if self.head is None else self.head(features.to(self.head.weight)).double().cpu()
+
+    def class_accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Share of features (n, d) that are classified as labels (n,); NaN where there are no logits."""
+        logits = self.logits(features)
+        return float("nan") if logits is None else float((logits.argmax(1) == labels).double().mean())
 
 
-def open_features(
-    choice: str,
-    data: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-    quiet: bool = False,
-    clip: ClipScore | None = None,
-) -> Features:
-    """The features of a choice: "classifier", "clip", "inception=FILE", a TorchScript file, or an .onnx file.
-
-    The classifier is trained on `data` and kept in `cache`, by default beside them; "clip" are those of `clip`; the others are files.
+def clipped(images: Tensor) -> Tensor:
+    """float32 images (n, c, h, w) within [-1, 1].
 
     Raises:
-        InputError: an unknown choice, a file that is missing or of another format, or data that a classifier cannot be trained on.
+        InputError: some are not finite, or the shape is another.
     """
-    if choice == "clip":
-        if clip is None:
-            raise InputError("features 'clip' need a CLIP model: name a folder or a hub id with --clip (evaluate.clip)")
-        return ClipFeatures(clip)
-    if choice == "classifier":
-        if data is None:
-            raise InputError("the classifier's features need data to train on: name the data, or a features file")
-        return train_or_load_classifier(data, cache_folder(data) if cache is None else cache, quiet=quiet)
-    if choice.startswith(INCEPTION):
-        return open_inception(Path(choice.removeprefix(INCEPTION)).expanduser(), device)
-    path = Path(choice).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip'])}, inception=FILE, or a TorchScript or .onnx file"
-        )
-    if path.suffix.lower() == ".onnx":
-        return open_onnx(path)
-    channels, size = (3, 32) if data is None else (data.channels, data.size)
-    return open_script(path, channels, size, device)
+    if images.ndim != 4:
+        raise InputError(f"images have shape {tuple(images.shape)}; (n, c, h, w) is needed")
+    bad = int((~images.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise InputError(f"{bad} of {len(images)} images have values that are not finite: the model that drew them is broken")
+    return images.float().clamp(-1, 1)
+
+
+def checked(features: Any, count: int, name: str) -> Tensor:
+    """The features as float64 (count, d), on the CPU.
+
+    Raises:
+        InputError: they are of another shape, or not finite.
+    """
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count or not features.shape[1]:
+        got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        raise InputError(f"{name} gives {got} for {count} images; features of shape ({count}, d) are needed: flatten its output")
+    bad = int((~features.isfinite()).any(1).sum())
+    if bad:
+        raise InputError(f"{name} gives features that are not finite for {bad} of {count} images: use another features file")
+    return features.double().cpu()
+
+
+def with_channels(images: Tensor, channels: int | None) -> Tensor:
+    """Images (n, c, h, w) with so many channels: grey repeated, or colour averaged."""
+    if channels is None or images.shape[1] == channels:
+        return images
+    return images.mean(1, keepdim=True).expand(-1, channels, -1, -1)

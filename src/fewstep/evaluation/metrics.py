@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewstep.errors import InputError
-from fewstep.evaluation.statistics import Entropies, Moments, Reservoir, Statistics
-
-__all__ = [
-    "Entropies", "Moments", "Reservoir", "Statistics", "bootstrap", "check_enough", "diversity", "edge_correlation", "frechet_distance",
-    "inception_score", "kid", "precision_recall", "psnr", "rms", "saturation", "sharpness",
-]  # fmt: skip
+from fewstep.evaluation.statistics import Statistics
 
 
 def frechet_distance(one: Statistics, other: Statistics) -> float:
@@ -37,22 +32,6 @@ def check_enough(samples: int, features: int) -> None:
         )
 
 
-def inception_score(logits: Tensor, splits: int = 10) -> float:
-    """exp of the mean KL divergence of a sample's classes from all samples', 1 to k, of logits (n, k) (1606.03498).
-
-    The mean over `splits` consecutive parts, as published scores are; each part is a little low where it is small.
-
-    Raises:
-        InputError: fewer samples than splits.
-    """
-    if not 1 <= splits <= len(logits):
-        raise InputError(
-            f"an Inception Score in {splits} splits needs at least as many samples, and one split at least; there are {len(logits)}"
-        )
-    scores = [Entropies.empty(logits.shape[1]).add(part).score() for part in logits.tensor_split(splits)]
-    return sum(scores) / splits
-
-
 def kid(features: Tensor, reference: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> float:
     """Kernel Inception distance: the unbiased squared MMD of features (n, d) from reference (m, d), about zero for equal ones.
 
@@ -69,17 +48,10 @@ def kid(features: Tensor, reference: Tensor, subsets: int = 50, subset_size: int
     total = 0.0
     for _ in range(subsets):
         x, y = (f[torch.randperm(len(f), generator=generator)[:size]].double() for f in (features, reference))
-        within = sum(float(_cubic(s, s).sum() - _cubic_of_itself(s).sum()) for s in (x, y)) / (size * (size - 1))
-        total += within - 2 * float(_cubic(x, y).mean())
+        kernels = ((s @ s.T / s.shape[1] + 1) ** 3 for s in (x, y))
+        within = sum(float(k.sum() - k.trace()) for k in kernels) / (size * (size - 1))
+        total += within - 2 * float((x @ y.T / x.shape[1] + 1).pow(3).mean())
     return total / subsets
-
-
-def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-def _cubic_of_itself(x: Tensor) -> Tensor:
-    return (x.square().mean(1) + 1) ** 3
 
 
 def precision_recall(features: Tensor, reference: Tensor, k: int = 3, rows: int = 1024) -> tuple[float, float]:

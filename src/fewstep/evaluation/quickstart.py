@@ -1,46 +1,38 @@
-"""The quickstart: distil the bundled teacher of handwritten digits on this machine, sample, measure, and draw the result."""
+"""The quickstart: distil the bundled teacher of handwritten digits on this machine, evaluate, and write a page about it."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fewstep.data.loading import Data
 from fewstep.errors import InputError
-from fewstep.evaluation.features import train_classifier
-from fewstep.evaluation.judge import Judge
-from fewstep.evaluation.report import write_report
-from fewstep.evaluation.teacher_samples import fixed_noise, load_references, recall, references_file
+from fewstep.evaluation.configurations import EvaluatedModels, configurations, open_models
+from fewstep.evaluation.evaluate import measure, write_results
+from fewstep.evaluation.report import Grids
+from fewstep.evaluation.teacher_samples import fixed_noise, load_references, references_file, with_stored
 from fewstep.models.metadata import bundled
-from fewstep.models.model import Model
 from fewstep.models.pretrained import open_model
-from fewstep.models.sampling import Samples
 from fewstep.training.distill import distill_model
-from fewstep.training.recipe import Recipe, load_recipe, to_toml
+from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples, open_run
 from fewstep.training.trainer import Trainer
 
-FEW_STEPS = (4, 8, 16)  # of the teacher, sampled here
-MANY_STEPS = (64, 256)  # of the bundled teacher, shipped
-DRAWN = 8  # images of each configuration in the picture
-
-Say = Callable[[str], None]
+TEACHER_STEPS = (4, 8, 16, 64, 256)  # of its own sampler; samples of the last two are shipped
+GOALS = ((4, 8), (4, 16), (1, 4))  # the student with so many steps is to be as good as the teacher with so many
+Row = dict[str, Any]
 
 
 def quickstart(
     out: str | Path = "runs/quickstart",
     *,
     changes: dict[str, Any] | None = None,
-    say: Say = print,
+    say: Callable[[str], None] = print,
     device: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Distil, sample, measure and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes.
+    """Distil, evaluate and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes.
 
     Raises:
         InputError: the folder holds something else, or a changed key does not fit.
@@ -58,108 +50,76 @@ def quickstart(
         aside = run / ".teacher"  # renamed when whole, so that a copy that was cut short is never taken for the teacher
         shutil.copytree(bundled("digits-teacher"), aside, dirs_exist_ok=True)
         aside.rename(teacher_folder)
-    teacher = open_model(teacher_folder)
-    data = open_examples(recipe)
+    teacher, data = open_model(teacher_folder), open_examples(recipe)
     assert isinstance(data, Data)
-    say(
-        f"teacher: {sum(p.numel() for p in teacher.denoiser.network.parameters()):,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more"
-    )
+    weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
+    say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
     trainer = Trainer(run, data, recipe.train, device, quiet)
     try:
-        models = distill_model(recipe, teacher, data, trainer)
+        distill_model(recipe, teacher, data, trainer)
     finally:
         trainer.close()
     trained = time.monotonic() - began
-    metrics, grids = measure(recipe, teacher, teacher_folder, models, data, say)
+    metrics, grids, models = evaluate_digits(run, teacher_folder, run / "evaluation", data, device=device, quiet=quiet)
+    say(f"digit classifier: {metrics['features']['held_out_accuracy']:.1%} right on digits that it was not trained on")
     metrics["seconds"] = {"training": round(trained, 1), "total": round(time.monotonic() - began, 1)}
-    (run / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    write_report(run, metrics, grids, "Handwritten digits, distilled", recipe=to_toml(recipe), log=log)
+    write_results(run, metrics, grids, models, "Handwritten digits, distilled")
     return metrics
 
 
-def measure(
-    recipe: Recipe, teacher: Model, teacher_folder: Path, models: dict[str, Model], data: Data, say: Say
-) -> tuple[dict[str, Any], dict[tuple[str, int, float], Tensor]]:
-    """The table's rows and the pictures: teacher, stage one and students from the same noise, at every guidance scale."""
-    images = data.images().float() / 127.5 - 1
-    classifier = train_classifier(images, data.labels, len(data.classes))
-    judge = Judge.of_data(classifier, images)
-    say(f"digit classifier: {classifier.test_accuracy:.1%} right on digits that it was not trained on")
-    noise, labels = fixed_noise(teacher, recipe.evaluate.samples)
-    references = load_references(references_file(), teacher_folder)
-    rows: list[dict[str, Any]] = []
-    grids: dict[tuple[str, int, float], Tensor] = {}
-    for scale in recipe.evaluate.guidance_scale:
-        few = {steps: teacher.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise) for steps in FEW_STEPS}
-        pace = few[FEW_STEPS[-1]].seconds / (few[FEW_STEPS[-1]].evaluations * len(labels))
-        many = {steps: recall(teacher, references, noise, labels, steps, scale, pace) for steps in MANY_STEPS}
-        best = many[MANY_STEPS[-1]].samples
+def evaluate_digits(
+    run: Path, teacher: Path, out: Path, data: Data, *, device: str | None = None, quiet: bool = False
+) -> tuple[dict[str, Any], Grids, EvaluatedModels]:
+    """(metrics with the goals as `checks`, pictures, models) of a run of digits: its students and the teacher's own sampler.
 
-        def add(model: str, steps: int, sampler: str, samples: Samples, scale: float = scale, reference: Tensor = best) -> None:
-            rows.append(judge.row(samples, labels, reference, model=model, sampler=sampler, steps=steps, guidance_scale=scale))
-            if model != "stage-one":
-                grids[model, steps, scale] = samples.samples[:DRAWN]
+    Samples begin with the same noise as the shipped ones of the bundled teacher, which take their place at many steps.
 
-        for steps, samples in (few | many).items():
-            add("teacher", steps, "ddim", samples)
-        for name, model in models.items():
-            steps = model.info.steps or recipe.stage_two.ladder[0]
-            if name == "stage-one" or (model.info.kind == "student" and steps in recipe.evaluate.steps):
-                samples = model.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise)
-                add("stage-one" if name == "stage-one" else "student", steps, model.info.sampler, samples)
-    return {
-        "summary": summary(rows),
-        "rows": rows,
-        "note": "The teacher's samples of 64 and 256 steps are shipped; their milliseconds are those of an evaluation in its 16 steps.",
-        "checks": checks(rows),
-        "classifier": {"test_accuracy": classifier.test_accuracy, "features": "64 features of a small digit classifier"},
-        "versions": {name: version(name) for name in ("fewstep", "torch", "diffusers")},
-    }, grids
+    Raises:
+        InputError: `teacher` has other weights than the bundled one.
+    """
+    models = open_models(run, teacher, None)
+    assert models.recipe is not None and models.teacher is not None
+    few, reference_steps = TEACHER_STEPS[:-1], TEACHER_STEPS[-1]
+    settings = models.recipe.evaluate.model_copy(update={"reference_steps": reference_steps, "baselines": ()})
+    noise, labels = fixed_noise(models.teacher, settings.samples)
+    stored = load_references(references_file(), teacher)
+    table = configurations(models, settings.guidance_scale, (), (), reference_steps, few)
+    table = [with_stored(configuration, stored, noise, labels) for configuration in table]
+    choices = {"noise": noise, "cache": out.with_name(".fewstep"), "device": device, "quiet": quiet}
+    metrics, grids = measure(models, table, settings, data, out, **choices)
+    rows = metrics["rows"]
+    for row in rows:
+        paced = find(rows, "teacher", 16, row["guidance_scale"])
+        if paced and not row["seconds_per_image"]:
+            row["seconds_per_image"] = row["evaluations"] * paced["seconds_per_image"] / paced["evaluations"]
+        if row["model"] == "teacher" and row["steps"] == reference_steps:
+            row["rms_to_teacher"] = 0.0
+    metrics["note"] = (
+        "The teacher's samples of 64 and 256 steps are shipped; their milliseconds are those of an evaluation in its 16 steps."
+    )
+    return metrics | {"model": str(run), "checks": checks(rows)}, grids, models
 
 
-def find(rows: list[dict[str, Any]], model: str, steps: int, scale: float) -> dict[str, Any] | None:
+def find(rows: list[Row], model: str, steps: int, scale: float) -> Row | None:
     """The row of a configuration."""
     return next((r for r in rows if (r["model"], r["steps"], r["guidance_scale"]) == (model, steps, scale)), None)
 
 
-def checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a quickstart is to reach, at each guidance scale, with both figures."""
+def checks(rows: list[Row]) -> list[dict[str, Any]]:
+    """The goals of a quickstart at each guidance scale, with both figures and whether they are reached."""
     found = []
     for scale in sorted({r["guidance_scale"] for r in rows}):
-        teacher, four, one = find(rows, "teacher", 256, scale), find(rows, "student", 4, scale), find(rows, "student", 1, scale)
-        for student, steps in ((four, 8), (four, 16), (one, 4)):
-            against = find(rows, "teacher", steps, scale)
-            if student and against:
-                claim = f"guidance scale {scale:g}: student, {student['steps']} evaluations, at least as good in Fréchet distance as the teacher's DDIM, {against['evaluations']} evaluations"
-                found.append(
-                    {
-                        "claim": claim,
-                        "student": student["frechet"],
-                        "against": against["frechet"],
-                        "holds": student["frechet"] <= against["frechet"],
-                    }
-                )
-        for student in filter(None, (four, one)):
-            if teacher:
-                claim = f"guidance scale {scale:g}: student, {student['steps']} evaluations, within 1 point of the teacher's class accuracy"
-                holds = student["class_accuracy"] >= teacher["class_accuracy"] - 0.01
-                found.append(
-                    {"claim": claim, "student": student["class_accuracy"], "against": teacher["class_accuracy"], "holds": holds}
-                )
+        where = f"guidance scale {scale:g}: student"
+        for steps, teacher_steps in GOALS:
+            student, teacher = find(rows, "student", steps, scale), find(rows, "teacher", teacher_steps, scale)
+            if student and teacher:
+                claim = f"{where}, {steps} evaluations, at least as good in Fréchet distance as the teacher's DDIM, {teacher['evaluations']} evaluations"
+                ours, theirs = student["frechet"], teacher["frechet"]
+                found.append({"claim": claim, "student": ours, "against": theirs, "holds": ours <= theirs})
+        for steps in (4, 1):
+            student, teacher = find(rows, "student", steps, scale), find(rows, "teacher", TEACHER_STEPS[-1], scale)
+            if student and teacher:
+                claim = f"{where}, {steps} evaluations, within 1 point of the teacher's class accuracy"
+                ours, theirs = student["class_accuracy"], teacher["class_accuracy"]
+                found.append({"claim": claim, "student": ours, "against": theirs, "holds": ours >= theirs - 0.01})
     return found
-
-
-def summary(rows: list[dict[str, Any]]) -> str:
-    """One sentence: what the student of fewest and of most steps gives for what, at a middle guidance scale."""
-    scales = sorted({r["guidance_scale"] for r in rows}) or [1.0]
-    scale = scales[(len(scales) - 1) // 2]
-    teacher = find(rows, "teacher", 256, scale)
-    students = sorted((r for r in rows if r["model"] == "student" and r["guidance_scale"] == scale), key=lambda r: -r["steps"])
-    if not teacher or not students:
-        return "No student was measured."
-    parts = [f"{r['evaluations']} evaluation{'s' if r['evaluations'] > 1 else ''} {r['frechet']:.2f}" for r in students]
-    return (
-        f"At guidance scale {scale:g} the teacher needs {teacher['evaluations']} evaluations of its network for a Fréchet distance of "
-        f"{teacher['frechet']:.2f}; the student reaches with {', with '.join(parts)}."
-    )

@@ -10,12 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.evaluation.charts import DARK, LIGHT, chart, diversity_panels, inline, loss_panels, quality_panels
-from fewstep.evaluation.results_table import NAMES, Row, columns, order, pair, span, spoken, tables, text_table
+from fewstep.evaluation.results_table import NAMES, Row, columns, order, pair, readable, span, tables
 from fewstep.files import write_atomically
 from fewstep.models.sampling import to_images
 from fewstep.progress import clock
 
-__all__ = ["Grids", "grid_image", "pair", "text_table", "write_report"]
 WIDTH, LEAST, MOST = 1200, 48, 128  # pixels: of the whole picture, of an image in it
 
 # samples (n, c, h, w) by model, steps and guidance scale; of a baseline by its name and the evaluations that it was given
@@ -47,23 +46,20 @@ def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, rec
 
     shown = columns(rows)
     environment = Environment(loader=PackageLoader("fewstep.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"inline": inline, "pair": pair, "spoken": spoken, "clock": clock, "chart": chart}
+    environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
     return environment.get_template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
-        about=notes(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
+        about=features_facts(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
         quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), light=LIGHT, dark=DARK,
     )  # fmt: skip
 
 
-def notes(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
-    own, quickstart = metrics.get("features") or {}, metrics.get("classifier") or {}
-    name = "a classifier trained on these data" if own.get("name") == "classifier" else own.get("name")
-    known = {
-        "features": name or quickstart.get("features"),
-        "measures": any("kid" in r for r in metrics.get("rows", [])),
-    }
-    return known | {"right": own.get("held_out_accuracy", quickstart.get("test_accuracy"))}
+def features_facts(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The page's words on the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
+    features = metrics.get("features") or {}
+    name = "a classifier trained on these data" if features.get("name") == "classifier" else features.get("name")
+    explained = any("kid" in r for r in metrics.get("rows", []))
+    return {"features": name, "measures": explained, "right": features.get("held_out_accuracy")}
 
 
 def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
@@ -71,10 +67,10 @@ def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
     configurations, columns = sorted({key[:2] for key in grids}, key=lambda key: order(*key)), []
     for model, steps in configurations:
         if model in NAMES:  # a baseline
-            columns.append((model, [spoken(model), f"{steps} evaluations"]))
+            columns.append((model, [readable(model), f"{steps} evaluations"]))
             continue
         counts = span(row.get("evaluations") for row in rows if (row["model"], row["steps"]) == (model, steps))
-        head = [spoken(model), f"{steps} step{'s' * (steps != 1)}", f"{counts} evaluation{'s' * (counts != '1')}"]
+        head = [readable(model), f"{steps} step{'s' * (steps != 1)}", f"{counts} evaluation{'s' * (counts != '1')}"]
         columns.append((model, head if counts else head[:2]))
     lines = []
     for scale in sorted({key[2] for key in grids}):

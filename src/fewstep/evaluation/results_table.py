@@ -29,9 +29,10 @@ ALWAYS = {
 }  # fmt: skip
 
 
-def columns(rows: list[Row], text: bool = False) -> list[tuple[str, str, str, str | int]]:
-    """The columns that these rows fill; in text only the most important."""
-    return [c for c in COLUMNS if (c[2] or not text) and (c[0] in ALWAYS or any(value(r, c[0]) is not None for r in rows))]
+def columns(rows: list[Row], text: bool = False, brief: bool = False) -> list[tuple[str, str, str, str | int]]:
+    """The columns that these rows fill; in text only the most important, and in a brief one `ALWAYS` alone."""
+    filled = {c[0] for c in COLUMNS if not brief and any(value(r, c[0]) is not None for r in rows)} | ALWAYS
+    return [c for c in COLUMNS if (c[2] or not text) and c[0] in filled]
 
 
 def value(row: Row, key: str) -> Any:
@@ -70,7 +71,7 @@ def span(counts: Iterable[int | None]) -> str:
     return (" or " if len(found) == 2 else " to ").join(number(count) for count in found[:: max(len(found) - 1, 1)])
 
 
-def spoken(name: str) -> str:
+def readable(name: str) -> str:
     """A stage, model or sampler by the name to read: "steps-0004" is "to 4 steps"."""
     stage, _, steps = name.rpartition("-")
     if steps.isdecimal():
@@ -104,7 +105,7 @@ def cells(rows: list[Row], shown: list[tuple[str, str, str, str | int]]) -> list
 
     def cell(found: Any, key: str, kind: str | int) -> str:
         if found is None or kind == "word":
-            return DASH if found is None else spoken(found)
+            return DASH if found is None else readable(found)
         if kind == "range":
             return " to ".join(number(end, decimals[key]) for end in found)
         return f"{number(100 * found, 1)}%" if kind == "share" else number(found, decimals.get(key, 0))
@@ -112,9 +113,9 @@ def cells(rows: list[Row], shown: list[tuple[str, str, str, str | int]]) -> list
     return [[cell(value(row, key), key, kind) for key, _, _, kind in shown] for row in rows]
 
 
-def text_table(rows: list[Row]) -> str:
+def text_table(rows: list[Row], brief: bool = False) -> str:
     """The report's table as plain text, narrow enough for a terminal, with stage one's rows last."""
-    shown = columns(rows, text=True)
+    shown = columns(rows, text=True, brief=brief)
     groups, own = tables(rows, shown)
     own = [("stage one: guidance in one evaluation, no steps saved yet", [[f"scale {o[0]}", *o[1:]] for o in own])] if own else []
     parts = [(f"guidance scale {scale}", lines) for scale, lines in groups] + own

@@ -1,6 +1,7 @@
 """What is kept of features while they stream by: sums and a small sample, so that memory does not grow with the number of images."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,8 +23,21 @@ class Statistics:
         return cls(features.mean(0), features.T.cov())
 
 
+class Storable:
+    """A dataclass of tensors and numbers that a checkpoint keeps as tensors."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The fields as tensors by name."""
+        return {k: v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else torch.int64) for k, v in vars(self).items()}  # fmt: skip
+
+    @classmethod
+    def of_state(cls, state: dict[str, Tensor]) -> Self:
+        """From what `state` gave."""
+        return cls(**{k: v.clone() if v.ndim else v.item() for k, v in state.items()})
+
+
 @dataclass
-class Moments:
+class Moments(Storable):
     """Running count, mean (d,) and sum of squares about the mean (d, d) of features, float64.
 
     Parts are joined by the update of Chan, Golub and LeVeque (1979), which loses nothing where the mean is far from zero.
@@ -68,18 +82,9 @@ class Moments:
             raise InputError(f"{self.count} samples have no covariance; at least 2 are needed: ask for more samples")
         return Statistics(self.mean.clone(), self.scatter / (self.count - 1))
 
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
-        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Tensor]) -> "Moments":
-        """From what `state` gave."""
-        return cls(int(state["count"]), state["mean"].clone(), state["scatter"].clone())
-
 
 @dataclass
-class Reservoir:
+class Reservoir(Storable):
     """At most `limit` of the feature rows seen, float32, with labels, each row seen being as likely to be kept as any other.
 
     Each position in the whole sequence has a random key, and the rows with the smallest keys are kept. So what is kept depends on
@@ -88,7 +93,6 @@ class Reservoir:
 
     limit: int
     seed: int
-    seen: int
     rows: Tensor  # (m, d), in the order of their keys, which is a random one
     labels: Tensor  # int64 (m,)
     keys: Tensor  # int64 (m,)
@@ -96,51 +100,29 @@ class Reservoir:
     @classmethod
     def empty(cls, dimension: int, limit: int = 10_000, seed: int = 0) -> "Reservoir":
         """Before the first row."""
-        whole = torch.zeros(0, dtype=torch.int64)
-        return cls(limit, seed, 0, torch.zeros(0, dimension), whole, whole.clone())
+        integers = torch.zeros(0, dtype=torch.int64)
+        return cls(limit, seed, torch.zeros(0, dimension), integers, integers.clone())
 
     @property
     def features(self) -> Tensor:
         """The rows kept, float64 (m, d)."""
         return self.rows.double()
 
-    def add(self, features: Tensor, labels: Tensor | None = None, start: int | None = None) -> "Reservoir":
-        """Take in features (n, d) and labels (n,) (zero where there are none), in place; itself.
-
-        `start` is the position of the first row in the whole sequence: processes that share the work must give it, so that no position
-        is seen twice. Left out, it is the number of rows seen.
-        """
-        labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else labels.cpu()
-        keys = position_keys(self.seen if start is None else start, len(features), self.seed)
-        self.seen += len(features)
-        if len(self.keys) == self.limit and self.limit:
+    def add(self, features: Tensor, labels: Tensor, start: int) -> "Reservoir":
+        """Take in features (n, d) and labels (n,), in place; itself. `start` is the position of the first in the whole sequence."""
+        keys, labels = position_keys(start, len(features), self.seed), labels.cpu()
+        if self.limit and len(self.keys) == self.limit:
             near = keys < self.keys[-1]
             features, labels, keys = features[near], labels[near], keys[near]
-        return self._keep(features.float().cpu(), labels, keys)
+        return self.merge(Reservoir(self.limit, self.seed, features.float().cpu(), labels, keys))
 
     def merge(self, other: "Reservoir") -> "Reservoir":
         """Take in what another process has kept, in place; itself."""
-        self.seen += other.seen
-        return self._keep(other.rows, other.labels, other.keys)
-
-    def _keep(self, rows: Tensor, labels: Tensor, keys: Tensor) -> "Reservoir":
-        if len(keys):
-            order = torch.cat([self.keys, keys]).argsort()[: self.limit]
-            self.rows = torch.cat([self.rows, rows])[order]
-            self.labels = torch.cat([self.labels, labels])[order]
-            self.keys = torch.cat([self.keys, keys])[order]
+        if len(other.keys):
+            order = torch.cat([self.keys, other.keys]).argsort()[: self.limit]
+            for name in ("rows", "labels", "keys"):
+                setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)])[order])
         return self
-
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
-        numbers = torch.tensor([self.limit, self.seed, self.seen])
-        return {"numbers": numbers, "rows": self.rows, "labels": self.labels, "keys": self.keys}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Tensor]) -> "Reservoir":
-        """From what `state` gave."""
-        limit, seed, seen = state["numbers"].tolist()
-        return cls(limit, seed, seen, state["rows"].clone(), state["labels"].clone(), state["keys"].clone())
 
 
 def position_keys(start: int, count: int, seed: int) -> Tensor:
@@ -150,8 +132,8 @@ def position_keys(start: int, count: int, seed: int) -> Tensor:
 
 
 @dataclass
-class Entropies:
-    """Running sums for an Inception Score in one split: of class probabilities (k,) and of their entropies, float64."""
+class Entropies(Storable):
+    """Running sums for an Inception Score: of class probabilities (k,) and of their entropies, float64."""
 
     count: int
     probabilities: Tensor
@@ -174,7 +156,9 @@ class Entropies:
         return self
 
     def score(self) -> float:
-        """exp of the mean KL divergence of a sample's classes from all samples': 1 to k.
+        """The Inception Score, 1 to k: exp of the mean KL divergence of a sample's classes from all samples' (1606.03498).
+
+        Of all samples at once, in one split. Published scores are often the mean over 10 splits, which is a little lower.
 
         Raises:
             InputError: no sample was seen.
@@ -183,14 +167,3 @@ class Entropies:
             raise InputError("an Inception Score of 0 samples is not defined: ask for at least 1")
         of_all = torch.special.entr(self.probabilities / self.count).sum()
         return float((of_all - self.entropy / self.count).exp())
-
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
-        numbers = torch.tensor([self.count, self.entropy], dtype=torch.float64)
-        return {"numbers": numbers, "probabilities": self.probabilities}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Tensor]) -> "Entropies":
-        """From what `state` gave."""
-        count, entropy = state["numbers"].tolist()
-        return cls(int(count), state["probabilities"].clone(), entropy)

@@ -1,14 +1,14 @@
 """What an evaluation found, in one sentence: how many evaluations of a baseline one of the student is worth, and what is given up.
 
-A student is to do what its teacher does, so what its evaluations are worth is judged by the distance to the teacher's own samples of many
-steps. A distance to the data is no judge of that: at high guidance scales it rewards whoever falls short of the guidance.
+A student is to do what its teacher does, so what its evaluations are worth is measured by the distance to the teacher's own samples of many
+steps. A distance to the data does not measure that: at high guidance scales it rewards whoever falls short of the guidance.
 """
 
 import math
 from typing import Any
 
 from fewstep.evaluation.evaluation_run import is_reference
-from fewstep.evaluation.results_table import spoken
+from fewstep.evaluation.results_table import readable
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ def summary(rows: list[Row], reference_steps: int) -> str:
     baselines = [r for r in here if r["model"] == "teacher" and r is not whole and nearness(r) is not None]
     students = sorted((r for r in here if r["model"] == "student"), key=lambda r: r["steps"])
     known = baselines and all(nearness(r) is not None for r in students)
-    student = max(students, key=lambda r: outdone(r, baselines)) if known else students[-1]
+    student = max(students, key=lambda r: outperformed(r, baselines)) if known else students[-1]
     several = student["evaluations"] > 1
     begins = f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student"
     found = [against_baselines(student, baselines) if known else "", against_teacher(student, whole)]
@@ -33,7 +33,7 @@ def summary(rows: list[Row], reference_steps: int) -> str:
     return f"{begins} {'are' if several else 'is'} {', '.join(filter(None, found))}."
 
 
-def outdone(student: Row, baselines: list[Row]) -> int:
+def outperformed(student: Row, baselines: list[Row]) -> int:
     """Of each baseline the most evaluations below which, and with which, it is farther from the teacher's samples; of these the least, 0 for none."""
     found = []
     for sampler in {r["sampler"] for r in baselines}:
@@ -44,12 +44,12 @@ def outdone(student: Row, baselines: list[Row]) -> int:
 
 
 def against_baselines(student: Row, baselines: list[Row]) -> str:
-    """ "better than 32 of every baseline in distance to the teacher's samples": what the student outdoes, else the least that is as good."""
-    to, most = " in distance to the teacher's samples", outdone(student, baselines)
+    """ "better than 32 of every baseline in distance to the teacher's samples": what the student outperforms, else the least that is as good."""
+    to, most = " in distance to the teacher's samples", outperformed(student, baselines)
     if not most:
         best = min((r for r in baselines if nearness(r) <= nearness(student)), key=lambda r: (r["evaluations"], nearness(r)))
-        return f"no better than {best['evaluations']} of {spoken(best['sampler'])}{to}"
-    names = {spoken(r["sampler"]) for r in baselines}
+        return f"no better than {best['evaluations']} of {readable(best['sampler'])}{to}"
+    names = {readable(r["sampler"]) for r in baselines}
     return f"better than {most} of {names.pop() if len(names) == 1 else 'every baseline'}{to}"
 
 

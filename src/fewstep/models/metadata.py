@@ -1,4 +1,4 @@
-"""What is known about a model: the content of `fewstep.json`."""
+"""Metadata of a model, the content of `fewstep.json`; and the names of model folders: bundled ones, and the stages of a run."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from fewstep.errors import InputError
 
 
 class Info(BaseModel):
-    """What `fewstep.json` says of a model folder."""
+    """The content of `fewstep.json` in a model folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,13 +50,11 @@ class Info(BaseModel):
 
     @property
     def takes_w(self) -> bool:
-        """Whether the network is told a guidance weight."""
+        """Whether the network has an input for the guidance weight w."""
         return self.kind != "teacher" and not self.baked
 
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
 INFO = "fewstep.json"
 
 

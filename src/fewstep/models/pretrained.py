@@ -213,7 +213,7 @@ def open_teacher(folder: Path, variant: str | None = None) -> Model:
 
 
 def denoiser_of(network: torch.nn.Module, info: Info, family: Family) -> Denoiser:
-    """The network as what `info` says that it is."""
+    """The network with the prediction, process and calls that `info` names."""
     call = NegativeCall(family.call) if info.negative_prompts else family.call
     return Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call)
 

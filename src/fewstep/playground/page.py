@@ -32,7 +32,7 @@ from fewstep.playground.controls import (
     tolerant,
     uploaded,
     visitor_of,
-)
+)  # fmt: skip
 from fewstep.playground.guard import UPLOAD, Guard, answers_to
 from fewstep.playground.html import CSS, NOTHING, divided, figures
 from fewstep.playground.models import LARGE, Models

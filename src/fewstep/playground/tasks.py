@@ -58,7 +58,7 @@ def generate(
     labels, choices = checked(models, labels, steps, guidance_scale, seed, sampler, count)
     notes: list[str] = []
     batch = _batch_size(models)
-    model = watched(models.by_steps[steps].model, progress, steps * -(-len(labels) // batch))
+    [model] = watched(progress, steps * -(-len(labels) // batch), models.by_steps[steps].model)
     drawn = model.sample_tensor(condition_of(model, labels, notes), batch_size=batch, **choices)
     title = f"{model.info.kind}, {steps} step{'s' if steps > 1 else ''}"
     record = _record(models, "sample", labels, choices | {"batch_size": batch})
@@ -75,7 +75,7 @@ def with_teacher(models: Models, answer: Answer, progress: Progress = no_progres
         raise InputError("there is no teacher here; start the playground again with --teacher FOLDER")
     labels, batch, own = answer.record["labels_or_prompts"], _batch_size(models), models.teacher.model
     steps = min(TEACHER_STEPS, own.denoiser.process.train_timesteps)
-    teacher = watched(own, progress, steps * -(-len(labels) // batch))
+    [teacher] = watched(progress, steps * -(-len(labels) // batch), own)
     choices = {"steps": steps, "guidance_scale": answer.record["guidance_scale"], "noise": answer.noise, "batch_size": batch}
     drawn = teacher.sample_tensor(condition_of(teacher, labels, []), **choices)
     groups = [*answer.groups, _group(f"teacher, {steps} steps, from the same noise", labels, drawn)]
@@ -93,7 +93,7 @@ def sweep(
     low, high = models.scales
     label, choices = checked(models, labels, steps, low, seed, sampler)
     scales = [round(low + (high - low) * i / (SWEPT - 1), 2) for i in range(SWEPT)] if high > low else [low]
-    model, notes = watched(models.by_steps[steps].model, progress, steps * len(scales)), []
+    [model], notes = watched(progress, steps * len(scales), models.by_steps[steps].model), []
     condition = condition_of(model, label, notes)
     drawn = [model.sample_tensor(condition, **{**choices, "guidance_scale": scale}) for scale in scales]
     captions = [_caption(f"{label[0]} · scale {scale:g}", one) for scale, one in zip(scales, drawn, strict=True)]
@@ -114,7 +114,7 @@ def edit(
     notes: list[str] = []
     strength = sdedit.start_of(strength, steps, notes.append) / steps
     pixels = pixels_of(image, models.first.info, notes.append)
-    model = watched(models.by_steps[steps].model, progress, round(strength * steps))
+    [model] = watched(progress, round(strength * steps), models.by_steps[steps].model)
     choices: dict[str, Any] = {"strength": strength, **choices}
     drawn = sdedit.edit(model, pixels, condition_of(model, labels, notes), **choices)
     return _changed(pixels, f"{labels[0]} · strength {strength:g}", drawn, _record(models, "edit", labels, choices), notes)
@@ -132,7 +132,7 @@ def inpaint(
     models, notes = models.for_inpainting, []
     labels, choices = checked(models, [label], steps, guidance_scale, seed, sampler)
     pixels = pixels_of(image, models.first.info, notes.append)
-    masks, model = mask_of(mask, pixels.shape[-1]), watched(models.by_steps[steps].model, progress, steps)
+    masks, [model] = mask_of(mask, pixels.shape[-1]), watched(progress, steps, models.by_steps[steps].model)
     drawn = inpainting.inpaint(model, pixels, masks, inpainting.condition_of(model, pixels, masks, labels), **choices)
     record = _record(models, "inpaint", labels, choices)
     return _changed(pixels, labels[0], drawn, record, notes, {"mask.png": to_images(masks * 2.0 - 1)[0]})
@@ -155,8 +155,7 @@ def translate(
     labels = [source.strip(), *labels]
     pixels = pixels_of(image, models.first.info, notes.append)
     encoder_steps = own.info.steps or min(TEACHER_STEPS, own.denoiser.process.train_timesteps)
-    step = _counter(progress, encoder_steps + steps)
-    model, encoder = (_watched(one, step) for one in (models.by_steps[steps].model, own))
+    model, encoder = watched(progress, encoder_steps + steps, models.by_steps[steps].model, own)
     choices = {"steps": choices["steps"], "encoder_steps": encoder_steps, "guidance_scale": choices["guidance_scale"]}
     conditions = condition_of(encoder, labels[:1], notes), condition_of(model, labels[1:], notes)
     drawn = style_transfer.translate(model, encoder, pixels, *conditions, **choices)
@@ -164,26 +163,19 @@ def translate(
     return _changed(pixels, f"{labels[0]} to {labels[1]}", drawn, record, notes)
 
 
-def watched(model: Model, progress: Progress, steps: int) -> Model:
-    """The model, which calls `progress` after each of so many steps."""
-    return _watched(model, _counter(progress, steps))
-
-
-def _counter(progress: Progress, steps: int) -> Callable[[], None]:
+def watched(progress: Progress, steps: int, *models: Model) -> list[Model]:
+    """The models, which together call `progress` after each of so many steps; a guided teacher's two evaluations are one step."""
     taken = counting(1)
-    return lambda: progress(next(taken), steps)
 
+    def counted(model: Model) -> Model:
+        def call(network: nn.Module, *given: Any) -> Tensor:
+            output = model.denoiser.call(network, *given)
+            progress(next(taken), steps)
+            return output
 
-def _watched(model: Model, step: Callable[[], None]) -> Model:
-    """The two evaluations of a guided teacher are one call of its network."""
-    inner = model.denoiser.call
+        return replace(model, denoiser=replace(model.denoiser, call=call))
 
-    def call(network: nn.Module, *given: Any) -> Tensor:
-        output = inner(network, *given)
-        step()
-        return output
-
-    return replace(model, denoiser=replace(model.denoiser, call=call))
+    return [counted(model) for model in models]
 
 
 def condition_of(model: Model, labels: list[str], notes: list[str]) -> Condition:

@@ -57,7 +57,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
     """
     values: dict[str, Any] = {}
     if isinstance(recipe, Recipe):
-        values = recipe.model_dump(exclude_none=True)
+        values = recipe.model_dump(exclude_none=True, exclude_unset=True)
     elif recipe is not None:
         path = find_recipe(recipe)
         try:
@@ -182,10 +182,14 @@ def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
 
 
 def to_toml(recipe: Recipe, folder: Path | None = None) -> str:
-    """The resolved recipe as TOML, its relative paths as seen from `folder`, if given; keys without a value are left out."""
+    """The resolved recipe as TOML, its relative paths as seen from `folder`, if given; keys without a value are left out.
+
+    Keys of [evaluate] that the recipe leaves out are left out as well: the preset of an evaluation decides them.
+    """
     import tomli_w
 
     values = recipe.model_dump(mode="json", exclude_none=True)
+    values["evaluate"] = recipe.evaluate.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     for key in PATHS if folder else ():
         section, _, name = key.partition(".")
         path = values[section].get(name)

@@ -190,6 +190,7 @@ class TrainSettings(Section):
 
 
 class EvaluateSettings(Section):
+    # the defaults are those of `--preset full`; a key that a recipe leaves out is decided by the preset of the evaluation
     samples: Annotated[int, Field(ge=2, le=10_000_000)] = 1000  # of each configuration
     steps: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4)  # students of a run
     guidance_scale: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 5.0)

@@ -1,4 +1,4 @@
-"""What the samples of an evaluation are to show: the classes in turn, or the captions of the data, or the prompts of a file."""
+"""The labels or prompts that the samples of an evaluation are drawn for: the classes in turn, the data's captions, or a file of prompts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from fewstep.models.model import Model
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SampleConditions:
     """Labels of samples, and their conditions; one model encodes and decodes for all, so that its other parts are in memory once."""
 
     model: Model
-    names: tuple[str, ...]  # of the classes, or prompts: what labels index
-    order: Any = None  # data whose captions are asked for in the data's order; None: the names in turn
+    names: tuple[str, ...]  # of the classes, or prompts: labels are indices of them
+    captioned: Any = None  # data in whose order their captions are taken; None: the names in turn
 
     @property
     def classes(self) -> int:
@@ -27,9 +27,9 @@ class Wanted:
 
     def labels(self, start: int, stop: int) -> Tensor:
         """int64 (stop - start,), of the samples from `start`: a function of their positions alone."""
-        if self.order is None:
+        if self.captioned is None:
             return torch.arange(start, stop) % len(self.names)
-        return self.order.batch(start, stop - start)[1]
+        return self.captioned.batch(start, stop - start)[1]
 
     def prompts(self, labels: Tensor) -> list[str]:
         """The names of labels (n,)."""
@@ -40,12 +40,12 @@ class Wanted:
         return labels if self.classes else self.model.condition(prompts=self.prompts(labels))
 
     def pictures(self, samples: Tensor) -> Tensor:
-        """Pictures (n, c, h, w), on the CPU, of what a network gave, pixels or latents."""
+        """Pictures (n, c, h, w), on the CPU, of a network's samples, pixels or latents."""
         return self.model.decode(samples).contiguous()
 
 
-def wanted_of(model: Model, data: Any, prompts: str | None) -> Wanted:
-    """What samples of the model are asked to show: `prompts` names a text file, one a line.
+def sample_conditions(model: Model, data: Any, prompts: str | None) -> SampleConditions:
+    """The conditions for samples of the model; `prompts` names a text file, one a line.
 
     Raises:
         InputError: prompts for a model of classes, a file of them that cannot be read, or a model that needs a picture besides.
@@ -58,9 +58,8 @@ def wanted_of(model: Model, data: Any, prompts: str | None) -> Wanted:
     if model.info.condition == "class":
         if prompts is not None:
             raise InputError("--prompts are for a model of text, and this one takes classes; leave them out")
-        return Wanted(model, model.info.classes)
-    found = (
-        Wanted(model, tuple(data.classes), data) if prompts is None else Wanted(model, read_prompts(prompts, "evaluate.prompts"))
-    )
-    found.condition(torch.zeros(1, dtype=torch.int64))  # a family that needs more than a prompt says so before anything is sampled
+        return SampleConditions(model, model.info.classes)
+    names = tuple(data.classes) if prompts is None else read_prompts(prompts, "evaluate.prompts")
+    found = SampleConditions(model, names, data if prompts is None else None)
+    found.condition(torch.zeros(1, dtype=torch.int64))  # a family that needs more than a prompt fails before anything is sampled
     return found

@@ -1,0 +1,181 @@
+"""Opening the features that a user chose: a classifier of the data, CLIP, the Inception network of FID, another TorchScript, or ONNX."""
+
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.data.fingerprints import whole
+from fewstep.errors import InputError, nearest
+from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
+from fewstep.evaluation.clip_score import ClipScore, last_line
+from fewstep.evaluation.features import BATCH, Features, checked
+
+INCEPTION = "inception="  # before the file's name, in a choice
+INCEPTION_SOURCE = (
+    "the TorchScript file inception-2015-12-05.pt of StyleGAN2-ADA's metrics, "
+    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+)
+INCEPTION_FEATURES = 2048
+
+
+def open_features(
+    choice: str,
+    data: Any = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    clip: ClipScore | None = None,
+) -> Features:
+    """The features of a choice: "classifier", "clip", "inception=FILE", a TorchScript file, or an .onnx file.
+
+    The classifier is trained on `data` and kept in `cache`, by default beside them; "clip" are those of `clip`; the others are files.
+
+    Raises:
+        InputError: an unknown choice, a file that is missing or of another format, or data that a classifier cannot be trained on.
+    """
+    if choice == "clip":
+        if clip is None:
+            raise InputError("features 'clip' need a CLIP model: name a folder or a hub id with --clip (evaluate.clip)")
+        return clip.features()
+    if choice == "classifier":
+        if data is None:
+            raise InputError("the classifier's features need data to train on: name the data, or a features file")
+        return train_or_load_classifier(data, cache_folder(data) if cache is None else cache, quiet=quiet)
+    if choice.startswith(INCEPTION):
+        return open_inception(Path(choice.removeprefix(INCEPTION)).expanduser(), device)
+    path = Path(choice).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip'])}, inception=FILE, or a TorchScript or .onnx file"
+        )
+    if path.suffix.lower() == ".onnx":
+        return open_onnx(path)
+    channels, size = (3, 32) if data is None else (data.channels, data.size)
+    return open_script(path, channels, size, device)
+
+
+def open_inception(path: Path, device: str = "cpu") -> Features:
+    """2048 features of the FID Inception network in the format of inception-2015-12-05.pt, which resizes inside itself.
+
+    Logits are without the last layer's bias, as in the original Inception Score.
+
+    Raises:
+        InputError: the file is missing, or not of this format.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no Inception file {path}; get {INCEPTION_SOURCE}")
+    module = load_script(path, device)
+
+    def run(images: Tensor) -> Tensor:
+        pixels = ((images + 1) * 127.5).round().to(torch.uint8).to(device)
+        return without_warnings(module, pixels, return_features=True)
+
+    try:
+        features = checked(run(torch.zeros(1, 3, 32, 32)), 1, path.name)
+        head = linear(module.output.weight, None)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not of the FID Inception format ({last_line(error)}); get {INCEPTION_SOURCE}") from error
+    if features.shape[1] != INCEPTION_FEATURES:
+        raise InputError(
+            f"{path} gives {features.shape[1]} features; the FID Inception network gives {INCEPTION_FEATURES}: get {INCEPTION_SOURCE}"
+        )
+    return Features("inception", INCEPTION_FEATURES, run, whole(path), channels=3, head=head)
+
+
+def open_script(path: Path, channels: int, size: int, device: str = "cpu") -> Features:
+    """Features of any TorchScript module that takes float images (n, c, h, w) in [-1, 1] and gives (n, d).
+
+    It is tried with images of that many channels and pixels; grey ones are repeated where it needs colour. A linear layer of it
+    named `output` makes logits.
+
+    Raises:
+        InputError: it is not TorchScript, or does not take these images or give such features.
+    """
+    module, failures = load_script(path, device), []
+
+    def run(images: Tensor) -> Tensor:
+        return without_warnings(module, images.to(device))
+
+    for count in dict.fromkeys((channels, 3)):
+        try:
+            features = run(torch.zeros(2, count, size, size))
+        except RuntimeError as error:
+            failures.append(last_line(error))
+            continue
+        dimension = checked(features, 2, path.name).shape[1]
+        weight, bias = (getattr(getattr(module, "output", None), key, None) for key in ("weight", "bias"))
+        fits = isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape[1] == dimension
+        head = linear(weight, bias) if fits else None
+        return Features(path.name, dimension, run, whole(path), channels=count, head=head)
+    raise InputError(
+        f"{path} does not take images of shape (n, {channels}, {size}, {size}) ({failures[0]}): give a module for this shape"
+    )
+
+
+def linear(weight: Any, bias: Any) -> nn.Linear:
+    """The layer of weight (k, d) and bias (k,) or None, float64, on the CPU."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=isinstance(bias, Tensor), dtype=torch.float64)
+    values = {"weight": weight.detach()} | ({"bias": bias.detach()} if isinstance(bias, Tensor) else {})
+    layer.load_state_dict(values)
+    return layer
+
+
+def load_script(path: Path, device: str) -> Any:
+    """The TorchScript module in a file, in evaluation mode.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    try:
+        return without_warnings(torch.jit.load, str(path), map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a TorchScript file: give one that torch.jit.save wrote, or an .onnx file") from error
+
+
+def without_warnings(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call it without torch's warnings that TorchScript is being retired."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return function(*arguments, **named)
+
+
+def open_onnx(path: Path) -> Features:
+    """Features of an ONNX network whose first input is float images (n, c, h, w) in [-1, 1] and whose first output is (n, d).
+
+    Images are resized to the height that its input has fixed, if it has; on the CPU.
+
+    Raises:
+        InputError: onnxruntime is not installed, it is not ONNX, or it has another input or output.
+    """
+    try:
+        runtime = import_module("onnxruntime")
+    except ImportError as error:
+        raise InputError(f"{path} needs onnxruntime, which is not installed: pip install onnxruntime") from error
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors alone
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes, which come from its compiled part
+        raise InputError(f"{path} is not an ONNX file that onnxruntime opens ({last_line(error)}): export it again") from error
+    images, output = session.get_inputs()[0], session.get_outputs()[0]
+    if len(images.shape) != 4 or images.type != "tensor(float)":
+        raise InputError(f"{path} takes {images.type} of shape {images.shape}; float images (n, c, h, w) are needed: export it so")
+    count, channels, height, _ = (n if isinstance(n, int) else None for n in images.shape)
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([output.name], {images.name: x.contiguous().numpy()})[0])
+
+    try:
+        features = run(torch.zeros(count or 2, channels or 3, height or 64, height or 64))
+    except Exception as error:
+        raise InputError(f"{path} fails on images of zeros ({last_line(error)}): export it again") from error
+    dimension = checked(features, count or 2, path.name).shape[1]
+    if count not in (None, 1):
+        raise InputError(f"{path} takes {count} images at a time; export it with a dynamic first axis")
+    return Features(path.name, dimension, run, whole(path), channels=channels, size=height, batch=count or BATCH)
