@@ -168,7 +168,7 @@ def test_the_teacher_draws_from_the_same_noise(models):
     both = tasks.with_teacher(models, tasks.generate(models, ["3"], count=2, **SEEDED))
     own = models.teacher.model.sample(["3", "3"], steps=64, guidance_scale=2.5, seed=7)
     assert same(both.groups[1].images, own)
-    assert ["4 evaluations" in both.groups[0].captions[0], "128 evaluations" in both.groups[1].captions[0]] == [True, True]
+    assert "4 evaluations" in both.groups[0].captions[0] and "128 evaluations" in both.groups[1].captions[0]
 
 
 def test_a_sweep_covers_the_range_from_one_noise(models):
@@ -247,24 +247,12 @@ def test_downloads_carry_their_settings(tmp_path, models):
 
 def test_a_missing_picture_and_a_missing_encoder_are_sentences(run, models):
     alone = open_models(str(run / "steps-0004"))
-    for remedy, draw in (
-        ("no picture", lambda: tasks.edit(models, None, "8", 0.5, **SEEDED)),
-        ("--encoder", lambda: ALL["translate"](alone)),
-        ("--teacher", lambda: tasks.with_teacher(alone, ALL["sample"](models))),
-    ):
-        with pytest.raises(fewstep.InputError, match=remedy):
-            draw()
-
-
-@pytest.mark.parametrize("strength", [0, 0.1, -0.1, 1.1, float("nan"), None, "1/2"])
-def test_a_strength_off_the_range_is_refused(models, strength):
-    with pytest.raises(fewstep.InputError, match="1/4"):
-        tasks.edit(models, picture(), "8", strength, **SEEDED)
-
-
-def test_a_strength_off_the_grid_is_rounded_and_noted(models):
-    answer = tasks.edit(models, picture(), "8", 0.6, **SEEDED)
-    assert (answer.record["strength"], len(answer.notes)) == (0.5, 1)
+    with pytest.raises(fewstep.InputError, match="no picture"):
+        tasks.edit(models, None, "8", 0.5, **SEEDED)
+    with pytest.raises(fewstep.InputError, match="--encoder"):
+        ALL["translate"](alone)
+    with pytest.raises(fewstep.InputError, match="--teacher"):
+        tasks.with_teacher(alone, ALL["sample"](models))
 
 
 def test_captions_cannot_write_html():

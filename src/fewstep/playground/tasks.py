@@ -55,7 +55,7 @@ def generate(
 ) -> Answer:  # fmt: skip
     """Images from the seed's noise; `labels` are classes or prompts."""
     labels, choices = checked(models, labels, steps, guidance_scale, seed, sampler, count)
-    choices, notes = choices | {"batch_size": _batch_size(models)}, []
+    choices["batch_size"], notes = _batch_size(models), []
     [model] = watched(progress, steps * -(-len(labels) // choices["batch_size"]), models.by_steps[steps].model)
     drawn = model.sample_tensor(condition_of(model, labels, notes), **choices)
     group = _group(f"{model.info.kind}, {steps} step{'s' if steps > 1 else ''}", labels, drawn)
