@@ -25,5 +25,5 @@ def check_whole_number(name: str, value: Any, least: int, most: int | None = Non
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line; its name where it says nothing."""
+    """The first line of an exception's message; its name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from safetensors.torch import load_file
 import fewstep
 import pipelines
 from conftest import TINY
-from fewstep.data import cache_writer as caching
+from fewstep.data.cache_writer import Writer, processes
+from fewstep.data.encoding import PictureRows, source_of
 from fewstep.data.fingerprints import whole
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import Data
-from fewstep.data.prompts import Prompts
+from fewstep.data.prompts import PromptRows
 from fewstep.errors import InputError
 from fewstep.method.samplers import deterministic
 from fewstep.training.recipe import load_recipe
@@ -140,10 +142,10 @@ def test_prompts_on_the_fly_are_those_of_the_cache(recipe, prompts, tmp_path):
 
 def test_stand_ins_are_the_teachers_own_guided_samples(recipe, pipeline):
     teacher = fewstep.open_model(pipeline)
-    rows = Prompts(("a cat", "dog"), teacher, (3.0, 3.0), steps=4, seed=5)
+    rows = PromptRows(("a cat", "dog"), teacher, (3.0, 3.0), steps=4, seed=5)
     condition = teacher.condition(prompts=["a cat", "dog"])
     made = rows.encode(list(rows.items()), condition)[0]["x"]
-    noise = torch.stack([rows._draw(row)[0] for row in range(2)])
+    noise = torch.stack([rows.draw(row)[0] for row in range(2)])
     wanted = deterministic(teacher.denoiser.guided(), noise, 4, condition, torch.full((2,), 2.0), teacher.denoiser.process)
     torch.testing.assert_close(made, wanted.float())
 
@@ -157,6 +159,11 @@ def test_labels_of_latents_are_cached_too(tmp_path):
     (x, labels), (z, given) = data.batch(4, 6), cached.batch(4, 6)
     torch.testing.assert_close(z, teacher.family.to_latents(x))
     assert torch.equal(given, labels)
+    swapped = Data(pixels, 2 - data.labels, data.classes[::-1])  # the same, with the classes in another order
+    named = replace(teacher, info=teacher.info.model_copy(update={"classes": data.classes}))
+    rows = PictureRows(source_of(swapped), named)
+    Writer(rows, named, tmp_path / "swapped", 4, 4, processes("cpu"), quiet=True).write({"teacher": None, "data": {}}, print)
+    assert torch.equal(CachedData(tmp_path / "swapped", seed=data.seed).batch(4, 6)[1], labels)
     other = Data(255 - pixels, data.labels, data.classes)
     with pytest.raises(InputError, match=r"made of other data: data.sha256"):
         fewstep.distill(teacher, other, out=tmp_path / "run", changes=CHANGES, device="cpu", quiet=True)
@@ -176,20 +183,23 @@ def test_the_encoders_leave_memory_and_the_null_condition_stays(recipe, tmp_path
     assert null["text"].shape == (2, 8, 12) and teacher.family._loaded == {}
 
 
-def test_the_same_command_keeps_whole_shards_and_mends_the_others(recipe, tmp_path, monkeypatch):
+def written_at(folder):
+    return {file.name: (file.stat().st_mtime_ns, file.stat().st_ino) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def test_the_same_command_keeps_whole_shards_and_mends_the_others(recipe, tmp_path):
     first = all_rows(written(recipe(), tmp_path / "cache"))
     cut, changed = tmp_path / "cache" / "00000.safetensors", tmp_path / "cache" / "00002.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     changed.write_bytes(changed.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"00000.safetensors has \d+ bytes in place of \d+: run `fewstep cache`"):
         CachedData(tmp_path / "cache")
-    made = []
-    real = caching.Writer._shard
-    monkeypatch.setattr(caching.Writer, "_shard", lambda self, number, items: made.append(number) or real(self, number, items))
+    before = written_at(tmp_path / "cache")
     torch.testing.assert_close(all_rows(written(recipe(), tmp_path / "cache")), first, rtol=0, atol=0)
-    assert made == [0, 2]
+    after = written_at(tmp_path / "cache")
+    assert [name for name in after if after[name] != before[name]] == ["00000.safetensors", "00002.safetensors"]
     written(recipe(), tmp_path / "cache")
-    assert made == [0, 2]
+    assert written_at(tmp_path / "cache") == after
 
 
 def test_a_full_disk_leaves_whole_shards(recipe, tmp_path, monkeypatch):

@@ -96,14 +96,6 @@ def test_a_text_beside_each_picture_is_its_caption(beside):
     assert data.description["kind"] == "captions" and data.description["classes"] == []
 
 
-def test_a_split_is_chosen_by_its_folder(tmp_path):
-    for split in ("train", "test"):
-        (tmp_path / split).mkdir()
-        picture(1).save(tmp_path / split / "a.png")
-        (tmp_path / split / "a.txt").write_text(split)
-    assert open_data(path=str(tmp_path), captions=True, split="test", **quiet).classes == ("test",)
-
-
 def test_a_column_is_named_or_refused(tmp_path):
     root = metadata_jsonl(tmp_path, column="words")
     assert pairs(open_data(path=str(root), caption_column="words", size=16, **quiet)) == WANTED
@@ -145,13 +137,6 @@ def test_without_captions_the_error_says_where_they_are_looked_for(tmp_path):
         open_data(path=str(tmp_path / "bad.npz"), captions=True)
 
 
-def test_class_folders_stay_classes_for_a_model_of_text(tmp_path):
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        picture(1).save(tmp_path / name / "a.png")
-    assert open_data(path=str(tmp_path), captions=True, **quiet).classes == ("cat", "dog")
-
-
 def test_captions_are_encoded_with_their_own_pictures(beside, tmp_path):
     teacher = open_model(pipelines.text_pipeline(tmp_path / "pipeline"))
     data = open_data(path=str(beside), captions=True, seed=3, **quiet)
@@ -167,6 +152,4 @@ def test_many_captions_are_encoded_as_they_are_asked_for(beside, tmp_path, monke
     data = open_data(path=str(beside), captions=True, **quiet)
     whole = EncodedData(data, teacher).batch(1, 7)
     monkeypatch.setattr(encoding, "HELD", 2)
-    asked = EncodedData(data, teacher, batch=3)
-    assert asked._texts is None
-    torch.testing.assert_close(asked.batch(1, 7), whole)
+    torch.testing.assert_close(EncodedData(data, teacher, batch=3).batch(1, 7), whole)

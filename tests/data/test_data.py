@@ -423,6 +423,25 @@ def test_a_stream_of_plain_labels_needs_the_names_of_its_classes(folder, tmp_pat
         open_data(path=str(tmp_path), size=6, streaming=True).batch(0, 12)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_are_matched_with_a_model_s_classes_by_name(folder, streaming, capsys):
+    known = ("red", "blue", "green")  # the data's are blue, green, red
+    given, ordered = (open_data(path=str(folder), size=6, streaming=streaming, seed=1) for _ in range(2))
+    ordered = ordered.with_classes(known)
+    (x, labels), (y, matched) = given.batch(0, 12), ordered.batch(0, 12)
+    assert torch.equal(x, y) and ordered.classes == known
+    assert [known[k] for k in matched] == [("blue", "green", "red")[k] for k in labels]
+    assert "matched by name" in capsys.readouterr().err
+    assert torch.equal(ordered.with_classes(known).batch(0, 12)[1], matched)
+    assert torch.equal(open_data(path=str(folder), seed=1).with_classes(("0", "1", "2")).labels, open_data(path=str(folder)).labels)
+    with pytest.raises(InputError, match="'red'"):
+        given.with_classes(("blue", "green", "yellow"))
+    with pytest.raises(InputError, match="number of classes is 3, the teacher's 2"):
+        given.with_classes(("blue", "green"))
+    given.with_classes(("n1", "n2", "n3"))
+    assert "blue, green, red" in capsys.readouterr().err
+
+
 # Wrong input
 
 

@@ -72,6 +72,8 @@ PLAIN = ["cat/1.png", "dog/2.png"]
     ("files", "settings", "pairs", "left"),
     [
         (PLAIN, {}, BOTH, ""),
+        (PLAIN, {"captions": True}, BOTH, ""),
+        (PLAIN, {"layout": "splits"}, BOTH, ""),
         ([*CATS, *TESTS], {}, BOTH, ""),
         ([*CATS, *TESTS], {"split": "test"}, {"cat: cat/3.png", "dog: dog/4.png"}, ""),
         ([*CATS, *TESTS], {"layout": "classes"}, {"train: train/cat/1.png", "train: train/dog/2.png", "test: test/cat/3.png", "test: test/dog/4.png"}, ""),
@@ -121,7 +123,6 @@ def test_what_a_layout_gives(tmp_path, files, settings, pairs, left):
         (["a.parquet", "b.tar"], {}, [".parquet", ".tar", "data.path"]),
         ([*CATS, "val/cat/3.png", "valid/cat/4.png"], {"split": "validation"}, ["val, valid", "data.split"]),
         ([*CATS, *TESTS], {"split": "val"}, ["data.split", "test, train"]),
-        (PLAIN, {"layout": "splits"}, ["data.layout"]),
         (PLAIN, {"layout": "captions"}, ["data.layout", ".txt"]),
     ],
 )

@@ -16,8 +16,8 @@ from fewstep import InputError
 from fewstep.export import onnx as onnx_file
 from fewstep.export.formats import export
 from fewstep.method.samplers import stochastic
+from fewstep.training.cost_estimate import distillation_size
 from fewstep.training.describe import describe, describe_text
-from fewstep.training.sizing import size_up
 from tiny import LABELS, tiny_student, tiny_teacher
 from transformer_pipelines import dit_pipeline
 
@@ -214,4 +214,4 @@ def test_show_tells_of_a_folder_of_configs_what_distilling_it_takes(tmp_path, ca
 
 def test_a_student_is_not_sized_up(student):
     with pytest.raises(InputError, match="not distilled again"):
-        size_up(fewstep.open_model(student))
+        distillation_size(fewstep.open_model(student))

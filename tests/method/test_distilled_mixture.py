@@ -15,8 +15,6 @@ from fewstep.method.samplers import deterministic
 from fewstep.method.stage_one import balance, guided_target, truncated_snr, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, forward_path, rungs
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
 PROCESS = Cosine()
 RING = Mixture.ring(components=4, classes=2, std=0.3)
 GUIDANCE_SCALE = (1.0, 4.0)

@@ -6,27 +6,13 @@ import torch
 from fewstep.errors import InputError
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.guidance import guided
-from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow, add_noise, ddim_step
+from fewstep.method.process import Cosine, RectifiedFlow, add_noise, ddim_step
+from processes import STABLE_DIFFUSION, every_process, flow_of_a_gaussian, randn
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
-PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
 RING = Mixture.ring(components=7, classes=3)
 
 
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def flow_of_a_gaussian(z, t, s, mean, std, process):
-    """Closed form: the flow of one Gaussian only moves its mean and scales its std."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = process.at(t, z), process.at(s, z)
-    spread = torch.hypot(alpha_s * std, sigma_s) / torch.hypot(alpha_t * std, sigma_t)
-    return alpha_s * mean + spread * (z - alpha_t * mean)
-
-
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 @pytest.mark.parametrize("label", [0, 1, 2, 3])
 def test_denoiser_is_the_mean_of_the_posterior_integrated_numerically(process, label):
     line = Mixture(
@@ -79,7 +65,7 @@ def test_samples_have_the_classes_means_and_spread_of_the_mixture():
         assert float(x[labels == label].std(0).mean()) == pytest.approx(std, rel=0.02)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_everything_is_finite_from_end_to_end_even_far_from_the_data(process):
     narrow = Mixture.ring(components=5, classes=2, std=1e-3)
     t = torch.tensor([0.0, 1e-5, 0.5, 1.0])
@@ -89,7 +75,7 @@ def test_everything_is_finite_from_end_to_end_even_far_from_the_data(process):
         assert estimate.dtype == torch.float64
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_at_the_data_the_estimate_is_the_input_and_at_the_noise_the_mean(process):
     x, labels = RING.sample(5, torch.Generator().manual_seed(0))
     at_data = RING.denoiser(process)(x, torch.zeros(5), labels, None)
@@ -125,7 +111,7 @@ def test_any_data_shape_is_the_flat_one_reshaped():
     torch.testing.assert_close(denoiser(z, t, labels, None), denoiser(z.flatten(1), t, labels, None).reshape(2, 3, 5, 7))
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_flow_of_one_gaussian_is_the_closed_form(process):
     mean, z, labels = randn(3 * 5 * 7, seed=1).reshape(3, 5, 7), randn(2, 3, 5, 7), torch.zeros(2).long()
     mixture = Mixture.gaussian(mean, 0.5)
@@ -150,7 +136,7 @@ def test_flow_comes_back():
     torch.testing.assert_close(RING.flow(there, s, t, labels, w, RectifiedFlow()), z, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_perfect_student_lands_on_the_flow_in_one_step(process):
     z, t, labels, w = randn(5, 2), torch.linspace(0.3, 1, 5), torch.arange(5) % 4, torch.linspace(0, 3, 5)
     student = RING.perfect_student(process, lambda t: t - 0.25)

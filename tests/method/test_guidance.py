@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.method.guidance import combine, draw_w, embed_w, guided, scale_of, weight_of
-
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from processes import randn
 
 
 @given(scale=st.floats(0, 30))

@@ -10,18 +10,12 @@ from fewstep.errors import InputError
 from fewstep.method.guidance import combine
 from fewstep.method.parameterization import EPS, FLOW, PREDICTIONS, V, X, prediction_of
 from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow, add_noise
+from processes import STABLE_DIFFUSION, randn
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
 ZERO_SNR = DiscreteBetas((*STABLE_DIFFUSION.betas[:-1], 1.0))
 PROCESSES = [Cosine(), STABLE_DIFFUSION, ZERO_SNR, RectifiedFlow(), RectifiedFlow(shift=3.0)]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "zero snr", "flow", "flow shift 3"])
 every_prediction = pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS.keys())
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @every_process

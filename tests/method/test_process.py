@@ -24,8 +24,7 @@ from fewstep.method.process import (
     time_grid,
 )
 from fewstep.models.families.schedulers import discrete_betas
-
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
+from processes import randn
 
 STABLE_DIFFUSION_CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 SCHEDULERS = {
@@ -42,10 +41,6 @@ ZERO_SNR = discrete_betas(dict(SCHEDULERS["zero terminal snr"].config))
 PROCESSES = [Cosine(), STABLE_DIFFUSION, ZERO_SNR, RectifiedFlow(), RectifiedFlow(shift=3.0)]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "zero snr", "flow", "flow shift 3"])
 times = st.floats(0.01, 0.99)
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def alpha_sigma(process, *t: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,39 +10,19 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from fewstep.errors import InputError
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.parameterization import EPS, FLOW
-from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow, add_noise
+from fewstep.method.process import Cosine, RectifiedFlow, add_noise
 from fewstep.method.samplers import deterministic, encode, stochastic
 from fewstep.method.stage_two import encoder_path, forward_path, stochastic_path
+from processes import STABLE_DIFFUSION, Counted, every_process, randn
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
-PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
-every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "flow", "flow shift 3"])
 every_count = pytest.mark.parametrize("steps", [1, 2, 3, 7, 16])
 RING = Mixture.ring(components=7, classes=3)
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def fresh(seed: int):
     """A function that gives the next noise of a generator of this seed."""
     generator = torch.Generator().manual_seed(seed)
     return lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator)
-
-
-class Counted:
-    """A denoiser of the ring that keeps the times and the weights it was asked for."""
-
-    def __init__(self, process):
-        self.denoiser, self.times, self.weights = RING.denoiser(process), [], []
-
-    def __call__(self, z, t, condition, w):
-        self.times.append(t)
-        self.weights.append(w)
-        return self.denoiser(z, t, condition, w)
 
 
 def assert_asked(denoiser, path, indices, steps, w):
@@ -57,7 +37,7 @@ def assert_asked(denoiser, path, indices, steps, w):
 @every_process
 @every_count
 def test_deterministic_asks_once_a_step_at_the_times_of_training(process, steps):
-    denoiser, w = Counted(process), torch.ones(5)
+    denoiser, w = Counted(RING.denoiser(process)), torch.ones(5)
     x = deterministic(denoiser, randn(5, 2), steps, torch.arange(5) % 3, w, process)
     assert_asked(denoiser, forward_path, range(steps, 0, -1), steps, w)
     assert x.shape == (5, 2)
@@ -67,7 +47,7 @@ def test_deterministic_asks_once_a_step_at_the_times_of_training(process, steps)
 @pytest.mark.parametrize("start", [1, 2, 5, 7])
 @pytest.mark.parametrize(("sampler", "path"), [(deterministic, forward_path), (stochastic, stochastic_path)])
 def test_a_later_start_takes_as_many_evaluations_as_are_left(sampler, path, start):
-    denoiser, w = Counted(Cosine()), torch.ones(5)
+    denoiser, w = Counted(RING.denoiser(Cosine())), torch.ones(5)
     sampler(denoiser, randn(5, 2), 7, torch.arange(5) % 3, w, Cosine(), start=start)
     assert_asked(denoiser, path, range(start, 0, -1), 7, w)
 
@@ -75,7 +55,7 @@ def test_a_later_start_takes_as_many_evaluations_as_are_left(sampler, path, star
 @every_process
 @every_count
 def test_stochastic_asks_once_a_step_at_the_times_of_training(process, steps):
-    denoiser, w = Counted(process), torch.ones(5)
+    denoiser, w = Counted(RING.denoiser(process)), torch.ones(5)
     x = stochastic(denoiser, randn(5, 2), steps, torch.arange(5) % 3, w, process)
     assert_asked(denoiser, stochastic_path, range(steps, 0, -1), steps, w)
     assert x.dtype == torch.float64
@@ -84,7 +64,7 @@ def test_stochastic_asks_once_a_step_at_the_times_of_training(process, steps):
 @every_process
 @every_count
 def test_encoder_asks_once_a_step_at_the_times_of_training(process, steps):
-    denoiser, w = Counted(process), torch.zeros(5)
+    denoiser, w = Counted(RING.denoiser(process)), torch.zeros(5)
     encode(denoiser, RING.sample(5)[0], steps, torch.arange(5) % 3, w, process)
     assert_asked(denoiser, encoder_path, range(steps), steps, w)
 

@@ -8,20 +8,12 @@ from hypothesis import strategies as st
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.guidance import guided
 from fewstep.method.parameterization import EPS, V
-from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow, add_noise
+from fewstep.method.process import Cosine, add_noise
 from fewstep.method.stage_one import WEIGHTINGS, balance, guided_target, snr, snr_plus_one, truncated_snr, weighted_error
-
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
-PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
+from processes import PROCESSES, every_process, randn
 
 
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_target_is_the_closed_form_guided_denoiser(process):
     ring = Mixture.ring(components=5, classes=2)
     x, labels = ring.sample(7, torch.Generator().manual_seed(0))
@@ -47,7 +39,7 @@ def test_weighting_is_the_plain_error_of_a_prediction(process, weighting, predic
     torch.testing.assert_close(weighted_error(x, target, t, process, weighting), plain)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 @settings(deadline=None, max_examples=10)
 @given(t=st.floats(0.01, 1))
 def test_truncated_snr_is_the_larger_of_the_errors_in_eps_and_x(process, t):
@@ -67,7 +59,7 @@ def test_errors_are_one_a_example_and_zero_on_target():
         assert (error > 0).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@every_process
 def test_only_snr_is_blind_at_pure_noise(process):
     at_noise = {
         name: float(weighted_error(torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1), process, f))

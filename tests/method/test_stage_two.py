@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fewstep.errors import InputError
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.guidance import guided
-from fewstep.method.process import EARLIEST, Cosine, DiscreteBetas, RectifiedFlow, add_noise, ddim_step
+from fewstep.method.process import EARLIEST, Cosine, add_noise, ddim_step
 from fewstep.method.samplers import deterministic, encode
 from fewstep.method.stage_two import (
     collapsed_target,
@@ -19,38 +19,12 @@ from fewstep.method.stage_two import (
     rungs,
     stochastic_path,
 )
+from processes import Counted, every_process, flow_of_a_gaussian, randn
 
-torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
-
-STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
-PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
-every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "flow", "flow shift 3"])
 every_k = pytest.mark.parametrize("k", [2, 3, 4])
 RING = Mixture.ring(components=7, classes=3)
 MEAN, STD = torch.tensor([1.0, -2.0, 0.5]).double(), 0.5
 GAUSSIAN = Mixture.gaussian(MEAN, STD)
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def flow_of_the_gaussian(z, t, s, process):
-    """Where the probability flow of GAUSSIAN carries z: the known solution that every landing point is held against."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = process.at(t, z), process.at(s, z)
-    return alpha_s * MEAN + torch.hypot(alpha_s * STD, sigma_s) / torch.hypot(alpha_t * STD, sigma_t) * (z - alpha_t * MEAN)
-
-
-class Counted:
-    """A denoiser that keeps the times and the weights it was asked for."""
-
-    def __init__(self, denoiser):
-        self.denoiser, self.times, self.weights = denoiser, [], []
-
-    def __call__(self, z, t, condition, w):
-        self.times.append(t)
-        self.weights.append(w)
-        return self.denoiser(z, t, condition, w)
 
 
 def land(path, teacher, z, process, w=None):
@@ -66,7 +40,7 @@ def test_forward_lands_where_the_teachers_steps_land(process, k):
     steps, index = 5, torch.arange(1, 6)
     z, path = 2 * randn(5, 3), forward_path(index, steps, k)
     teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 1 / (steps * k)).clamp(min=0), steps=32)
-    expected = flow_of_the_gaussian(z, path[0], path[-1], process)
+    expected = flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
     # at i = 1 the target is the teacher's last estimate: on a cosine process, sigma_0 = 4.5e-5 away from its landing point
     torch.testing.assert_close(
         land(path, teacher, z, process), expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7
@@ -81,7 +55,7 @@ def test_stochastic_lands_where_the_teachers_jumps_land(process, k):
     z, path = 2 * randn(5, 3), stochastic_path(index, steps, k)
     torch.testing.assert_close(path[-1], torch.tensor([0, 0, 1, 2, 3]).double() / 5)
     teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 2 / (steps * k)).clamp(min=0), steps=32)
-    expected = flow_of_the_gaussian(z, path[0], path[-1], process)
+    expected = flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
     torch.testing.assert_close(
         land(path, teacher, z, process), expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7
     )
@@ -94,7 +68,7 @@ def test_encoder_lands_where_the_teachers_steps_land(process, k):
     steps, index = 5, torch.arange(5)
     z, path = 2 * randn(5, 3), encoder_path(index, steps, k)
     teacher = GAUSSIAN.perfect_student(process, lambda t: torch.round(t * steps * k + 1) / (steps * k), steps=16)
-    expected = flow_of_the_gaussian(z, path[0], path[-1], process)
+    expected = flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
     torch.testing.assert_close(land(path, teacher, z, process), expected, rtol=0, atol=1e-6)
 
 

@@ -52,7 +52,7 @@ def evaluate(
 
     metrics = run_evaluation(
         model, data, out, against=against, preset=preset, steps=listed("steps", steps, int),
-        guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=listed("baselines", baselines), budgets=listed("budgets", budgets, int),
+        guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=[] if baselines == "none" else listed("baselines", baselines), budgets=listed("budgets", budgets, int),
         features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
         reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
     )  # fmt: skip

@@ -60,16 +60,20 @@ def changes_of(settings: list[str] | None, seed: int | None = None, prompts: str
     return changes | ({} if seed is None else {"train.seed": seed})
 
 
-def listed(option: str, text: str | None, kind: Any = str) -> Any:
-    """The values of a list as 1,2,4, each of a kind (str, int, float); none of "none", and None without a text.
+def listed(option: str, text: str | None, kind: Any = str, separator: str = ",") -> Any:
+    """The values of a list as 1,2,4, each of a kind (str, int, float); None without a text.
 
     Raises:
         InputError: one is not of that kind.
     """
-    if text is None or text == "none":
-        return None if text is None else []
     try:
-        return [kind(word.strip()) for word in text.split(",")]
+        return None if text is None else [kind(word.strip()) for word in text.split(separator)]
     except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise InputError(f"--{option} {text}: {what} separated by commas are needed, as 1,2,4") from None
+        example = f"{'whole ' if kind is int else ''}numbers, as {separator.join('124')}"
+        raise InputError(f"--{option} {str(text)[:40]}: give {example}") from None
+
+
+def scale_or_scales(text: str | None) -> float | list[float] | None:
+    """The guidance scale of `--guidance-scale 2`, or those of each step of `1/2/2/2`; an InputError where they are not numbers."""
+    scales = listed("guidance-scale", text, float, "/")
+    return scales[0] if scales and len(scales) == 1 else scales

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fewstep.cli import options
-from fewstep.cli.options import app, say
+from fewstep.cli.options import app, say, scale_or_scales
 
 
 @app.command(epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --out pictures")
@@ -15,7 +15,7 @@ def sample(
     out: options.NewOut,
     steps: options.Steps = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="As in diffusers; without it 1, which is none, or the one baked in.")
+        str | None, typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or that baked in.")
     ] = None,
     class_label: options.Labels = None,
     prompt: options.Prompts = None,
@@ -39,7 +39,7 @@ def sample(
     condition = opened.condition(labels, prompt, num_images)
     record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
     record = {"model": model} | record | ({"negative_prompt": negative_prompt} if negative_prompt else {})
-    choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
+    choices = {"steps": steps, "guidance_scale": scale_or_scales(guidance_scale), "seed": seed or 0, "sampler": sampler}
     print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, record, choices, batch_size, raw))
 
 

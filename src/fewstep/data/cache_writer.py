@@ -3,11 +3,11 @@
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
-from fewstep.data.encoding import conditions
+from fewstep.data.decoding import shortened
+from fewstep.data.encoding import PictureRows, conditions
 from fewstep.data.latent_cache import CONDITION, INDEX, check_made_by, is_cache, read_index
+from fewstep.data.prompts import PromptRows
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import write_atomically
@@ -24,25 +26,7 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
 
-NAMED = 5  # skipped pictures and cut prompts that are named
-
-
-class Rows(Protocol):
-    """What is cached: `encoding.Pictures` or `prompts.Prompts`."""
-
-    total: int | None
-
-    def items(self) -> Any:
-        """The items in their order, the same each time."""
-        ...
-
-    def wanted(self, item: Any) -> int | str | None:
-        """Label or prompt of an item; None where it is left out."""
-        ...
-
-    def encode(self, items: Any, condition: Any) -> tuple[dict[str, Tensor], list[int], list[str]]:
-        """(tensors (n, ...), the places in `items` that they are of, "name: reason" of the others)."""
-        ...
+Rows = PictureRows | PromptRows  # what is cached
 
 
 class Writer:
@@ -54,6 +38,7 @@ class Writer:
         self.rows, self.model, self.folder, self.batch, self.shard_size = rows, model, folder, batch, shard_size
         self.state, self.line = state, LiveLine(quiet=quiet or not state.is_main_process)
         self.began, self.seen, self.made = time.monotonic(), 0, 0
+        self.known: dict[str, Any] = {}  # the shards of the index, by file
 
     def write(self, made_by: dict[str, Any], report: Callable[[str], None]) -> None:
         """Write the cache in the folder, or what it lacks.
@@ -62,55 +47,53 @@ class Writer:
             InputError: the folder holds something else or another cache, the disk is full, or nothing can be encoded.
         """
         made_by = made_by | {"shard_size": self.shard_size}
-        known = self._begin(made_by)
+        self._check_folder(made_by)
         number, items = 0, iter(self.rows.items())
         while chunk := list(islice(items, self.shard_size)):
-            if number % self.state.num_processes == self.state.process_index and not self._whole(number, known):
-                self._shard(number, chunk)
+            if number % self.state.num_processes == self.state.process_index and not self._is_intact(number):
+                self._write_shard(number, chunk)
             number, self.seen = number + 1, self.seen + len(chunk)
             self._show()
         self.state.wait_for_everyone()
         if self.state.is_main_process:
-            self._finish(made_by, number, known, report)
+            self._finish(made_by, number, report)
         self.state.wait_for_everyone()
         self._show(final=True)
 
-    def _begin(self, made_by: dict[str, Any]) -> dict[str, Any]:
-        """Check the folder or make it; the shards that its index knows, by file."""
-        known: dict[str, Any] = {}
+    def _check_folder(self, made_by: dict[str, Any]) -> None:
+        """Check the folder, or begin its index."""
         if is_cache(self.folder):
             index = read_index(self.folder)
             check_made_by(self.folder, index["made_by"], made_by)
-            if index["made_by"].get("shard_size") != self.shard_size:
-                before = index["made_by"].get("shard_size")
+            before = index["made_by"].get("shard_size")
+            if before != self.shard_size:
                 raise InputError(f"the cache {self.folder} has data.shard_size = {before}: set it to that, or name another folder")
-            known = {shard["file"]: shard for shard in index["shards"]}
+            self.known = {shard["file"]: shard for shard in index["shards"]}
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else; name a folder that is new or empty, or a cache to go on with")
         self.state.wait_for_everyone()  # all have looked before one writes
         if self.state.is_main_process:
-            if not known:
-                self._write_json(INDEX, header(made_by) | {"complete": False, "count": 0, "shards": []})
+            if not self.known:
+                self._write_index(made_by, complete=False, count=0, shards=[])
             for left in self.folder.glob(".*.safetensors.*"):  # of a process that was killed
                 left.unlink(missing_ok=True)
         self.state.wait_for_everyone()
-        return known
 
-    def _whole(self, number: int, known: dict[str, Any]) -> bool:
+    def _is_intact(self, number: int) -> bool:
         """Whether a shard is there as it was written, to the bit."""
-        file, entry = self.folder / name_of(number), self._entry(number, known)
-        if entry is None or not file.is_file() or file.stat().st_size != entry["bytes"]:
-            return False
-        return fingerprints.whole(file) == entry["sha256"]
+        file, entry = self.folder / name_of(number), self._entry(number)
+        return bool(
+            entry and file.is_file() and file.stat().st_size == entry["bytes"] and fingerprints.whole(file) == entry["sha256"]
+        )
 
-    def _entry(self, number: int, known: dict[str, Any]) -> dict[str, Any] | None:
+    def _entry(self, number: int) -> dict[str, Any] | None:
         """What is noted of a shard: beside it while the cache is being written, later in the index."""
         try:
             return json.loads((self.folder / name_of(number)).with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return known.get(name_of(number))
+            return self.known.get(name_of(number))
 
-    def _shard(self, number: int, items: list[Any]) -> None:
+    def _write_shard(self, number: int, items: list[Any]) -> None:
         from safetensors.torch import save_file
 
         tensors, skipped, cut = self._encoded(items)
@@ -122,48 +105,48 @@ class Writer:
 
     def _encoded(self, items: list[Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """The tensors of a shard, "name: reason" of what is left out, and the warnings of prompts that are cut."""
-        wanted = [self.rows.wanted(item) for item in items]
-        distinct = {word: place for place, word in enumerate(dict.fromkeys(word for word in wanted if word is not None))}
-        place = torch.tensor([0 if word is None else distinct[word] for word in wanted])
-        with cuts() as cut:
-            condition: Condition = (
-                conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
-            )
-        done: list[dict[str, Tensor]] = []
+        given = [self.rows.prompt_or_label(item) for item in items]
+        distinct = {value: place for place, value in enumerate(dict.fromkeys(value for value in given if value is not None))}
+        which = torch.tensor([0 if value is None else distinct[value] for value in given])
+        condition: Condition = torch.zeros(1, dtype=torch.long)
+        with warnings_of_cut_prompts() as cut:
+            if distinct:
+                condition = conditions(self.model, list(distinct), self.batch)
+        encoded: list[dict[str, Tensor]] = []
         skipped: list[str] = []
         for start in range(0, len(items), self.batch):
             part = slice(start, start + self.batch)
-            made, kept, left = self.rows.encode(items[part], take(condition, place[part]))
+            made, kept, left = self.rows.encode(items[part], take(condition, which[part]))
             skipped += left
             if kept:
-                done.append(made | {"which": place[part][kept]})
+                encoded.append(made | {"which": which[part][kept]})
             self.made += len(items[part])
             self._show(within=min(start + self.batch, len(items)))
-        if not done:
+        if not encoded:
             return {"x": torch.zeros(0)}, skipped, cut
         leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
-        tensors = {name: torch.cat([made[name] for made in done]) for name in done[0]} | leaves
+        tensors = {name: torch.cat([made[name] for made in encoded]) for name in encoded[0]} | leaves
         return {name: tensor.contiguous() for name, tensor in tensors.items()}, skipped, cut
 
-    def _finish(self, made_by: dict[str, Any], shards: int, known: dict[str, Any], report: Callable[[str], None]) -> None:
-        """Write the complete index, and tell what was left out."""
-        entries = [entry for number in range(shards) if (entry := self._entry(number, known)) is not None]
+    def _finish(self, made_by: dict[str, Any], shards: int, report: Callable[[str], None]) -> None:
+        """Write the complete index, and report what was left out."""
+        entries = [entry for number in range(shards) if (entry := self._entry(number)) is not None]
         count = sum(entry["count"] for entry in entries)
-        skipped = [name for entry in entries for name in entry["skipped"]]
-        cut = [text for entry in entries for text in entry["cut"]]
+        skipped, cut = ([text for entry in entries for text in entry[what]] for what in ("skipped", "cut"))
         if not count:
             why = f"none of the {len(skipped)} pictures can be used ({skipped[0]})" if skipped else "there are no pictures"
             raise InputError(f"{why}: give data with readable pictures")
         leaves = next(entry["leaves"] for entry in entries if entry["count"])
-        self._write_json(INDEX, header(made_by) | {"complete": True, "count": count, "leaves": leaves, "shards": entries})
+        self._write_index(made_by, complete=True, count=count, leaves=leaves, shards=entries)
         for number in range(shards):
             (self.folder / name_of(number)).with_suffix(".json").unlink(missing_ok=True)
-        for lines, what in (
-            (skipped, f"skipped {len(skipped)} of {len(skipped) + count} pictures"),
-            (cut, f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut"),
-        ):
-            if lines:
-                report(f"{what}: {'; '.join(lines[:NAMED])}" + (f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""))
+        if skipped:
+            report(f"skipped {len(skipped)} of {len(skipped) + count} pictures: {shortened(skipped)}")
+        if cut:
+            report(f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut: {shortened(cut)}")
+
+    def _write_index(self, made_by: dict[str, Any], **values: Any) -> None:
+        self._write_json(INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         text = json.dumps(values, indent=1)
@@ -177,18 +160,13 @@ class Writer:
         self.line.show(f"cache  {done}/{total or '?'}  {speed:.1f} examples/s  {left}".rstrip(), final=final)
 
 
-def header(made_by: dict[str, Any]) -> dict[str, Any]:
-    """How an index begins."""
-    return {"what": "cache of fewstep", "format": 1, "made_by": made_by}
-
-
 def name_of(number: int) -> str:
     """The file of a shard."""
     return f"{number:05d}.safetensors"
 
 
 @contextmanager
-def cuts() -> Any:
+def warnings_of_cut_prompts() -> Iterator[list[str]]:
     """A list that gathers the warnings of prompts that are too long; all other warnings are passed on."""
     gathered: list[str] = []
     with warnings.catch_warnings(record=True) as caught:

@@ -1,8 +1,8 @@
 """Endless shuffled epochs of pictures in [-1, 1] with labels, where any slice can be asked for by its position."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count as counting
 from itertools import islice
@@ -15,6 +15,7 @@ from torch import Tensor
 from fewstep.data.decoding import Example, Unreadable, attempt, threads
 from fewstep.data.sources import Source, resolve, shuffled
 from fewstep.errors import InputError
+from fewstep.progress import to_stderr
 
 MOST_UNREADABLE = 256  # in a row, before a stream is given up
 order = lru_cache(maxsize=4)(shuffled)
@@ -45,6 +46,13 @@ class Data:
     def channels(self) -> int:
         """1 (grey) or 3 (red, green, blue)."""
         return self.pixels.shape[1]
+
+    def with_classes(self, known: tuple[str, ...]) -> "Data":
+        """The same pictures with labels that index a model's classes, matched by name."""
+        order = torch.from_numpy(class_order(self.classes, known, str(self.description.get("path", "data"))))
+        if bool((order == torch.arange(len(order))).all()):
+            return self
+        return replace(self, labels=order[self.labels], classes=known, description=self.description | {"classes": list(known)})
 
     def images(self) -> Tensor:
         """All pictures in the order of the source, uint8 (n, c, size, size); not a copy."""
@@ -84,10 +92,18 @@ class StreamingData:
         self.size, self._channels = size, channels  # of the decoded pictures
         self._source, self._flip, self._seed, self._report = source, flip, seed, report
         self._unreadable: dict[str, str] = {}
+        self._order = np.arange(len(self.classes))
         self._length = source.total  # of an epoch; None until the first one has been read to its end
         self._pool = threads()
         self.channels = self._channels = channels or self._first().shape[0]
         self._go_to(0, 0)
+
+    def with_classes(self, known: tuple[str, ...]) -> "StreamingData":
+        """These data, with labels from now on that index a model's classes, matched by name."""
+        order = class_order(self.classes, known, self._source.path, self._report)
+        if (order != np.arange(len(order))).any():
+            self._order, self.classes = order[self._order], known
+        return self
 
     def _first(self) -> np.ndarray:
         """The first picture in the order of the source that can be read."""
@@ -124,9 +140,9 @@ class StreamingData:
             self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
         chosen = [self._ahead.popleft() for _ in range(count)]
         self._position = start + count
-        labels, _ = resolve([label for _, label in chosen], self.classes, self._source.path)
+        labels, _ = resolve([label for _, label in chosen], self._source.classes, self._source.path)
         images = torch.from_numpy(np.stack([picture for picture, _ in chosen]))
-        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(labels)
+        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
 
     def _go_to(self, epoch: int, position: int) -> None:
         self._raw = self._endless(epoch)
@@ -150,12 +166,12 @@ class StreamingData:
         while self._position < start:
             if self._length and start // self._length > self._position // self._length:
                 self._go_to(start // self._length, start - start % self._length)
-            elif self._ahead:
+                continue
+            if self._ahead:
                 self._ahead.popleft()
-                self._position += 1
             else:
                 next(self._raw)
-                self._position += 1
+            self._position += 1
 
     def _fill(self, count: int) -> None:
         """Decode ahead until `count` pictures are there and the last of them can be read."""
@@ -189,6 +205,32 @@ def check_classes(number: int, path: str, names: tuple[str, ...]) -> None:
     if number < 2:
         only = f"only one class ('{names[0]}')" if names else "no classes"
         raise InputError(f"{path} has {only}, and guidance needs at least 2: give data of two classes or more")
+
+
+def class_order(classes: Sequence[str], known: Sequence[str], where: str, report: Callable[[str], None] = to_stderr) -> np.ndarray:
+    """For each class of the data the model's class of the same name, int64 (n,); the same number where one of them has no names.
+
+    Raises:
+        InputError: some names agree and others do not, or there are more or fewer than the model's.
+    """
+    if len(classes) != len(known):
+        raise InputError(
+            f"{where}: the data's number of classes is {len(classes)}, the teacher's {len(known)}; give data that fits"
+        )
+    numbers, same = tuple(str(k) for k in range(len(known))), set(classes) & set(known)
+    if tuple(classes) == tuple(known) or numbers in (tuple(classes), tuple(known)):
+        return np.arange(len(known))
+    if not same:
+        report(
+            f"{where}: the data's classes ({', '.join(classes[:3])}, ...) are taken for the teacher's ({', '.join(known[:3])}, ...)"
+        )
+        return np.arange(len(known))
+    if odd := sorted(set(classes) - same):
+        raise InputError(
+            f"{where}: the class '{odd[0]}' is none of the teacher's, while others are: rename it as the teacher's class"
+        )
+    report(f"{where}: the data's classes are in another order than the teacher's: they are matched by name")
+    return np.array([list(known).index(name) for name in classes])
 
 
 def span(start: int, count: int) -> np.ndarray:

@@ -130,6 +130,11 @@ def attempt(example: Example, size: int | None, channels: int | None) -> np.ndar
         return Unreadable(" ".join(text.split()) or type(error).__name__)
 
 
+def shortened(lines: list[str]) -> str:
+    """The first five of the lines, and how many more there are."""
+    return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+
+
 class Pile:
     """Pictures of one shape in one buffer that grows in place, so that the peak is the array itself and not twice that."""
 

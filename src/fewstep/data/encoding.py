@@ -1,14 +1,14 @@
 """Pictures as training data of models that denoise latents or read text: encoded as they are asked for, or one after another."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.datasets import Data, as_input
+from fewstep.data.datasets import Data, as_input, class_order
 from fewstep.data.decoding import Example, Unreadable, attempt, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError
@@ -18,25 +18,25 @@ from fewstep.models.model import Model
 HELD = 256  # conditions that are kept in memory; more distinct ones are encoded for each batch anew
 
 
-def conditions(model: Model, wanted: Sequence[int | str], batch: int = HELD) -> Condition:
+def conditions(model: Model, prompts_or_labels: Sequence[int | str], batch: int = HELD) -> Condition:
     """The condition (n, ...) of labels or prompts, on the CPU, `batch` prompts at a time.
 
     Raises:
         InputError: the model needs more than a class or a prompt.
     """
     if model.info.condition == "class":
-        return torch.tensor([int(label) for label in wanted])
-    done: Condition | None = None
-    for start in range(0, len(wanted), batch):
-        try:
-            part = to(model.condition(prompts=[str(word) for word in wanted[start : start + batch]]), "cpu")
-        except InputError as error:
-            raise InputError(
-                f"pictures with classes or captions are not enough: {error}; give data whose batches hold whole conditions"
-            ) from None
-        done = part if done is None else join(done, part)
-    assert done is not None
-    return done
+        return torch.tensor([int(label) for label in prompts_or_labels])
+    try:
+        return in_batches(lambda part: model.condition(prompts=part), [str(prompt) for prompt in prompts_or_labels], batch)
+    except InputError as error:
+        raise InputError(
+            f"pictures with classes or captions are not enough: {error}; give data whose batches hold whole conditions"
+        ) from None
+
+
+def in_batches(encode: Callable[[list[str]], Condition], prompts: list[str], batch: int) -> Condition:
+    """The conditions (n, ...) of prompts, on the CPU, encoded `batch` at a time."""
+    return reduce(join, (to(encode(prompts[start : start + batch]), "cpu") for start in range(0, len(prompts), batch)))
 
 
 def latents(model: Model, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class EncodedData:
     """The latents of a model's VAE for pictures, and their captions or the names of their classes as its prompts (or the labels)."""
 
     def __init__(self, data: Any, model: Model, batch: int = HELD) -> None:
-        """Encode what is said of the pictures, where it is little.
+        """Encode the prompts of all classes or captions now, where they are few.
 
         Raises:
             InputError: the model needs more than a class or a prompt.
@@ -65,8 +65,9 @@ class EncodedData:
         z = torch.cat([latents(self.model, part) for part in x.split(self.encode_batch)])
         if self._texts is not None:
             return z, take(self._texts, labels)
-        wanted = labels.tolist() if self.model.info.condition == "class" else [self.classes[k] for k in labels.tolist()]
-        return z, conditions(self.model, wanted, self.encode_batch)
+        if self.model.info.condition == "class":
+            return z, labels
+        return z, conditions(self.model, [self.classes[k] for k in labels.tolist()], self.encode_batch)
 
 
 def is_encoded(model: Model) -> bool:
@@ -81,23 +82,25 @@ def encoded(data: Any, model: Model, batch: int = HELD) -> Any:
     return EncodedData(data, model, batch)
 
 
-class Pictures:
+class PictureRows:
     """The pictures of a source in its order, to be encoded once each: what a cache is written of.
 
-    An item is an example of the source; its `wanted` is a label, the name of a class, or a caption.
+    An item is an example of the source; the model is conditioned on its label, the name of its class, or its caption.
     """
 
     def __init__(self, source: Source, model: Model, flip: bool = False) -> None:
         self.source, self.model, self.flip = source, model, flip
         self.total, self._pool = source.total, threads()
         self.channels, self.size = model.info.picture
+        by_class = model.info.condition == "class" and source.classes is not None
+        self._order = class_order(source.classes or (), model.info.classes, source.path) if by_class else None
 
     def items(self) -> Iterator[Example]:
         """The examples, in order, unreadable ones included."""
         return self.source.examples(None, 0)
 
-    def wanted(self, item: Example) -> int | str | None:
-        """What the model is to be told of a picture; None where the picture is left out.
+    def prompt_or_label(self, item: Example) -> int | str | None:
+        """What the model is conditioned on for a picture; None where the picture is left out.
 
         Raises:
             InputError: a label that is none of the classes.
@@ -112,14 +115,13 @@ class Pictures:
             raise InputError(
                 f"{self.source.path}: the label {label!r} is not one of the {len(classes)} classes: name all in data.classes"
             )
-        return int(label) if self.model.info.condition == "class" else classes[int(label)]
+        return classes[int(label)] if self._order is None else int(self._order[label])
 
     def encode(self, items: list[Example], condition: Condition | None) -> tuple[dict[str, Tensor], list[int], list[str]]:
         """(tensors, the places in `items` that they are of, "name: reason" of the others): "x", and with flips "mirrored"."""
         outcomes = list(self._pool.map(partial(attempt, size=self.size, channels=self.channels), items))
         readable = {k: outcome for k, outcome in enumerate(outcomes) if not isinstance(outcome, Unreadable)}
-        pairs = zip(items, outcomes, strict=True)
-        skipped = [f"{item.title}: {outcome.reason}" for item, outcome in pairs if isinstance(outcome, Unreadable)]
+        skipped = [f"{items[k].title}: {outcome.reason}" for k, outcome in enumerate(outcomes) if isinstance(outcome, Unreadable)]
         if not readable:
             return {}, [], skipped
         x = as_input(torch.from_numpy(np.stack(list(readable.values()))), np.arange(0), None)

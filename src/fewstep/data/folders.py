@@ -119,14 +119,14 @@ def class_split_level(folder: Path, pictures: list[Path], settings: SourceSettin
     if len({split_of(file.parts[1]) for file in inner}) > 1:
         names = {file.parts[1] for file in inner}
         raise two_readings(folder, f"{listed(names)} in {inner[0].parts[0]} may be parts of that class", "they may be splits")
-    if layout == "splits":
-        raise InputError(f"{folder}: data.layout = 'splits', and no folder has the name of a split: leave data.layout out")
     return None
 
 
 def two_readings(folder: Path, classes: str, splits: str) -> InputError:
     """The error of a folder whose names may be classes or splits."""
-    return InputError(f'{folder}: {classes} (set data.layout = "classes"), or {splits} (set data.layout = "splits")')
+    return InputError(
+        f'{folder}: {classes} (set data.layout = "classes"), or {splits} (set data.layout = "splits", or name the folder of one)'
+    )
 
 
 def listed(names: Iterable[str]) -> str:

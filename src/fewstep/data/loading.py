@@ -8,7 +8,7 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.datasets import Data, StreamingData, check_classes, describe
-from fewstep.data.decoding import gather
+from fewstep.data.decoding import gather, shortened
 from fewstep.data.folders import files_below, open_folder, pictures_of
 from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
 from fewstep.data.tables import TABLE_FILES, is_table, metadata_of, open_table, table_files
@@ -149,8 +149,7 @@ def load(source: Source, size: int | None, channels: int | None, flip: bool, see
     if source.kind != "captions":
         check_classes(len(here), source.path, tuple(classes[k] for k in here))
     if skipped:
-        shown = "; ".join(skipped[:5]) + (f"; and {len(skipped) - 5} more" if len(skipped) > 5 else "")
-        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shown}")
+        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shortened(skipped)}")
     if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), here)]:
         report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
     images, labels = torch.from_numpy(pixels), torch.from_numpy(index)

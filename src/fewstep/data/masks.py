@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.encoding import HELD, latents
+from fewstep.data.encoding import HELD, in_batches, latents
 from fewstep.method.conditioning import Condition, join, take, to
 from fewstep.models.families import Family
 from fewstep.models.model import Model
@@ -87,14 +87,13 @@ class MaskedData:
         self.classes, self.description = data.classes, data.description
         self.size, self.channels = data.size, data.channels
         text = model is not None and model.info.condition == "text"
-        self._texts = self._read(range(len(self.classes))) if text and len(self.classes) <= HELD else None
+        self._texts = self._encode(range(len(self.classes))) if text and len(self.classes) <= HELD else None
 
-    def _read(self, labels: Iterable[int]) -> Condition:
-        """What a network of text is told of labels, on the CPU."""
-        model, words = self.model, [self.classes[k] for k in labels]
-        assert model is not None
-        parts = [words[first : first + self.encode_batch] for first in range(0, len(words), self.encode_batch)]
-        return reduce(join, (to(self.family.encode_prompts(part, model.denoiser.device), "cpu") for part in parts))
+    def _encode(self, labels: Iterable[int]) -> Condition:
+        """The encoded names of classes or captions (n, ...), on the CPU."""
+        assert self.model is not None
+        encode = partial(self.family.encode_prompts, device=self.model.denoiser.device)
+        return in_batches(encode, [self.classes[k] for k in labels], self.encode_batch)
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the network denoises (count, c, h, w) and whole conditions (count, ...) from position `start` on."""
@@ -102,11 +101,11 @@ class MaskedData:
         masks, family = random_masks(count, x.shape[-1], self.seed, start), self.family
         if self.model is None:
             return x, family.with_mask(labels, x, masks)
-        told: Condition = labels
+        conditioned: Condition = labels
         if self.model.info.condition == "text":
-            told = self._read(labels.tolist()) if self._texts is None else take(self._texts, labels)
+            conditioned = self._encode(labels.tolist()) if self._texts is None else take(self._texts, labels)
         device, done = self.model.denoiser.device, []
         for part in torch.arange(count).split(self.encode_batch):
-            whole = family.with_mask(to(take(told, part), device), x[part].to(device), masks[part].to(device))
+            whole = family.with_mask(to(take(conditioned, part), device), x[part].to(device), masks[part].to(device))
             done.append((latents(self.model, x[part]), to(whole, "cpu")))
         return torch.cat([z for z, _ in done]), reduce(join, (whole for _, whole in done))

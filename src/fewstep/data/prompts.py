@@ -35,7 +35,7 @@ def read_prompts(path: str | Path, key: str = "data.prompts") -> tuple[str, ...]
     return prompts
 
 
-class Prompts:
+class PromptRows:
     """`samples` guided samples of a teacher for each prompt, in order, each a function of its row and the seed.
 
     The guidance scale of each is drawn uniformly from the range, which is the student's; the steps are DDIM's.
@@ -63,13 +63,13 @@ class Prompts:
 
     def items(self) -> Iterator[tuple[int, str]]:
         """(row, prompt), the samples of a prompt one after another."""
-        return (self.item(row) for row in range(self.length))
+        return map(self.item, range(self.length))
 
     def item(self, row: int) -> tuple[int, str]:
         """The row and its prompt."""
         return row, self.prompts[row // self.samples]
 
-    def wanted(self, item: tuple[int, str]) -> str:
+    def prompt_or_label(self, item: tuple[int, str]) -> str:
         """The prompt."""
         return item[1]
 
@@ -77,23 +77,22 @@ class Prompts:
     def encode(self, items: list[tuple[int, str]], condition: Condition) -> tuple[dict[str, Tensor], list[int], list[str]]:
         """({"x": samples float32 (n, ...)}, all places in `items`, nothing skipped) for their condition (n, ...)."""
         denoiser, device = self.model.denoiser, self.model.denoiser.device
-        drawn = [self._draw(row) for row, _ in items]
-        noise, uniform = torch.stack([z for z, _ in drawn]), torch.cat([u for _, u in drawn])
+        noise, uniform = map(torch.stack, zip(*(self.draw(row) for row, _ in items), strict=True))
         w = draw_w(uniform, self.guidance_scale).float().to(device)
         x = deterministic(denoiser.guided(), noise.to(device), self.steps, to(condition, device), w, denoiser.process)
         return {"x": x.float().cpu()}, list(range(len(items))), []
 
-    def _draw(self, row: int) -> tuple[Tensor, Tensor]:
-        """Noise (...) and a uniform number (1,) of a row."""
+    def draw(self, row: int) -> tuple[Tensor, Tensor]:
+        """Noise (...) and a uniform number () of a row."""
         state = int(np.random.SeedSequence((self.seed, row)).generate_state(1, np.uint32)[0])
         generator = torch.Generator().manual_seed(state)
-        return torch.randn(self.model.info.shape, generator=generator), torch.rand(1, generator=generator, dtype=torch.float64)
+        return torch.randn(self.model.info.shape, generator=generator), torch.rand((), generator=generator, dtype=torch.float64)
 
 
-class PromptedData:
-    """The samples of `Prompts` made as they are asked for, in epochs shuffled by the seed."""
+class TeacherSamples:
+    """The samples of `PromptRows` made as they are asked for, in epochs shuffled by the seed."""
 
-    def __init__(self, rows: Prompts, batch: int, seed: int) -> None:
+    def __init__(self, rows: PromptRows, batch: int, seed: int) -> None:
         self.rows, self.encode_batch, self.seed = rows, batch, seed
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:

@@ -1,4 +1,4 @@
-"""Stage one (2210.03142, section 3.1): one student learns what the guided teacher says, for every guidance weight.
+"""Stage one (2210.03142, section 3.1): one student learns the estimates of the guided teacher, for every guidance weight.
 
 L1 = E[ omega(lambda_t) || X_student(z_t, t, c, w) - X^w_teacher(z_t, t, c) ||^2 ],   t ~ U,  w ~ U[w_min, w_max]
 """

@@ -59,7 +59,7 @@ def landing_target(z: Tensor, z_end: Tensor, t: Tensor, end: Tensor, process: Pr
 
 
 def collapsed_target(teacher: DenoiserFn, z: Tensor, path: Tensor, condition: Any, w: Tensor | None, process: Process) -> Tensor:
-    """x~ (b, ...): what one student step from path[0] must say to land where the teacher's steps along `path` (k + 1, b) land.
+    """x~ (b, ...): the estimate with which one student step from path[0] lands where the teacher's steps along `path` (k + 1, b) do.
 
     Where a path reaches t = 0 the target is the teacher's last clean estimate itself (2202.00512, appendix G). One evaluation
     of the teacher a step, at the same w: guiding again here is the field's commonest error.

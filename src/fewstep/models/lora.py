@@ -52,7 +52,7 @@ class LoraConfiguration(Protocol):
 
 
 def lora_student(teacher: nn.Module, family: Family, settings: LoraConfiguration, seed: int, base: str | None = None) -> nn.Module:
-    """A student around the teacher's own parameters, frozen; its adapters and its layer for w say nothing yet.
+    """A student around the teacher's own parameters, frozen; its adapters and its layer for w change nothing yet.
 
     `base` is what the adapters' file names as the model they belong to.
 
@@ -87,19 +87,19 @@ def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> li
     return new
 
 
-def _targets(network: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
-    """The full names of the layers to adapt: those that end as `wanted` says, or the defaults for this network.
+def _targets(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
+    """The full names of the layers to adapt: those whose names end in one of `targets`, or the defaults for this network.
 
     Raises:
-        InputError: a wanted name that no linear or convolution layer ends in, or nothing to adapt.
+        InputError: a target that no linear or convolution layer ends in, or nothing to adapt.
     """
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
     layers = [name for name in layers if f"{name}.weight" not in INPUTS]  # those are trained whole
 
-    def ending(targets: Iterable[str]) -> list[str]:
-        return [name for name in layers if any(name == target or name.endswith(f".{target}") for target in targets)]
+    def ending(ends: Iterable[str]) -> list[str]:
+        return [name for name in layers if any(name == end or name.endswith(f".{end}") for end in ends)]
 
-    for target in wanted or ():
+    for target in targets or ():
         if not ending([target]):
             last = {name.rpartition(".")[2] for name in layers}
             raise InputError(
@@ -107,7 +107,7 @@ def _targets(network: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
             )
     attention = ending(ATTENTION)
     unet = hasattr(network, "conv_in") and hasattr(network, "time_embedding")
-    found = ending(wanted or ((*ATTENTION, *UNET, *(() if attention else ENDS)) if unet else ATTENTION))
+    found = ending(targets or ((*ATTENTION, *UNET, *(() if attention else ENDS)) if unet else ATTENTION))
     if not found:
         raise InputError("student.lora finds no layer that it knows in this network; name some in student.lora.targets")
     return found

@@ -1,4 +1,4 @@
-"""What is known about a model: the content of `fewstep.json`."""
+"""Metadata of a model, the content of `fewstep.json`; and the names of model folders: bundled ones, and the stages of a run."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from fewstep.errors import InputError
 
 
 class Info(BaseModel):
-    """What `fewstep.json` says of a model folder."""
+    """The content of `fewstep.json` in a model folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +34,9 @@ class Info(BaseModel):
     baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
     negative_prompts: bool = False  # whether a student takes one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
+    guidance: dict[
+        str, Any
+    ] = {}  # the rule by which the teacher was guided, as `guidance_rules.rule_settings` has it; empty: plain
     history: tuple[dict[str, Any], ...] = ()  # the stages that led here
     data: dict[str, Any] = {}
     quality: dict[str, Any] = {}
@@ -50,13 +53,11 @@ class Info(BaseModel):
 
     @property
     def takes_w(self) -> bool:
-        """Whether the network is told a guidance weight."""
+        """Whether the network has an input for the guidance weight w."""
         return self.kind != "teacher" and not self.baked
 
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
 INFO = "fewstep.json"
 
 

@@ -1,6 +1,6 @@
 """Negative prompts of students: a layer of what is to be kept away from, added to the time embedding as w is.
 
-A student has one branch. With `student.negative_prompts` it is told, in training, the prompt that its teacher was guided away from: its
+A student has one branch. With `student.negative_prompts` it takes, in training, the prompt that its teacher was guided away from: its
 condition has one leaf more, "negative" (b, features), the summary of the negative prompt's encoding less that of no prompt, and a linear
 layer of it, zero at first, is added to the output of the network's time embedder. So without a negative prompt it is a student like any
 other, to the bit, in the stock pipeline too, which does not know the layer; and a negative prompt is baked into a bias, exactly.
@@ -33,7 +33,7 @@ class NegativeEmbedding(AddedLayer):
 
 @dataclass(frozen=True)
 class NegativeCall:
-    """A family's call of a network with a `NegativeEmbedding`, which is told the condition's leaf, or `chosen` (1, features) for all."""
+    """A family's call of a network with a `NegativeEmbedding`, which takes the condition's leaf, or `chosen` (1, features) for all."""
 
     call: Call
     chosen: Tensor | None = None

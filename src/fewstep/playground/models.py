@@ -142,9 +142,10 @@ def check_together(models: Models) -> Models:
             raise InputError(f"{opened.path} only fills in pictures; name a model that draws from noise, and it with --inpainter")
     ours = models.first.info
     for what, opened in (("teacher", models.teacher), ("encoder", models.encoder)):
-        for value, own in [(opened.model.info.shape, ours.shape), (opened.model.info.condition, ours.condition)] if opened else []:
-            if value != own:
-                raise InputError(f"{what} {opened.path} works on {value}, the model on {own}; name its own {what}")
+        theirs = opened.model.info if opened else ours
+        if opened and (theirs.shape, theirs.condition) != (ours.shape, ours.condition):
+            works = f"{theirs.shape} and {theirs.condition}, the model on {ours.shape} and {ours.condition}"
+            raise InputError(f"{what} {opened.path} works on {works}; name its own {what}")
     for group in filter(None, (models, models.inpainter)):
         if group.scales[0] > group.scales[1]:
             raise InputError(f"the students of {group.name} have no guidance scale in common; name the folder of one of them")

@@ -9,13 +9,13 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
-from fewstep.data.datasets import Data, check_classes
-from fewstep.data.encoding import Pictures, conditions, encoded, is_encoded, latents, source_of
+from fewstep.data.datasets import Data, StreamingData, check_classes
+from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, read_index, teacher_fingerprint
 from fewstep.data.loading import open_data, open_source
 from fewstep.data.masks import MaskedData
-from fewstep.data.prompts import PromptedData, Prompts, read_prompts
+from fewstep.data.prompts import PromptRows, TeacherSamples, read_prompts
 from fewstep.data.sources import Source, SourceSettings
 from fewstep.errors import InputError
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
@@ -66,12 +66,14 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
+    if isinstance(data, Data | StreamingData) and model.info.condition == "class":
+        data = data.with_classes(model.info.classes)
     if model.family.takes_mask:
-        return to_fill_in(data, recipe, model)
+        return with_masks(data, recipe, model)
     if hasattr(data, "batch"):
-        return of_given(data, recipe, model)
+        return from_open_data(data, recipe, model)
     if settings.cache is not None:
-        return of_cache(recipe, model)
+        return from_cache(recipe, model)
     if settings.prompts is None and not is_encoded(model):
         return open_examples(recipe, model)
     if teacher_fingerprint(model) is None or settings.on_the_fly:
@@ -84,7 +86,7 @@ def masked(data: Any, recipe: Recipe) -> Any:
     return MaskedData(data, ClassConditionalInpainting(), recipe.train.seed) if recipe.teach.inpainting else data
 
 
-def to_fill_in(data: Any, recipe: Recipe, model: Model) -> Any:
+def with_masks(data: Any, recipe: Recipe, model: Model) -> Any:
     """Examples for a network that takes a mask: of pictures, each with a random one; whole conditions are taken as they are.
 
     Raises:
@@ -99,19 +101,19 @@ def to_fill_in(data: Any, recipe: Recipe, model: Model) -> Any:
     return MaskedData(pictures, model.family, recipe.train.seed, model, recipe.data.encode_batch)
 
 
-def of_given(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
+def from_open_data(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
     """As `prepared`, of data that are open already."""
     examples = encoded(data, model, recipe.data.encode_batch)
     if examples is data or not isinstance(data, Data) or recipe.data.on_the_fly or teacher_fingerprint(model) is None:
         return examples
     digest = fingerprints.of_pictures(data.pixels, data.labels, data.classes)
-    rows = Pictures(source_of(data), model, data.flip)
+    rows = PictureRows(source_of(data), model, data.flip)
     check_pictures(rows.source, model)
-    words = {"kind": "pictures", "path": "memory", "sha256": digest, "size": data.size, "flip": data.flip}
-    return ToCache(rows, model, words, data.seed, data.flip)
+    record = {"kind": "pictures", "path": "memory", "sha256": digest, "size": data.size, "flip": data.flip}
+    return ToCache(rows, model, record, data.seed, data.flip)
 
 
-def of_cache(recipe: Recipe, model: Model) -> CachedData:
+def from_cache(recipe: Recipe, model: Model) -> CachedData:
     """The examples of `data.cache`.
 
     Raises:
@@ -130,7 +132,7 @@ def on_the_fly(recipe: Recipe, model: Model) -> Any:
     """Examples that are encoded, or sampled, in every update."""
     settings = recipe.data
     if settings.prompts is not None:
-        return PromptedData(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
+        return TeacherSamples(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
     return encoded(open_examples(recipe, model), model, settings.encode_batch)
 
 
@@ -145,36 +147,30 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         raise InputError("this teacher fills in, and sees every picture with another mask each time: nothing to cache; distil it")
     if settings.prompts is None and not is_encoded(model):
         raise InputError("this teacher denoises the pictures themselves and takes labels, so there is nothing to cache; distil it")
-    words = data_fingerprint(recipe, model)
-    if words is None:
+    record = data_fingerprint(recipe, model)
+    if record is None:
         raise InputError("there are no data: set data.path (pictures with captions or classes) or data.prompts (a text file)")
     if settings.prompts is not None:
-        return ToCache(prompts_of(recipe, model), model, words, recipe.train.seed)
+        return ToCache(prompts_of(recipe, model), model, record, recipe.train.seed)
     channels, size = model.info.picture
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
             raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
-    source = open_source(
-        SourceSettings(**{key: getattr(settings, key) for key in SOURCE_KEYS}, captions=model.info.condition == "text")
-    )
+    keys = {key: getattr(settings, key) for key in SOURCE_KEYS}
+    source = open_source(SourceSettings(**keys, captions=model.info.condition == "text"))
     if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
         opened = open_examples(recipe, model)
         assert isinstance(opened, Data)
         source = source_of(opened)
     check_pictures(source, model)
-    return ToCache(Pictures(source, model, settings.flip), model, words, recipe.train.seed, settings.flip)
+    return ToCache(PictureRows(source, model, settings.flip), model, record, recipe.train.seed, settings.flip)
 
 
 def check_pictures(source: Source, model: Model) -> None:
-    """Raises InputError where pictures are not what the model's latents are of, or not all that it must be told."""
+    """Raises InputError where pictures are not what the model's latents are of, or its conditioning needs more than they have."""
     info = model.info
     if source.kind != "captions":
-        classes = source.classes or ()
-        check_classes(len(classes), source.path, classes)
-        if info.condition == "class" and len(classes) != len(info.classes):
-            raise InputError(
-                f"the data's number of classes is {len(classes)}, the teacher's {len(info.classes)}; give data that fits"
-            )
+        check_classes(len(source.classes or ()), source.path, source.classes or ())
     if info.condition == "text":
         conditions(model, [(source.classes or ("a",))[0]])
     if len(info.shape) > 3:
@@ -186,7 +182,7 @@ def check_pictures(source: Source, model: Model) -> None:
         )
 
 
-def prompts_of(recipe: Recipe, model: Model) -> Prompts:
+def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
     """The rows of the recipe's prompts.
 
     Raises:
@@ -197,7 +193,7 @@ def prompts_of(recipe: Recipe, model: Model) -> Prompts:
         raise InputError("data.prompts is for training without pictures: leave out data.path and data.name, or data.prompts")
     scales, seed = recipe.student.guidance_scale, recipe.train.seed
     prompts = read_prompts(str(settings.prompts))
-    return Prompts(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, seed)
+    return PromptRows(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, seed)
 
 
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
@@ -207,28 +203,33 @@ def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
         channels, size = teacher.info.picture
         settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
         settings["captions"] = teacher.info.condition == "text"
-    return open_data(**settings, seed=recipe.train.seed)
+    data = open_data(**settings, seed=recipe.train.seed)
+    return data.with_classes(teacher.info.classes) if teacher is not None and teacher.info.condition == "class" else data
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
-    """What tells the recipe's data from others, before any is decoded; None where it names none."""
+    """What identifies the recipe's data, before any is decoded; None where it names none."""
     settings = recipe.data
     if settings.prompts is not None:
         text = "\n".join(read_prompts(settings.prompts))
         chosen = {key: getattr(settings, key) for key in ("samples_per_prompt", "sampling_steps")}
-        words = {"kind": "prompts", "path": settings.prompts, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-        return words | chosen | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
+        record = {"kind": "prompts", "path": settings.prompts, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return record | chosen | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
     if settings.path is None and settings.name is None:
         return None
     chosen = {key: getattr(settings, key) for key in SOURCE_KEYS if key not in ("path", "streaming", "classes")}
     if settings.layout == "auto":  # a cache that was written before there was this key stays valid
         del chosen["layout"]
     classes = None if settings.classes is None else list(settings.classes)
-    words = {"kind": "pictures", "path": settings.path or settings.name, "sha256": print_of(settings.path or str(settings.name))}
-    return words | chosen | {"classes": classes, "size": model.info.picture[1], "flip": settings.flip}
+    record = {
+        "kind": "pictures",
+        "path": settings.path or settings.name,
+        "sha256": fingerprint_of(settings.path or str(settings.name)),
+    }
+    return record | chosen | {"classes": classes, "size": model.info.picture[1], "flip": settings.flip}
 
 
-def print_of(path: str) -> str:
+def fingerprint_of(path: str) -> str:
     """A fingerprint of the files of a path; of a name on the hub, the name's."""
     place = Path(path).expanduser()
     if place.is_dir():
