@@ -88,7 +88,7 @@ def test_what_translation_refuses():
         ((decoder, large), "pixels a side 8 and 16", {}),
         ((decoder, other), "noise processes", {}),
         ((encoder, encoder), "this is an encoder", {}),
-        ((decoder, decoder), "the encoder is a student, of 2 steps", {}),
+        ((decoder, decoder), "the encoder is a student of 2 steps", {}),
         ((tiny_student(2, "stochastic"), encoder), "trained for the stochastic one", {}),
         ((decoder, encoder), "encoder steps is 8, but this encoder was trained for 4", {"encoder_steps": 8}),
         ((decoder, encoder), "steps is 8, but this student was trained for 2", {"steps": 8}),

@@ -17,20 +17,13 @@ Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for 
 
 @app.command(epilog="Example:  fewstep edit digits --image three.png --class-label 8 --strength 0.5 --strength 3/4 --out edited")
 def edit(
-    model: options.ModelPath,
-    image: Images,
-    out: options.NewOut,
+    model: options.ModelPath, image: Images, out: options.NewOut,
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
-    class_label: options.Labels = None,
-    prompt: options.Prompts = None,
-    negative_prompt: options.NegativePrompt = None,
-    guidance_scale: options.Scales = None,
-    steps: options.Steps = None,
-    sampler: options.Sampler = None,
-    batch_size: options.BatchSize = 256,
-    seed: options.Seeds = [0],  # noqa: B006 - typer copies it
-    device: options.Device = None,
-) -> None:
+    class_label: options.Labels = None, prompt: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
+    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+) -> None:  # fmt: skip
     """Redraw pictures under another condition (SDEdit): 00000.png, ..., a labelled grid.png and samples.json."""
     from fewstep.cli.sample_files import write_combinations
     from fewstep.data.images import read_images
@@ -54,24 +47,17 @@ def edit(
 
 @app.command(epilog="Example:  fewstep inpaint digits --image three.png --mask mask.png --class-label 3 --out filled")
 def inpaint(
-    model: options.ModelPath,
-    image: Images,
+    model: options.ModelPath, image: Images,
     mask: Annotated[list[Path], typer.Option("--mask", help="White is filled in: one for all pictures, or one for each.")],
-    out: options.NewOut,
-    class_label: options.Labels = None,
-    prompt: options.Prompts = None,
-    negative_prompt: options.NegativePrompt = None,
-    guidance_scale: options.Scales = None,
+    out: options.NewOut, class_label: options.Labels = None, prompt: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
     feather: Annotated[
         float | None, typer.Option(min=0, help="Pixels around the mask that fade; a latent's without it, or 0.")
     ] = None,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
-    steps: options.Steps = None,
-    sampler: options.Sampler = None,
-    batch_size: options.BatchSize = 256,
-    seed: options.Seeds = [0],  # noqa: B006 - typer copies it
-    device: options.Device = None,
-) -> None:
+    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+) -> None:  # fmt: skip
     """Fill in what a mask marks: 00000.png, ..., a labelled grid.png and samples.json. The rest comes back to the bit."""
     from fewstep.cli.sample_files import write_combinations
     from fewstep.data.images import read_images, read_masks
@@ -117,10 +103,8 @@ def translate(
     encoder_guidance_scale: Annotated[float | None, typer.Option(help="Without it 1, which is stable, or that baked in.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="The decoder's steps; a student's own without it.")] = None,
     encoder_steps: Annotated[int | None, typer.Option(min=1, help="The encoder's steps; its own without it.")] = None,
-    batch_size: options.BatchSize = 256,
-    seed: options.Seed = None,
-    device: options.Device = None,
-) -> None:
+    batch_size: options.BatchSize = 256, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Carry pictures to noise under one condition and back under another: style transfer. Nothing in it is random."""
     from fewstep.cli.sample_files import write_combinations, write_frames
     from fewstep.data.images import read_images

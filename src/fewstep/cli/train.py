@@ -12,11 +12,9 @@ from fewstep.errors import InputError
 
 @app.command(epilog="Example:  fewstep quickstart --out runs/quickstart")
 def quickstart(
-    out: options.Out = Path("runs/quickstart"),
-    settings: options.Set = None,
-    seed: options.Seed = None,
+    out: options.Out = Path("runs/quickstart"), settings: options.Set = None, seed: options.Seed = None,
     device: options.Device = None,
-) -> None:
+) -> None:  # fmt: skip
     """Distil the bundled teacher of handwritten digits on this machine, measure, and write a page about it."""
     from fewstep.evaluation.quickstart import quickstart
     from fewstep.evaluation.results_table import text_table
@@ -31,12 +29,9 @@ def quickstart(
 @app.command(epilog="Example:  fewstep teach digits --out runs/digits-teacher")
 def teach(
     recipe: Annotated[str, typer.Argument(help="A TOML file or the name of a shipped recipe.")],
-    out: options.Out,
-    settings: options.Set = None,
-    seed: options.Seed = None,
-    device: options.Device = None,
+    out: options.Out, settings: options.Set = None, seed: options.Seed = None, device: options.Device = None,
     dry_run: options.DryRun = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train a guided teacher, its condition dropped at random."""
     from fewstep.training.recipe import load_recipe
 
@@ -46,21 +41,15 @@ def teach(
     from fewstep.api import teach
 
     teach(chosen, out, device=device)
-    print(out / "teacher")
-    return None
+    return print(out / "teacher")
 
 
 @app.command(epilog="Example:  fewstep cache mine.toml --out caches/mine; fewstep distill mine.toml --set data.cache=caches/mine")
 def cache(
-    out: options.Out,
-    recipe: options.Recipe = None,
-    teacher: options.Teacher = None,
-    data: options.DataPath = None,
-    prompts: options.PromptFile = None,
-    settings: options.Set = None,
-    seed: options.Seed = None,
+    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None, data: options.DataPath = None,
+    prompts: options.PromptFile = None, settings: options.Set = None, seed: options.Seed = None,
     device: options.Device = None,
-) -> None:
+) -> None:  # fmt: skip
     """Encode what a teacher is distilled on, once: latents and text embeddings, in shards that distill reads."""
     from fewstep.training.recipe import arguments, load_recipe
     from fewstep.training.run_folder import write_cache
@@ -75,18 +64,13 @@ def cache(
     "fewstep distill --teacher runs/mine/teacher --data images/ --steps 4 --out runs/mine-4"
 )
 def distill(
-    out: options.Out,
-    recipe: options.Recipe = None,
-    teacher: options.Teacher = None,
-    data: options.DataPath = None,
+    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None, data: options.DataPath = None,
     prompts: options.PromptFile = None,
     steps: Annotated[int | None, typer.Option(help="Step count of the last student.")] = None,
     guidance_scale: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range that the student serves.")] = None,
-    settings: options.Set = None,
-    seed: options.Seed = None,
-    device: options.Device = None,
+    settings: options.Set = None, seed: options.Seed = None, device: options.Device = None,
     dry_run: options.DryRun = False,
-) -> None:
+) -> None:  # fmt: skip
     """Stage one, then the ladder of stage two: each rung a model folder in OUT."""
     from fewstep.training.recipe import arguments, load_recipe
 
@@ -99,9 +83,7 @@ def distill(
     from fewstep.api import distill
 
     distill(recipe=chosen, out=out, device=device)
-    for folder in sorted(path.parent for path in out.glob("*/fewstep.json")):
-        print(folder)
-    return None
+    return print(*sorted(path.parent for path in out.glob("*/fewstep.json")), sep="\n")
 
 
 def print_plan(recipe: Any, teaching: bool, device: str | None = None) -> None:

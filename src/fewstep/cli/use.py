@@ -11,22 +11,17 @@ from fewstep.cli.options import app, say, scale_or_scales
 
 @app.command(epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --out pictures")
 def sample(
-    model: options.ModelPath,
-    out: options.NewOut,
-    steps: options.Steps = None,
+    model: options.ModelPath, out: options.NewOut, steps: options.Steps = None,
     guidance_scale: Annotated[
         str | None, typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or that baked in.")
     ] = None,
-    class_label: options.Labels = None,
-    prompt: options.Prompts = None,
+    class_label: options.Labels = None, prompt: options.Prompts = None,
     negative_prompt: options.NegativePrompt = None,
     num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
-    batch_size: options.BatchSize = 256,
-    sampler: options.Sampler = None,
+    batch_size: options.BatchSize = 256, sampler: options.Sampler = None,
     raw: Annotated[bool, typer.Option("--raw", help="Also samples.safetensors: noise and samples, float32, not clipped.")] = False,
-    seed: options.Seed = 0,
-    device: options.Device = None,
-) -> None:
+    seed: options.Seed = 0, device: options.Device = None,
+) -> None:  # fmt: skip
     """Draw images: 00000.png, ..., grid.png and samples.json."""
     from torch import Tensor
 
@@ -54,10 +49,8 @@ def show(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images an update, for that. [default: 128]")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices of sharded training. [default: 8]")] = None,
-    as_json: options.AsJson = False,
-    seed: options.Seed = None,
-    device: options.Device = None,
-) -> None:
+    as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Say what a model, run, recipe or data folder is, with its memory and cost."""
     from fewstep.training.describe import describe, describe_text
 
@@ -70,10 +63,8 @@ def bench(
     model: options.ModelPath,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for the throughput.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Runs that a median is taken of.")] = 20,
-    as_json: options.AsJson = False,
-    seed: options.Seed = None,
-    device: options.Device = None,
-) -> None:
+    as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Latency, throughput, overhead over the bare network, and peak memory."""
     from fewstep.api import open_model
     from fewstep.devices import best_device

@@ -98,12 +98,12 @@ class Pair:
 
     def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> tuple[Tensor, float]:
         """Samples, float32 (n, c, h, w), with the seconds in the network, of noise (n, c, h, w) under a condition of n rows."""
-        plan, device = self.decoding, self.decoder.denoiser.device
+        batching = {"batch_size": batch_size, "device": self.decoder.denoiser.device, "progress": progress}
 
         def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
-            return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
+            return self.decoding.sample(z, rows, torch.randn_like)
 
-        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)
+        return sample_in_batches(draw, (codes,), condition, **batching)
 
 
 def pair_of(
@@ -139,7 +139,7 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float | None) -
         return encoder.sampling_plan(steps, guidance_scale, "deterministic")
     if encoder.info.kind != "encoder":
         raise InputError(
-            f"the encoder is a student, of {trained} steps from noise to data; name a run's encoder-NNNN, or the teacher"
+            f"the encoder is a student of {trained} steps from noise to data; name a run's encoder-NNNN, or the teacher"
         )
     if steps not in (None, trained):
         raise InputError(f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or encoder-{steps:04d}")

@@ -174,6 +174,7 @@ def checked(
         raise InputError(f"steps is {steps}; this model takes {', '.join(map(str, models.by_steps))}")
     if sampler is not None and sampler not in models.samplers:
         raise InputError(f"sampler is {sampler}; this model takes {', '.join(models.samplers)}")
+    labels = labels if isinstance(labels, list) else [labels]
     if not all(isinstance(label, str | None) for label in labels):
         raise InputError("a class or a prompt is no text; name classes, or write what the picture is to show")
     labels = [label.strip() for label in labels if label and label.strip()] or list(models.classes)

@@ -102,13 +102,13 @@ def generate_tab(models: Models, slot: Slot, last: Any, built: gr.Blocks) -> Non
     def generate(
         labels: Any, scale: Any, steps: Any, sampler: Any, seed: Any, count: Any, beside: Any, progress: Any
     ) -> Iterator[Answer]:
-        answer = tasks.generate(models, listed(labels), steps, scale, seed, count, sampler, progress)
+        answer = tasks.generate(models, labels, steps, scale, seed, count, sampler, progress)
         yield answer
         if beside:
             yield tasks.with_teacher(models, answer, progress)
 
     def swept(labels: Any, steps: int, seed: int, sampler: str, progress: tasks.Progress) -> Iterator[Answer]:
-        yield tasks.sweep(models, listed(labels), steps, seed, sampler, progress)
+        yield tasks.sweep(models, labels, steps, seed, sampler, progress)
 
     changed = [part.change if live else part.release for part in (scale, count) if isinstance(part, gr.Slider)]
     changed += [steps.change, sampler.change, seed.change, beside.change, draw.click]
@@ -117,11 +117,6 @@ def generate_tab(models: Models, slot: Slot, last: Any, built: gr.Blocks) -> Non
     inputs = [labels, scale, steps, sampler, seed, count, beside]
     gr.on(changed, controls.handler(slot, generate), inputs, trigger_mode="always_last", api_name="generate", **common)
     sweep.click(controls.handler(slot, swept), [labels, steps, seed, sampler], api_name="sweep", **common)
-
-
-def listed(labels: Any) -> list[Any]:
-    """The classes of a chooser, or the prompt of a line of text, as a list."""
-    return labels if isinstance(labels, list) else [] if labels is None else [labels]
 
 
 def show_changed(slot: Slot, task: Any, button: Any, inputs: list[Any], last: Any, name: str, divider: bool = False) -> None:

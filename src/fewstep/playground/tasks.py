@@ -50,7 +50,7 @@ class Answer:
 
 
 def generate(
-    models: Models, labels: list[str], steps: int, guidance_scale: float, seed: int, count: int, sampler: str | None = None,
+    models: Models, labels: list[str] | str, steps: int, guidance_scale: float, seed: int, count: int, sampler: str | None = None,
     progress: Progress = no_progress,
 ) -> Answer:  # fmt: skip
     """Images from the seed's noise; `labels` are classes or prompts."""
@@ -76,7 +76,7 @@ def with_teacher(models: Models, answer: Answer, progress: Progress = no_progres
 
 
 def sweep(
-    models: Models, labels: list[str], steps: int, seed: int, sampler: str | None = None, progress: Progress = no_progress
+    models: Models, labels: list[str] | str, steps: int, seed: int, sampler: str | None = None, progress: Progress = no_progress
 ) -> Answer:
     """The first class or prompt at scales over the whole range, from one noise."""
     low, high = models.scales
@@ -96,7 +96,7 @@ def edit(
 ) -> Answer:  # fmt: skip
     """A picture (a file, or a PIL image) redrawn under a class or prompt, at a strength on the grid of the steps."""
     notes: list[str] = []
-    labels, choices = checked(models, [label], steps, guidance_scale, seed, sampler)
+    labels, choices = checked(models, label, steps, guidance_scale, seed, sampler)
     start = sdedit.start_of(strength, steps, notes.append)
     choices: dict[str, Any] = {"strength": start / steps, **choices}
     pixels = pixels_of(image, models.first.info, notes.append)
@@ -112,7 +112,7 @@ def inpaint(
 ) -> Answer:  # fmt: skip
     """A picture drawn anew where the mask (a PIL image, or the name of a half) is white; the rest comes back."""
     models, notes = models.for_inpainting, []
-    labels, choices = checked(models, [label], steps, guidance_scale, seed, sampler)
+    labels, choices = checked(models, label, steps, guidance_scale, seed, sampler)
     pixels = pixels_of(image, models.first.info, notes.append)
     masks, [model] = mask_of(mask, pixels.shape[-1]), watched(progress, steps, models.by_steps[steps].model)
     drawn = inpainting.inpaint(model, pixels, masks, inpainting.condition_of(model, pixels, masks, labels), **choices)
@@ -129,7 +129,7 @@ def translate(
     notes, own = [], models.encoder.model
     if not isinstance(source, str) or not source.strip():
         raise InputError("nothing is said of what the picture shows; fill in From")
-    labels, choices = checked(models, [target], steps, guidance_scale, 0)
+    labels, choices = checked(models, target, steps, guidance_scale, 0)
     labels = [source.strip(), *labels]
     pixels = pixels_of(image, models.first.info, notes.append)
     encoder_steps = own.info.steps or min(TEACHER_STEPS, own.denoiser.process.train_timesteps)
