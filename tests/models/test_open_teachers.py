@@ -86,7 +86,7 @@ def broken_index(copy):
     [
         (distilled, "guidance-distilled already"),
         (other_text, "features are 16, the network takes 12"),
-        (other_vae, "16 channels, the network's 4"),
+        (other_vae, "latents are 16, the network takes 4"),
         (unknown_scheduler, "KarrasVeScheduler has no noise process"),
         (nothing_said, "terminal SNR of zero"),
         (pickled, r"pickled.*use_safetensors=False"),

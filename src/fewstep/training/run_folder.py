@@ -10,7 +10,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
-from fewstep.models.pretrained import open_model, save_model
+from fewstep.models.pretrained import guided_as, open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.recipe import RECIPE, Recipe, arguments, first_difference, load_recipe, write_recipe
@@ -136,8 +136,9 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if isinstance(teacher, Model):
-        return teacher
-    return open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+        return guided_as(teacher, settings.rule) if settings else teacher
+    opened = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+    return guided_as(opened, settings.rule) if settings else opened
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:

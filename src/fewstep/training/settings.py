@@ -1,10 +1,12 @@
 """Settings: every key of a recipe with its default and its bound, in frozen models."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fewstep.method.stage_two import rungs
+
+from fewstep.method.guidance_rules import rule_of
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
@@ -27,10 +29,36 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class GuidanceSettings(Section):
+    """How a teacher's two branches combine; see docs/guidance.md. Of the numbers, those of the rule."""
+
+    name: Literal["plain", "interval", "rescale", "apg"] = "plain"
+    low: Annotated[float, Field(ge=0, le=1)] | None = None  # interval: guidance from this time ...
+    high: Annotated[float, Field(ge=0, le=1)] | None = None  # ... to this one alone (0 is data, 1 noise)
+    phi: Annotated[float, Field(ge=0, le=1)] | None = None  # rescale: the share that is brought back to the conditional spread
+    over: Literal["example", "channels"] | None = None  # rescale: of an example, or along the channels of each place
+    eta: Annotated[float, Field(ge=0, le=10)] | None = None  # apg: what the part along the estimate counts
+    norm: Annotated[float, Field(gt=0, le=1e6)] | None = None  # apg: the largest root mean square of the difference
+
+    @model_validator(mode="after")
+    def _numbers_of_the_rule(self) -> "GuidanceSettings":
+        rule_of(self.model_dump(exclude_none=True))
+        return self
+
+
 class TeacherSettings(Section):
     path: str | None = None  # a model folder, a diffusers folder, a hub id, a .safetensors file, or a bundled teacher ("digits")
     revision: str | None = None  # of a hub id
     variant: str | None = None  # of the weights, as "fp16"
+    guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
+    weak: str | None = None  # a weaker model in the place of the null branch (autoguidance)
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The guidance as `fewstep.json` has it; empty where it is plain."""
+        named = self.guidance.model_dump(exclude_none=True)
+        known = {} if named == {"name": "plain"} else named
+        return known if self.weak is None else known | {"weak": self.weak}
 
 
 class DataSettings(Section):
