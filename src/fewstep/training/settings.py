@@ -2,14 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fewstep.method.guidance_rules import rule_of
+from fewstep.method.stage_two import rungs
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
 Schedule = Literal["constant", "linear", "cosine"]
+
+
+def _divides(ladder: tuple[int, ...]) -> tuple[int, ...]:
+    if ladder:
+        rungs(ladder)
+    return ladder
+
+
+Steps = tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
 
 
 class Section(BaseModel):
@@ -162,14 +172,14 @@ class StageOneSettings(Section):
 
 
 class StageTwoSettings(Section):
-    ladder: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...], Field(min_length=1, max_length=32)] = (
+    ladder: Annotated[Steps, Field(min_length=1, max_length=32), AfterValidator(_divides)] = (
         64,
         16,
         8,
         4,
         2,
         1,
-    )
+    )  # each number divides the one before
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
@@ -178,13 +188,6 @@ class StageTwoSettings(Section):
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # as in stage one
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
-
-    @model_validator(mode="after")
-    def _divides(self) -> "StageTwoSettings":
-        from fewstep.method.stage_two import rungs
-
-        rungs(self.ladder)
-        return self
 
 
 class PathsSettings(Section):
@@ -214,17 +217,9 @@ class PathsSettings(Section):
 
 
 class EncoderSettings(Section):
-    ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = ()  # empty: no encoder
+    ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
-
-    @model_validator(mode="after")
-    def _divides(self) -> "EncoderSettings":
-        from fewstep.method.stage_two import rungs
-
-        if self.ladder:
-            rungs(self.ladder)
-        return self
 
 
 class TrainSettings(Section):
