@@ -10,13 +10,9 @@ from processes import randn
 
 
 @given(scale=st.floats(0, 30))
-def test_scale_and_weight_are_inverse(scale):
+def test_scale_and_weight_are_inverse_and_a_scale_of_one_is_no_guidance(scale):
     assert scale_of(weight_of(scale)) == pytest.approx(scale, abs=1e-12)
-
-
-def test_a_scale_of_one_is_no_guidance():
-    assert weight_of(1.0) == 0
-    assert scale_of(torch.tensor([0.0, 6.5])).tolist() == [1, 7.5]
+    assert weight_of(1.0) == 0 and scale_of(torch.tensor([0.0, 6.5])).tolist() == [1, 7.5]
 
 
 def test_combine_at_its_fixed_points():
@@ -64,8 +60,7 @@ def test_guided_makes_one_call_of_twice_the_batch():
 def test_guided_without_a_weight_is_the_conditional_denoiser_in_one_call():
     denoiser, z = Recorder(), randn(2, 3, 5, 7)
     estimate = guided(denoiser, null=torch.zeros_like)(z, torch.ones(2), torch.tensor([1, 2]), None)
-    assert len(denoiser.calls) == 1
-    assert denoiser.calls[0][0] is z
+    assert len(denoiser.calls) == 1 and denoiser.calls[0][0] is z
     assert estimate[:, 0, 0, 0].tolist() == [1, 2]
 
 
@@ -96,8 +91,7 @@ def test_embedding_tells_nearby_weights_apart_and_is_bounded(w, step):
 
 def test_a_half_weight_is_not_cast_to_an_integer():
     half, none, one = embed_w(torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64), 256)
-    assert half.dtype == torch.float32
-    assert min((half - none).norm(), (half - one).norm()) > 1
+    assert half.dtype == torch.float32 and min((half - none).norm(), (half - one).norm()) > 1
 
 
 def test_embedding_changes_smoothly_with_the_weight():

@@ -153,7 +153,7 @@ def _damage_pickle(folder):
     ("damage", "message"),
     [
         (_damage_nothing, "is not a folder"),
-        (_damage_info, "cannot be read"),
+        (_damage_info, "Invalid JSON.*damaged"),
         (_damage_key, "kind"),
         (_damage_foreign, "is not a model folder"),
         (_damage_weights, "cannot be opened"),

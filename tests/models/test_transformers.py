@@ -86,7 +86,7 @@ def test_a_dit_with_several_scales_as_labels(students, tmp_path):
     assert diffusers.DiTPipeline.from_pretrained(folder).get_label_ids(["a s at 4"]) == [13]
     with pytest.raises(fewstep.InputError, match="outside the range"):
         scales_as_labels(student, [2, 90])
-    with pytest.raises(fewstep.InputError, match="only a DiT student"):
+    with pytest.raises(fewstep.InputError, match="only a DiT holds several"):
         scales_as_labels(students["sd3"][1], [2])
 
 

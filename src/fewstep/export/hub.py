@@ -2,9 +2,8 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from fewstep.errors import InputError, first_line
+from fewstep.errors import InputError, as_input_error
 from fewstep.export.model_card import write_card
 from fewstep.models.metadata import HUB_ID
 from fewstep.models.model import Model
@@ -32,14 +31,11 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: str
     from huggingface_hub import HfApi
 
     check_id(repo_id)
-    try:
-        hub: Any = HfApi(token=token)
+    with as_input_error(f"cannot upload to '{repo_id}'", "check the name, and log in with: hf auth login"):
+        hub = HfApi(token=token)
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload by fewstep")
-    except Exception as error:  # the hub's own kinds of error are many: no token, no right, no connection, a name that is taken
-        reason = first_line(error)
-        raise InputError(f"cannot upload to '{repo_id}': {reason}; check the name, and log in with: hf auth login") from error
-    return str(address)
+        return str(address)
 
 
 def check_id(repo_id: str) -> None:
