@@ -76,3 +76,18 @@ def pair(text: str) -> tuple[float, float]:
     except ValueError:
         raise InputError(f"--guidance-scale {text}: 2 numbers separated by a comma are needed, as 1,5") from None
     return low, high
+
+
+def scale_or_scales(text: str | None) -> float | list[float] | None:
+    """The guidance scale of `--guidance-scale 2`, or those of each step of `1/2/2/2`.
+
+    Raises:
+        InputError: not numbers.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        raise InputError(f"--guidance-scale {text[:40]}: give one number as 2, or one a step as 1/2/2/2") from None
+    return numbers if len(numbers) > 1 else numbers[0]

@@ -19,6 +19,7 @@ from fewstep.cli.options import (
     Steps,
     app,
     say,
+    scale_or_scales,
 )  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def sample(
     out: NewOut,
     steps: Steps = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="As in diffusers; without it 1, which is none, or the one baked in.")
+        str | None,
+        typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or the one baked in."),
     ] = None,
     class_label: Labels = None,
     prompt: Prompts = None,
@@ -56,7 +58,7 @@ def sample(
     condition = opened.condition(labels, prompt, num_images)
     record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
     record = {"model": model} | record | ({"negative_prompt": negative_prompt} if negative_prompt else {})
-    choices = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed or 0, "sampler": sampler}
+    choices = {"steps": steps, "guidance_scale": scale_or_scales(guidance_scale), "seed": seed or 0, "sampler": sampler}
     print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, record, choices, batch_size, raw))
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from fewstep.compat import checkpoint_kind
 from fewstep.errors import InputError, as_input_error
 from fewstep.files import writing
+from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser
@@ -158,7 +160,26 @@ def conversion(path: str | Path) -> str:
 def denoiser_of(network: torch.nn.Module, info: Info, family: Family) -> Denoiser:
     """The network with the prediction, process and calls that `info` names."""
     call = NegativeCall(family.call) if info.negative_prompts else family.call
-    return Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call)
+    made = Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call)
+    if info.kind != "teacher" or not info.guidance:
+        return made
+    if "weak" in info.guidance:
+        raise InputError(
+            f"this teacher was guided by the weak model {info.guidance['weak']}; open the teacher that it was saved from"
+        )
+    return replace(made, rule=rule_of(info.guidance))
+
+
+def guided_as(teacher: Model, guidance: dict[str, Any]) -> Model:
+    """The teacher guided by the rule of `fewstep.json` or of a recipe: a name, its numbers, and maybe the folder of a weak model.
+
+    Raises:
+        InputError: an unknown rule, or a weak model that is not here or does not belong to the teacher.
+    """
+    weak, rule = guidance.get("weak"), {key: value for key, value in guidance.items() if key != "weak"}
+    if not guidance or guidance == teacher.info.guidance:
+        return teacher
+    return teacher.with_guidance(rule, None if weak is None else open_model(weak, teacher.denoiser.device))
 
 
 def check_safe(folder: Path) -> None:
