@@ -31,9 +31,7 @@ class Info(BaseModel):
     baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
     negative_prompts: bool = False  # whether a student takes one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
-    guidance: dict[
-        str, Any
-    ] = {}  # the rule by which the teacher was guided, as `guidance_rules.rule_settings` has it; empty: plain
+    guidance: dict[str, Any] = {}  # the rule that the teacher was guided by, see `guidance_rules.rule_settings`; empty: plain
     history: tuple[dict[str, Any], ...] = ()  # the stages that led here
     data: dict[str, Any] = {}
     quality: dict[str, Any] = {}

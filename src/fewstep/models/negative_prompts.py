@@ -154,25 +154,6 @@ class NegativePrompts:
         return {**condition, LEAF: self.summaries[index.to(self.summaries.device)]}
 
 
-def with_negative_prompt(denoiser: Denoiser, info: Info, family: Family, negative_prompt: str) -> Denoiser:
-    """The teacher guided away from a prompt, or the student with this negative prompt for every example.
-
-    Raises:
-        InputError: a student that did not learn it, or a model without text.
-    """
-    call = denoiser.call
-    if info.condition != "text":
-        raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
-    if info.kind == "teacher":
-        return replace(denoiser, null=family.null(info, negative_prompt))
-    if not isinstance(call, NegativeCall):
-        raise InputError(
-            "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil with "
-            "student.negative_prompts = true"
-        )
-    return replace(denoiser, call=replace(call, chosen=NegativePrompts.encode(family, info, [negative_prompt]).summaries[1:]))
-
-
 def fold_negative_prompt(denoiser: Denoiser, family: Family, plain: bool = False) -> Denoiser:
     """The denoiser with the negative prompt that was chosen for it in a bias, which makes a student like any other, with the same samples.
 
