@@ -145,14 +145,6 @@ def test_stochastic_sampler_takes_all_its_noise_from_the_function_that_it_is_giv
     assert not draw(0).equal(draw(1))
 
 
-@pytest.mark.parametrize("sampler", [deterministic, encode])
-def test_times_belong_to_the_batch_even_where_every_size_is_the_same(sampler):
-    process, z, labels, w = Cosine(), randn(3, 3, 3), torch.zeros(3).long(), torch.tensor([0.0, 1.0, 3.0])
-    denoiser = Mixture.gaussian(randn(9), 0.5).denoiser(process)
-    one_by_one = [sampler(denoiser, z[[i]], 4, labels[[i]], w[[i]], process) for i in range(3)]
-    torch.testing.assert_close(sampler(denoiser, z, 4, labels, w, process), torch.cat(one_by_one))
-
-
 BETAS, FLOW_PROCESS = list(STABLE_DIFFUSION.betas), RectifiedFlow(shift=3.0)
 DDIM = DDIMScheduler(trained_betas=BETAS, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
 

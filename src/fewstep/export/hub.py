@@ -1,25 +1,9 @@
 """Upload of model folders to the Hugging Face hub, through its own client."""
 
-import tempfile
 from pathlib import Path
 
 from fewstep.errors import InputError, as_input_error
-from fewstep.export.model_card import write_card
 from fewstep.models.metadata import HUB_ID
-from fewstep.models.model import Model
-from fewstep.models.pretrained import save_model
-
-
-def push(model: Model, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Save the model aside, checked as every save is, and upload that folder; the address of the repository.
-
-    Raises:
-        InputError: as `push_folder` does.
-    """
-    check_id(repo_id)
-    with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
-        folder = save_model(model, Path(aside) / "model", lambda made, folder, _own: write_card(made, folder, repo_id))
-        return push_folder(folder, repo_id, private=private, token=token)
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
