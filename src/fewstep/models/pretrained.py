@@ -44,8 +44,7 @@ def open_model(
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
     """
-    folder = find_folder(path)
-    folder = local_folder(folder if folder.exists() else path, revision, variant)
+    folder = local_folder(path, revision, variant)
     if is_run(folder):
         folder = rung_of(folder, steps)
     own = (folder / INFO).is_file()
@@ -105,12 +104,12 @@ SINGLE_FILES = {  # what diffusers calls a checkpoint's kind, by its beginning -
 
 
 def local_folder(path: str | Path, revision: str | None = None, variant: str | None = None) -> Path:
-    """The folder on this machine for a folder, a hub id or a `.safetensors` file; what is not here is downloaded or converted.
+    """The folder on this machine for a folder, a bundled name, a hub id or a `.safetensors` file, downloaded or converted where needed.
 
     Raises:
         InputError: nothing there, or weights that are pickled.
     """
-    given = Path(path)
+    given = find_folder(path)
     if given.is_dir():
         return given
     if given.suffix in (".ckpt", ".bin", ".pt", ".pth"):
