@@ -124,19 +124,6 @@ def test_two_models_of_two_sets_of_classes_each_know_their_own(tmp_path, capsys,
     assert [r["class"] for r in record["results"]] == ["coat 2", "coat 7"]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 20_000)])
-@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_pictures_of_odd_sizes_are_edited_and_filled_in(tmp_path, run, size, mode):
-    picture = tmp_path / ("odd.jpg" if mode == "CMYK" else "odd.png")
-    Image.new(mode, size).save(picture)
-    Image.new("L", size, 255).save(tmp_path / "white.png")
-    line = f"{{student}} --image '{picture}' --class-label 8"
-    assert run(f"edit {line} --strength 0.5", "edited")[0].startswith("1 image, 2 evaluations")
-    run(f"inpaint {line} --mask '{tmp_path / 'white.png'}'", "filled")
-    with Image.open(tmp_path / "filled" / "00000.png") as filled:
-        assert (filled.size, filled.mode) == ((8, 8), "L")
-
-
 EDIT = "edit {student} --class-label 8 --image {three} "
 FILL = "inpaint {student} --class-label 8 --image {three} --mask "
 

@@ -102,9 +102,6 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
     [
         ("edit", {2: 0.6}, "is rounded to 2/4"),
         ("edit", {2: "x"}, "Strength is x"),
-        ("edit", {5: -1.5}, "Seed is -"),
-        ("generate", {4: 1e308}, "Seed is 1"),
-        ("generate", {4: -1e308}, "Seed is -1"),
         ("generate", {4: 10**400}, ""),
         ("generate", {4: "NaN"}, "Seed is NaN"),
         ("generate", {0: ["x" * 50_000]}, "50000 characters"),
@@ -116,7 +113,6 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
         ("edit", {0: {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}, "not uploaded by a user"),
         ("edit", {0: {"path": "https://example.com/x.png", "meta": {"_type": "gradio.FileData"}}}, "fetches nothing"),
         ("generate", {0: {"cat": 1}}, "is no text"),
-        ("generate", {2: [4]}, "Steps is [4]"),
         ("inpaint", {0: None}, "No picture is given"),
         ("inpaint", {1: "painted"}, "Nothing is painted"),
         ("inpaint", {1: 5}, "is not known"),

@@ -126,7 +126,7 @@ def distillation_size(
     sharded = (full["total"] - full["activations"]) // devices + full["activations"]
     ways = {"weights": full["teacher"], "full training": full["total"], f"full training sharded over {devices}": sharded}
     try:
-        adapters = added(lora_student(shapes_of(teacher).denoiser.network, teacher.family, LoraSettings(), 0))
+        adapters = added(lora_student(shapes_of(teacher).denoiser.network, teacher.family, 0, **LoraSettings().model_dump()))
         trained = sum(p.numel() for p in adapters.values())
         # the teacher's weights once, and of the adapters weights, gradients, two moments and the average
         ways[f"LoRA training of rank {LoraSettings().rank}"] = full["teacher"] + 5 * 4 * trained + full["activations"]
@@ -199,7 +199,7 @@ def student(teacher: Model, lora: LoraSettings | None = None) -> Model:
         if lora is None:
             network = teacher.family.student_of(teacher.denoiser.network).eval()
         else:
-            network = lora_student(teacher.denoiser.network, teacher.family, lora, 0)
+            network = lora_student(teacher.denoiser.network, teacher.family, 0, **lora.model_dump())
     info = teacher.info.model_copy(update={"kind": "student"})
     return replace(teacher, info=info, denoiser=replace(teacher.denoiser, network=network))
 

@@ -133,7 +133,9 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
         network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
     else:
         base = name_of(recipe.teacher.path or teacher.family.folder)
-        network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
+        network = lora_student(
+            teacher.denoiser.network, teacher.family, recipe.train.seed, base=base, **recipe.student.lora.model_dump()
+        )
     denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
     if negatives is not None:
         attach_embedding(network, teacher.family, negatives.summaries.shape[1])
