@@ -23,8 +23,14 @@ from fewstep.method.process import (
     renoise,
     time_grid,
 )
-from fewstep.models.families.schedulers import discrete_betas
+from fewstep.models.families.schedulers import process_of_scheduler
 from processes import randn
+
+
+def process_of_stock(scheduler):
+    """The process that is read from a scheduler as a folder holds it."""
+    return process_of_scheduler({**scheduler.config, "_class_name": type(scheduler).__name__})[0]
+
 
 STABLE_DIFFUSION_CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 SCHEDULERS = {
@@ -32,12 +38,12 @@ SCHEDULERS = {
     "ddpm": DDPMScheduler(num_train_timesteps=1000),
     "stable diffusion, pndm": PNDMScheduler(**STABLE_DIFFUSION_CONFIG),
     "stable diffusion, euler": EulerDiscreteScheduler(**STABLE_DIFFUSION_CONFIG),
-    "zero terminal snr": DDIMScheduler(**STABLE_DIFFUSION_CONFIG, rescale_betas_zero_snr=True),
+    "zero terminal snr": DDIMScheduler(**STABLE_DIFFUSION_CONFIG, rescale_betas_zero_snr=True, prediction_type="sample"),
     "squared cosine": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
     "trained betas": DDIMScheduler(num_train_timesteps=7, trained_betas=[0.1, 0.2, 0.1, 0.4, 0.3, 0.6, 0.9]),
 }
-STABLE_DIFFUSION = discrete_betas(STABLE_DIFFUSION_CONFIG)
-ZERO_SNR = discrete_betas(dict(SCHEDULERS["zero terminal snr"].config))
+STABLE_DIFFUSION = process_of_stock(SCHEDULERS["stable diffusion"])
+ZERO_SNR = process_of_stock(SCHEDULERS["zero terminal snr"])
 PROCESSES = [Cosine(), STABLE_DIFFUSION, ZERO_SNR, RectifiedFlow(), RectifiedFlow(shift=3.0)]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "zero snr", "flow", "flow shift 3"])
 times = st.floats(0.01, 0.99)
@@ -92,17 +98,10 @@ def test_end_points():
 @pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS.keys())
 def test_discrete_betas_has_the_alphas_of_the_scheduler(scheduler):
     steps = scheduler.config["num_train_timesteps"]
-    process = discrete_betas(dict(scheduler.config))
+    process = process_of_stock(scheduler)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     assert process.train_timesteps == steps
     torch.testing.assert_close(process.at(t, t)[0] ** 2, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=1e-7)
-
-
-def test_discrete_betas_refuses_a_config_without_betas():
-    with pytest.raises(InputError, match="FlowMatchEulerDiscreteScheduler has no betas"):
-        discrete_betas(dict(FlowMatchEulerDiscreteScheduler().config) | {"_class_name": "FlowMatchEulerDiscreteScheduler"})
-    with pytest.raises(InputError, match="no betas"):
-        discrete_betas({})
 
 
 def test_stock_scheduler_with_the_betas_of_cosine_is_cosine_at_every_timestep():
@@ -237,14 +236,7 @@ def test_unknown_processes_are_refused():
         process_settings(object())  # type: ignore[arg-type]
 
 
-def test_configs_that_are_no_discrete_betas_are_one_line():
-    for config, message in (
-        ({"beta_schedule": "sigmoid"}, "squaredcos_cap_v2"),
-        ({"beta_schedule": "linear", "use_flow_sigmas": True}, "RectifiedFlow"),
-        ({"beta_schedule": "linear", "prediction_type": "flow_prediction"}, "RectifiedFlow"),
-    ):
-        with pytest.raises(InputError, match=message):
-            discrete_betas(config)
+def test_a_flow_has_no_betas():
     with pytest.raises(InputError, match="flow scheduler"):
         betas_of(RectifiedFlow())
 

@@ -44,7 +44,7 @@ def distill(tmp_path, capsys):
         (damages.distilled, ("guidance-distilled already", "name its teacher")),
         (damages.other_text, ("text encoder's features are 16, the network takes 12",)),
         (damages.other_vae, ("VAE's latents are 16, the network takes 4",)),
-        (damages.unknown_scheduler, ("KarrasVeScheduler has no noise process that is known",)),
+        (damages.unknown_scheduler, ("KarrasVeScheduler", "continuous times")),
         (damages.nothing_said, ("terminal SNR of zero",)),
         (damages.pickled, ("pickled", "use_safetensors=False", "save_pretrained('converted')")),
         (damages.no_network, ("unet/config.json",)),
