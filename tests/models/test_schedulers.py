@@ -61,7 +61,7 @@ def test_a_scheduler_class_with_its_own_defaults_is_read_as_it_is_or_refused(nam
     [
         ("HeunDiscreteScheduler", {"beta_schedule": "exp"}), ("DDPMScheduler", {"beta_schedule": "sigmoid"}),
         ("DDPMScheduler", {"beta_schedule": "laplace"}), ("EulerDiscreteScheduler", {"beta_schedule": "scaled_linear"}),
-        ("DPMSolverMultistepScheduler", ZERO_SNR), ("EulerDiscreteScheduler", ZERO_SNR), ("DDIMScheduler", ZERO_SNR),
+        ("DDIMScheduler", {"beta_schedule": "squaredcos_cap_v2"}), ("DPMSolverMultistepScheduler", ZERO_SNR), ("EulerDiscreteScheduler", ZERO_SNR), ("DDIMScheduler", ZERO_SNR),
         ("CogVideoXDDIMScheduler", ZERO_SNR), ("CogVideoXDPMScheduler", {"snr_shift_scale": 1.0}),
         ("PNDMScheduler", {"trained_betas": [0.1, 0.2, 0.4], "num_train_timesteps": 3}), ("LMSDiscreteScheduler", {"num_train_timesteps": 500}),
         ("FlowMatchEulerDiscreteScheduler", SHIFT), ("FlowMatchHeunDiscreteScheduler", SHIFT), ("UniPCMultistepScheduler", FLOW_SIGMAS),
