@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 
 Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
@@ -126,8 +126,9 @@ def attempt(example: Example, size: int | None, channels: int | None) -> np.ndar
     try:
         return decode(example.pixels, size, channels)
     except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
-        text = str(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else str(error)
-        return " ".join(text.split()) or type(error).__name__
+        return (
+            first_line(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else first_line(error)
+        )
 
 
 def shortened(lines: list[str]) -> str:

@@ -45,7 +45,7 @@ def label_conditions(model: Model, classes: Sequence[str], batch: int) -> Callab
         return lambda labels: labels
     if len(classes) <= HELD:
         return partial(take, conditions(model, classes, batch))
-    return lambda labels: conditions(model, [classes[k] for k in labels.tolist()], batch)
+    return lambda labels: conditions(model, [classes[int(k)] for k in labels], batch)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.data.decoding import as_array, as_mode, central_box, square, upright
 from fewstep.data.encoding import latents
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.models.metadata import Info
 from fewstep.models.model import DECODED, Model
 
@@ -148,6 +148,5 @@ def _attempt(read: Callable[[], Any], name: str) -> Any:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(f"{name} has more than the limit of {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
-            why = " ".join(str(error).split()) or type(error).__name__
-            why = why if name in why else f"{name}: {why}"
+            why = first_line(error) if name in str(error) else f"{name}: {first_line(error)}"
             raise InputError(f"{'' if why.startswith('cannot ') else 'cannot read '}{why}; {FORMATS}") from None

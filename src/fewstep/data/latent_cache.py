@@ -43,10 +43,10 @@ class CachedData:
         self.description = self.made_by["data"] | {"cache": str(folder), "images": self.count}
         if flip and not self.made_by["data"].get("flip"):
             raise InputError(f"the cache {folder} was made without data.flip = true: set it to false, or make another cache")
-        shards = [shard for shard in index["shards"] if shard["count"]]
-        self._files = [self.folder / shard["file"] for shard in shards]
-        self._starts = np.cumsum([0] + [shard["count"] for shard in shards])
-        for file, shard in zip(self._files, shards, strict=True):
+        self.shards = [shard for shard in index["shards"] if shard["count"]]
+        self._starts = np.cumsum([0] + [shard["count"] for shard in self.shards])
+        for shard in self.shards:
+            file = self.folder / shard["file"]
             size = file.stat().st_size if file.is_file() else None
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes in place of {shard['bytes']}"
@@ -68,7 +68,9 @@ class CachedData:
         mirrored = coins(positions, self.seed) if self.flip else np.zeros(count, dtype=bool)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         places = zip(shards.tolist(), (rows - self._starts[shards]).tolist(), mirrored, strict=True)
-        read = [self._row(self._files[shard], row, "mirrored" if flip else "x") for shard, row, flip in places]
+        read = [
+            self._row(self.folder / self.shards[shard]["file"], row, "mirrored" if flip else "x") for shard, row, flip in places
+        ]
         leaves = {name: torch.stack([row[name] for row in read]) for name in read[0]}
         x = leaves.pop("x")
         return x, leaves.get(CONDITION, {name.removeprefix(f"{CONDITION}."): leaf for name, leaf in leaves.items()})

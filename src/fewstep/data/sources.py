@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.data.decoding import Example, check_memory
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.models.metadata import bundled
 from fewstep.progress import to_stderr
 
@@ -176,7 +176,7 @@ def arrays_of(path: Path, limit: int) -> tuple[dict[str, np.ndarray], list[str]]
     except InputError:
         raise
     except Exception as error:  # zipfile, lzma, struct, EOFError, ValueError for pickles, AttributeError for a bare .npy
-        kind = "not a zip archive" if not zipfile.is_zipfile(path) else " ".join(str(error).split())
+        kind = "not a zip archive" if not zipfile.is_zipfile(path) else first_line(error)
         raise InputError(f"{path} cannot be read as an .npz ({kind}): write it anew with numpy.savez, without objects") from error
     return arrays, found
 

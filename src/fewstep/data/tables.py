@@ -9,7 +9,7 @@ from typing import Any
 from fewstep.data.decoding import Example
 from fewstep.data.folders import class_names, has_captions, listed, pictures_of, split_of
 from fewstep.data.sources import Source, SourceSettings, captioned, class_names_in
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, first_line, nearest
 
 IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values")
 LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "class_label")
@@ -114,7 +114,7 @@ def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> 
             rows = datasets.load_dataset(str(here) if here.exists() else path, split=split, streaming=lazy)
     except Exception as error:  # `datasets` passes on whatever its parts raise
         what = "cannot be opened" if here.exists() else "is neither a file or folder here nor a data set that the hub hands out"
-        raise InputError(f"'{path}' {what} ({brief(error)}): check data.path, data.split and the network") from error
+        raise InputError(f"'{path}' {what} ({first_line(error)}): check data.path, data.split and the network") from error
     if not isinstance(rows, datasets.DatasetDict):
         return rows
     if split not in rows:
@@ -155,12 +155,6 @@ def split_in(file: Path) -> str | None:
     """The split that a word in the name of a file, or else of a folder around it, stands for."""
     words = [word for part in reversed(file.parts) for word in re.split(r"[^a-z]+", part.casefold())]
     return next((split for word in words if (split := split_of(word))), None)
-
-
-def brief(error: Exception) -> str:
-    """The error in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def column_of(features: Any, settings: SourceSettings, key: str, usual: tuple[str, ...], kind: type) -> str | None:
@@ -231,7 +225,9 @@ def examples(rows: Any, image: str, label: str, path: str, seed: int | None, epo
         for row in rows:
             yield as_example(row[image], row[label])
     except Exception as error:  # a truncated parquet or tar: what follows in the shard is lost
-        raise InputError(f"'{path}' cannot be read to its end ({brief(error)}): replace or remove the damaged shard") from error
+        raise InputError(
+            f"'{path}' cannot be read to its end ({first_line(error)}): replace or remove the damaged shard"
+        ) from error
 
 
 def as_example(cell: Any, label: Any) -> Example:
