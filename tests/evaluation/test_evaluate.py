@@ -16,9 +16,11 @@ from conftest import TINY, run_command
 from fewstep.cli import evaluate as evaluate_command
 from fewstep.errors import InputError
 from fewstep.evaluation import evaluate as evaluation
+from fewstep.evaluation import presets
 from fewstep.evaluation.accumulator import Accumulator
 from fewstep.evaluation.configurations import configurations, open_models, rescaled, run_of
 from fewstep.evaluation.evaluation_run import EvaluationRun, noise_of
+from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.results_table import text_table
 from fewstep.evaluation.sample_conditions import SampleConditions
 from fewstep.progress import LiveLine
@@ -79,7 +81,7 @@ def test_a_row_for_every_configuration(evaluated):
         reference = row["model"] == "teacher" and row["steps"] == 6
         assert all((row[f"{measure}_to_teacher"] is None) == reference for measure in ("rms", "psnr", "frechet"))
         assert row["ratio"] == pytest.approx(1) or not reference
-        for key in (
+        for key in [
             "frechet",
             "inception_score",
             "kid",
@@ -89,7 +91,7 @@ def test_a_row_for_every_configuration(evaluated):
             "sharpness",
             "saturation",
             "diversity",
-        ):
+        ]:
             assert math.isfinite(row[key]), key
 
 
@@ -272,7 +274,7 @@ def test_stochastic_samples_are_the_same_in_any_batch(run, tmp_path):
 def test_the_command(run, tmp_path):
     arguments = [
         "--samples",
-        70,
+        "70",
         "--steps",
         "1",
         "--guidance-scale",
@@ -282,7 +284,7 @@ def test_the_command(run, tmp_path):
         "--budgets",
         "8",
         "--reference-steps",
-        4,
+        "4",
     ]
     out, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "out", *arguments, "--device", "cpu")
     assert "guidance scale 2" in out
@@ -352,16 +354,16 @@ def test_the_part_of_the_data_that_is_named_or_that_the_recipe_names_is_compared
 
 
 def settings(run, preset="quick", **asked):
-    return evaluation.settings_of(open_models(run, None, None), preset, asked)
+    return settings_of(open_models(run, None, None), preset, asked)
 
 
 def test_a_quick_evaluation_makes_no_more_evaluations_than_the_training(run, monkeypatch):
-    monkeypatch.setattr(evaluation, "LEAST", 2)
+    monkeypatch.setattr(presets, "LEAST", 2)
     for updates in (6, 600, 60_000):
         models = open_models(run, None, None)
         longer = {"stage_one.updates": updates, "stage_two.updates": updates, "stage_two.last_updates": updates}
         models = replace(models, recipe=load_recipe(None, TINY | longer))
-        chosen = evaluation.settings_of(models, "quick", {})
+        chosen = settings_of(models, "quick", {})
         known = (chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
         made = chosen.samples * sum(c.evaluations for c in configurations(models, *known))
         training = 4 * updates * (3 + 2 + 3 + 3)  # stage one: student and both branches; a rung: student and its teacher's steps
@@ -382,7 +384,7 @@ def test_settings_are_those_asked_for_else_of_the_recipe_else_of_the_preset(run)
     narrow = open_models(run / "steps-0002", None, None)
     info = narrow.students["student", 2].info.model_copy(update={"guidance_scale": (3.0, 3.0)})
     narrow = replace(narrow, students={("student", 2): replace(narrow.students["student", 2], info=info)})
-    assert evaluation.settings_of(narrow, "quick", {}).guidance_scale == (3.0,)
+    assert settings_of(narrow, "quick", {}).guidance_scale == (3.0,)
 
 
 def test_the_cost_is_stated_before_anything_is_sampled(run, tmp_path, capsys):
@@ -396,4 +398,4 @@ def test_the_cost_is_stated_before_anything_is_sampled(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(("kind", "shape", "size"), [("cpu", (1, 8, 8), 256), ("cpu", (3, 32, 32), 16), ("cpu", (3, 512, 512), 8), ("cuda", (3, 32, 32), 256), ("cuda", (4, 128, 128), 16)])  # fmt: skip
 def test_the_batch_size_follows_the_device_and_the_size(kind, shape, size):
-    assert evaluation.default_batch_size(torch.device(kind), shape) == size
+    assert default_batch_size(torch.device(kind), shape) == size

@@ -40,10 +40,8 @@ def quality_panels(rows: list[Row]) -> list[Panel]:
             curves.setdefault(f"{row['model']}, {readable(row['sampler'])}", []).append((row["evaluations"], row["frechet"]))
     points = [point for curves in scales.values() for curve in curves.values() for point in curve]
     ticks = [2**i for i in range(20) if points and min(points)[0] / 2 < 2**i < max(points)[0] * 2]
-    students = [
-        r["frechet"] for r in rows if r["model"] == "student" and (r.get("frechet") or 0) > 0 and math.isfinite(r["frechet"])
-    ]
-    most = FAR * max(students) if students else math.inf
+    students = [y for curves in scales.values() for name, curve in curves.items() if name.startswith("student") for _, y in curve]
+    most = FAR * max(students, default=math.inf)
     known, values = ("network evaluations an image", "Fréchet distance"), [y for _, y in points if y <= most]
     return [Panel(f"guidance scale {s:g}", *known, curves, values, ticks) for s, curves in scales.items()]
 
@@ -61,12 +59,8 @@ def diversity_panels(rows: list[Row]) -> list[Panel]:
         ("Fréchet against Inception", ("inception_score", "Inception Score"), ("frechet", "Fréchet distance"), False),
         ("precision against recall", ("recall", "recall"), ("precision", "precision"), True),
     ):
-        curves: dict[str, list[Any]] = {
-            name: [(curve[s].get(across[0]), curve[s].get(up[0])) for s in scales] for name, curve in whole.items()
-        }
-        curves = {
-            name: points for name, points in curves.items() if all(v is not None and math.isfinite(v) for p in points for v in p)
-        }
+        curves: dict[str, list[Any]] = {n: [(c[s].get(across[0]), c[s].get(up[0])) for s in scales] for n, c in whole.items()}
+        curves = {n: points for n, points in curves.items() if all(v is not None and math.isfinite(v) for p in points for v in p)}
         values = [y for points in curves.values() for _, y in points]
         if values and (linear or min(values) > 0):
             panels.append(Panel(title, across[1], up[1], curves, values, [], [f"{s:g}" for s in scales], linear))
@@ -103,10 +97,10 @@ def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
     from PIL import Image
 
     down, across = -(-len(panels) // 4), min(len(panels), 4)
-    below = 0.18 * max((-(-len(p.curves) // 2) for p in panels if crowded(p)), default=0)  # inches
-    tall, inks = 2.8 + below, ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-    style: dict[Any, Any] = STYLE | dict.fromkeys(inks, colours["ink"])
-    with rc_context(style):
+    below = 0.18 * max((-(-len(p.curves) // 2) for p in panels if p.ticks or p.notes), default=0)  # inches, of legends
+    tall = 2.8 + below
+    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    with rc_context(STYLE | dict.fromkeys(inks, colours["ink"])):
         figure = Figure((3.5 * across, tall * down), dpi=160, facecolor=colours["ground"])
         for i, panel in enumerate(panels):
             corner = (i % across + 0.2) / across, (down - 1 - i // across + (0.18 * 2.8 + below) / tall) / down
@@ -116,44 +110,31 @@ def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
     return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 
 
-def crowded(panel: Panel) -> bool:
-    """Whether so many curves, or notes beside their points, leave no room for a legend among them."""
-    return len(panel.curves) > 3 or bool(panel.notes)
-
-
 def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
-    """Draw one panel."""
+    """Draw one panel; a log y axis covers at least a factor of five."""
+    from matplotlib.ticker import LogLocator
+
     others, named = iter(OTHERS * 9), bool(panel.ticks or panel.notes)
     for (name, points), marker in zip(panel.curves.items(), "os^Dv<>Pp" * 9, strict=False):
         colour = colours.get(name) or (next(others) if name else colours["student, deterministic"])
-        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker if named else "")
+        label = name.removeprefix("teacher, ").removesuffix(", deterministic")
+        axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker if named else "")
         for point, note in zip(points, panel.notes, strict=False):
             axes.annotate(note, point, (3, 3), textcoords="offset points", fontsize=6.5, color=colour)
     axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
     if not panel.linear:
-        logarithmic(axes, panel, room=named and not crowded(panel))
+        middle = math.sqrt(min(panel.values) * max(panel.values))
+        low, high = min(min(panel.values) / 1.3, middle / 2.3), max(max(panel.values) * 1.3, middle * 2.3)
+        axes.set(yscale="log", ylim=(low, high))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
     if panel.ticks:
         axes.set(xscale="log", xlim=(panel.ticks[0] / 1.3, panel.ticks[-1] * 1.3))
         axes.set_xticks(panel.ticks, [str(tick) for tick in panel.ticks], fontsize=8)
     axes.minorticks_off()
-    if crowded(panel):
-        handles, names = axes.get_legend_handles_labels()
-        names = [name.removeprefix("teacher, ").removesuffix(", deterministic") for name in names]
-        below = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.23), "borderaxespad": 0.0, "handlelength": 1.6}
-        axes.legend(handles, names, ncols=2, fontsize=7.5, columnspacing=1.2, labelspacing=0.3, **below)
-    elif named:
-        axes.legend(loc="upper right")
-
-
-def logarithmic(axes: Any, panel: Panel, room: bool) -> None:
-    """Set a log y axis of at least a factor of five, with room for the legend above."""
-    low, high = min(panel.values) / 1.3, max(panel.values) * 1.3
-    low, high = min(low, math.sqrt(low * high) / 2.3), max(high, math.sqrt(low * high) * 2.3)
-    high *= (high / low) ** 0.5 if room else 1
-    parts = (1, 2, 5) if high < 1000 * low else (1,)
-    marks = [part * 10.0**e for e in range(math.floor(math.log10(low)), 19) for part in parts if low <= part * 10.0**e <= high]
-    axes.set(yscale="log", ylim=(low, high))
-    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    if named:
+        below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.23), "borderaxespad": 0.0, "handlelength": 1.6}
+        axes.legend(ncols=2, fontsize=7.5, columnspacing=1.2, labelspacing=0.3, **below)
 
 
 def inline(image: Any) -> str:

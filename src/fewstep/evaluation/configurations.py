@@ -15,7 +15,7 @@ from fewstep.method.conditioning import Condition
 from fewstep.method.process import DiscreteBetas, process_of, process_settings
 from fewstep.models.metadata import HUB_ID, INFO, bundled, rung_of, rungs_in
 from fewstep.models.model import Model
-from fewstep.models.pretrained import open_model
+from fewstep.models.pretrained import guided_as, open_model
 from fewstep.models.sampling import Samples
 from fewstep.training.recipe import Recipe, load_recipe
 
@@ -105,6 +105,8 @@ def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> Evalua
         teacher, name = open_model(against), str(against)
     elif teacher is None and run and recipe and (name := teacher_of_run(run, recipe)):
         teacher = open_model(name, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
+    guidance = next((student.info.guidance for student in students.values() if student.info.guidance), {})
+    teacher = teacher and guided_as(teacher, guidance)  # it and its stock samplers are guided as the students were taught
     models = EvaluatedModels(students, teacher, run, recipe, name)
     check_teacher(models)
     return models

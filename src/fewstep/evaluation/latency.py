@@ -198,13 +198,9 @@ def peak_memory(device: torch.device, reset: bool = False) -> int:
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    cpus = Path("/proc/cpuinfo")
-    if device.type == "cpu" and cpus.is_file():
-        name = (
-            dict(line.split("\t", 1) for line in cpus.read_text().splitlines() if "\t" in line)
-            .get("model name", name)
-            .strip("\t :")
-        )
+    if device.type == "cpu" and (cpus := Path("/proc/cpuinfo")).is_file():
+        names = [line.partition(":")[2].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
     return {
         "device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "diffusers": version("diffusers"), "python": platform.python_version(),

@@ -49,13 +49,13 @@ def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, rec
     environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
     return environment.get_template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
-        about=notes(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
+        about=features_facts(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
         quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), light=LIGHT, dark=DARK,
     )  # fmt: skip
 
 
-def notes(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
+def features_facts(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The page's words on the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
     features = metrics.get("features") or {}
     name = "a classifier trained on these data" if features.get("name") == "classifier" else features.get("name")
     explained = any("kid" in r for r in metrics.get("rows", []))

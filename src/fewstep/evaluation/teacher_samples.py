@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fewstep.data.fingerprints import whole
@@ -14,6 +16,7 @@ from fewstep.models.metadata import bundled
 from fewstep.models.model import Model
 
 SEED = 0
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CHECKED_STEPS = 64  # more take too long to check at each start
 
 
@@ -21,11 +24,6 @@ def fixed_noise(model: Model, samples: int) -> tuple[Tensor, Tensor]:
     """(noise (n, c, h, w), labels (n,)) from which every row of a table is sampled; the labels go round the classes."""
     noise = torch.randn(samples, *model.info.shape, generator=torch.Generator().manual_seed(SEED))
     return noise, torch.arange(samples) % len(model.info.classes)
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of the network's weights in a model folder."""
-    return whole(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
 
 def references_file(name: str = "digits") -> Path:
@@ -40,9 +38,7 @@ def key_of(steps: int, guidance_scale: float) -> str:
 
 def save_references(path: Path, teacher_folder: Path, samples: dict[str, Tensor]) -> None:
     """Write samples (n, c, h, w) by `key_of`, in half precision, with the hash of the weights that they belong to."""
-    from safetensors.torch import save_file
-
-    about = {"weights": weights_hash(teacher_folder), "seed": str(SEED)}
+    about = {"weights": whole(teacher_folder / WEIGHTS), "seed": str(SEED)}
     save_file({key: value.half() for key, value in samples.items()}, path, about)
 
 
@@ -52,13 +48,11 @@ def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
     Raises:
         InputError: they belong to other weights.
     """
-    from safetensors import safe_open
-
     if not path.is_file():
         return {}
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, Any] = file.metadata() or {}
-        if metadata.get("weights") != weights_hash(teacher_folder):
+        if metadata.get("weights") != whole(teacher_folder / WEIGHTS):
             raise InputError(
                 f"{path} belongs to other weights than {teacher_folder}; make it again: python -m benchmarks.quality.digits_references"
             )

@@ -4,7 +4,7 @@ Inside the mathematics the weight is `w`, 0 for none. Users see `guidance_scale 
 functions at the top are the only place where one becomes the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from fewstep.method.conditioning import Condition, join
 from fewstep.method.process import expand_to
 
 DenoiserFn = Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]  # X(z, t, condition, w)
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x (b, ...), x_null (b, ...), w (b,), t (b,)) -> X^w (b, ...)
 
 
 def weight_of(guidance_scale: Any) -> Any:
@@ -33,18 +34,38 @@ def combine(x: Tensor, x_null: Tensor, w: Tensor) -> Tensor:
     return (1 + w) * x - w * x_null
 
 
-def guided(denoiser: DenoiserFn, null: Callable[[Any], Any]) -> DenoiserFn:
-    """The guided teacher X^w(z, t, c, w): both branches in one batched evaluation of twice the batch.
+def plain(x: Tensor, x_null: Tensor, w: Tensor, t: Tensor) -> Tensor:
+    """The rule of 2207.12598, at every time alike: `combine`."""
+    return combine(x, x_null, w)
 
-    `null(condition)` gives the null condition of the same length.
+
+def guided(denoiser: DenoiserFn, null: Callable[[Any], Any], rule: Rule = plain, weak: DenoiserFn | None = None) -> DenoiserFn:
+    """The guided teacher X^w(z, t, c, w): both branches in one batched evaluation of twice the batch, combined by a rule.
+
+    `null(condition)` gives the null condition of the same length. With a `weak` model, its estimate for the condition itself stands in the
+    place of the null branch (autoguidance, 2406.02507).
     """
 
     def estimate(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
         if w is None:
             return denoiser(z, t, condition, None)
-        both = denoiser(torch.cat([z, z]), torch.cat([t, t]), join(condition, null(condition)), None)
-        x, x_null = both.chunk(2)
-        return combine(x, x_null, w.to(x.dtype))
+        if weak is not None:
+            x, x_null = denoiser(z, t, condition, None), weak(z, t, condition, None)
+        else:
+            both = denoiser(torch.cat([z, z]), torch.cat([t, t]), join(condition, null(condition)), None)
+            x, x_null = both.chunk(2)
+        return rule(x, x_null, w.to(x.dtype), t)
+
+    return estimate
+
+
+def weight_by_step(denoiser: DenoiserFn, weights: Sequence[float]) -> DenoiserFn:
+    """The denoiser asked at a weight of its own in each of N steps: weights[0] at t = 1, weights[N - 1] at t = 1/N."""
+    steps = len(weights)
+
+    def estimate(z: Tensor, t: Tensor, condition: Condition, w: Tensor | None) -> Tensor:
+        index = steps - (t * steps).round().long().clamp(1, steps)
+        return denoiser(z, t, condition, torch.tensor(weights, dtype=torch.float32, device=t.device)[index])
 
     return estimate
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, cast, expand
-from fewstep.method.guidance import DenoiserFn, guided
+from fewstep.method.guidance import DenoiserFn, Rule, guided, plain
 from fewstep.method.parameterization import Prediction, prediction_of
 from fewstep.method.process import Cosine, DiscreteBetas, Process, RectifiedFlow, to_float64
 
@@ -42,18 +42,17 @@ class Denoiser:
     null: Null = None
     call: Call = plain_call
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    rule: Rule = plain  # how a teacher's two branches combine
+    weak: "Denoiser | None" = None  # a weaker model of the same data in the place of the null branch (autoguidance)
 
     def __post_init__(self) -> None:
         if isinstance(self.prediction, str):
             object.__setattr__(self, "prediction", prediction_of(self.prediction))
         name, process = self.predicts.name, type(self.process)
-        if name in ("v", "eps") and issubclass(process, RectifiedFlow):
+        known = "'flow' or 'x'" if issubclass(process, RectifiedFlow) else "'v', 'eps' or 'x'"
+        if issubclass(process, Cosine | DiscreteBetas | RectifiedFlow) and f"'{name}'" not in known:
             raise InputError(
-                f"prediction '{name}' does not go with the process {process.__name__}; give 'flow' or 'x', or another process"
-            )
-        if name == "flow" and issubclass(process, Cosine | DiscreteBetas):
-            raise InputError(
-                f"prediction 'flow' does not go with the process {process.__name__}; give 'v', 'eps' or 'x', or RectifiedFlow"
+                f"prediction '{name}' does not go with the process {process.__name__}; give {known}, or another process"
             )
 
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
@@ -91,7 +90,7 @@ class Denoiser:
         `null(condition)` takes the place of the teacher's own null condition. Of two processes that keep the variance the z of equal
         signal-to-noise ratio are the same: only the time is translated.
         """
-        estimate, own = guided(self, null or self.null_condition), self.process
+        estimate, own = guided(self, null or self.null_condition, self.rule, self.weak), self.process
         if process is None or process == own:
             return estimate
         assert isinstance(own, DiscreteBetas)

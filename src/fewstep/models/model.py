@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fewstep.errors import InputError, check_whole_number, nearest
 from fewstep.method.conditioning import Condition, cycle, leaf
-from fewstep.method.guidance import DenoiserFn, weight_of
+from fewstep.method.guidance import DenoiserFn, Rule, weight_by_step, weight_of
+from fewstep.method.guidance_rules import rule_of, rule_settings
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.metadata import Info
-from fewstep.models.negative_prompts import fold_negative_prompt, with_negative_prompt
+from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, fold_negative_prompt
 from fewstep.models.sampling import Progress, Samples, SamplingPlan, fresh_noise, initial_noise, sample_in_batches
 
 DEFAULT_STEPS = 64  # of a model that takes any number
@@ -53,7 +54,7 @@ class Model:
         condition: Condition,
         *,
         steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
         seed: int = 0,
         noise: Tensor | None = None,
         sampler: str | None = None,
@@ -62,7 +63,8 @@ class Model:
     ) -> Samples:
         """Samples for labels (n,) or a tree (n, ...), from `noise` (n, c, h, w) or the seed; `progress(images done)` after each batch.
 
-        An image is a function of its seed, place and condition, whatever the batch size.
+        `guidance_scale` is one number, or one for each step, the first at t = 1. An image is a function of its seed, place and
+        condition, whatever the batch size.
 
         Raises:
             InputError: steps, guidance scale or sampler that the model was not trained for; a seed, noise or batch size that is no such.
@@ -78,7 +80,7 @@ class Model:
         return Samples(noise, samples, plan.steps, plan.sampler, plan.steps * plan.evaluations, seconds, self.decode)
 
     def sampling_plan(
-        self, steps: int | None = None, guidance_scale: float | None = None, sampler: str | None = None
+        self, steps: int | None = None, guidance_scale: float | Sequence[float] | None = None, sampler: str | None = None
     ) -> SamplingPlan:
         """The checked choices of sampling; without one of them the model's own: its steps (64 of a teacher), its scale or 1, its sampler.
 
@@ -86,10 +88,19 @@ class Model:
             InputError: steps, a guidance scale or a sampler that the model was not trained for.
         """
         steps, sampler = self._steps(steps), self._sampler(sampler)
-        return SamplingPlan(steps, sampler, self.denoiser.process, *self.branches(self.scale_or_own(guidance_scale)))
+        scale, process = self.scale_or_own(guidance_scale), self.denoiser.process
+        if isinstance(scale, str) or not isinstance(scale, Sequence):
+            return SamplingPlan(steps, sampler, process, *self.branches(scale))
+        if len(scale) != steps:
+            raise InputError(f"there are {len(scale)} guidance scales for {steps} steps; give one, or one a step")
+        branches = [self.branches(one) for one in scale]
+        estimate, w, evaluations = max(branches, key=lambda branch: branch[2])  # guided where any step is
+        if w is not None:
+            estimate = weight_by_step(estimate, [0.0 if w is None else w for _, w, _ in branches])
+        return SamplingPlan(steps, sampler, process, estimate, w, evaluations)
 
-    def scale_or_own(self, guidance_scale: float | None) -> float:
-        """The scale, or without one that which is baked in, else 1."""
+    def scale_or_own(self, guidance_scale: float | Sequence[float] | None) -> float | Sequence[float]:
+        """The scale, or the list of one a step; without one that which is baked in, else 1."""
         if guidance_scale is not None:
             return guidance_scale
         return self.info.guidance_scale[0] if self.info.baked and self.info.guidance_scale else 1.0
@@ -150,7 +161,42 @@ class Model:
         """
         if negative_prompt is None:
             return self
-        return replace(self, denoiser=with_negative_prompt(self.denoiser, self.info, self.family, negative_prompt))
+        info, family, call = self.info, self.family, self.denoiser.call
+        if info.condition != "text":
+            raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
+        if info.kind == "teacher":
+            return replace(self, denoiser=replace(self.denoiser, null=family.null(info, negative_prompt)))
+        if not isinstance(call, NegativeCall):
+            raise InputError(
+                "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil "
+                "with student.negative_prompts = true"
+            )
+        chosen = NegativePrompts.encode(family, info, [negative_prompt]).summaries[1:]
+        return replace(self, denoiser=replace(self.denoiser, call=replace(call, chosen=chosen)))
+
+    def with_guidance(self, rule: "Rule | dict[str, Any]", weak: "Model | None" = None) -> Self:
+        """The same teacher, its branches combined by another rule: a function X^w(x, x_null, w, t), or the settings of a known one.
+
+        With a `weak` model its estimate for the condition takes the place of the null branch (autoguidance, 2406.02507).
+
+        Raises:
+            InputError: a student or an encoder, an unknown rule, or a weak model of another process, shape or kind of condition.
+        """
+        if self.info.kind != "teacher":
+            raise InputError(f"this is a {self.info.kind}, whose guidance is in its weights; give a rule to its teacher")
+        found = rule_of(rule) if isinstance(rule, dict) else rule
+        known = rule_settings(found)
+        if weak is not None:
+            for what in ("shape", "condition", "classes"):
+                if getattr(weak.info, what) != getattr(self.info, what):
+                    raise InputError(f"the weak model's {what} is not the teacher's; name a weaker model of the same data")
+            if weak.denoiser.process != self.denoiser.process:
+                raise InputError(
+                    "the weak model's noise process is not the teacher's; name a weaker model trained with the same one"
+                )
+            known |= {"weak": str(weak.family.folder or "from Python")}
+        denoiser = replace(self.denoiser, rule=found, weak=None if weak is None else weak.denoiser)
+        return replace(self, denoiser=denoiser, info=self.info.model_copy(update={"guidance": known}))
 
     def fold_negative_prompt(self, plain: bool = False) -> Self:
         """The model with its chosen negative prompt in a bias; to be `plain`, always without the layer for one. The samples are the same."""
@@ -185,7 +231,7 @@ class Model:
         info = plain.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
         return replace(plain, denoiser=replace(plain.denoiser, network=network), info=info)
 
-    def branches(self, guidance_scale: float) -> tuple[DenoiserFn, float | None, int]:
+    def branches(self, guidance_scale: float | Sequence[float]) -> tuple[DenoiserFn, float | None, int]:
         """The denoiser to call, the weight w to give it (None: it takes none), and its evaluations a step.
 
         Raises:
@@ -228,6 +274,8 @@ class Model:
     def to(self, device: torch.device | str) -> Self:
         """The same model, its network moved to `device`."""
         self.denoiser.network.to(device)
+        if self.denoiser.weak is not None:
+            self.denoiser.weak.network.to(device)
         return self
 
 

@@ -1,13 +1,19 @@
 """What a path is: a model, a run, a recipe or data, with what it takes to use it."""
 
+import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fewstep.data.loading import Data, open_data, open_source
+from fewstep.data.sources import SourceSettings
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO, find_folder, is_run
 from fewstep.models.pretrained import open_model
-from fewstep.training.recipe import load_recipe, shipped_recipes
+from fewstep.models.shapes import has_configs_alone, open_shapes
+from fewstep.training.cost_estimate import about, distillation_size, plan, plan_text, planned_teacher, stages_of
+from fewstep.training.recipe import RECIPE, load_recipe, make_recipe, shipped_recipes, to_toml
 
 
 def describe(path: str, **training: Any) -> dict[str, Any]:
@@ -33,59 +39,42 @@ def describe(path: str, **training: Any) -> dict[str, Any]:
 def describe_model(folder: Path, **training: Any) -> dict[str, Any]:
     """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average.
 
-    Of a folder that holds configs alone, and where something of `training` is given (`sizing.size_up`), also what its distillation takes.
+    Of a folder that holds configs alone, and where something of `training` is given, also what its distillation takes
+    (`cost_estimate.distillation_size`).
     """
-    from fewstep.training.network_cost import meta_model, weightless
-    from fewstep.training.sizing import size_up
-
-    bare = not (folder / INFO).is_file() and weightless(folder)
-    model = meta_model(folder) if bare else open_model(folder)
+    bare = not (folder / INFO).is_file() and has_configs_alone(folder)
+    model = open_shapes(folder) if bare else open_model(folder)
     info = model.info
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
-    facts = info.model_dump(mode="json", exclude={"format", "process"}) | {"process": info.process["name"]}
-    evaluations = "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step"
-    memory = {"weights": 4 * parameters, "training": 4 * 5 * parameters}  # weights, gradients, two moments, the average
-    asked = {key: value for key, value in training.items() if value is not None}
+    given = {key: value for key, value in training.items() if value is not None}
     return {
         "what": "model",
         "path": str(folder),
         **({"weights": "not here: of the configs alone"} if bare else {}),
-        **facts,
+        **info.model_dump(mode="json", exclude={"format", "process"}),
+        "process": info.process["name"],
         "parameters": parameters,
-        "memory_bytes": memory,
-        "evaluations": evaluations,
-        **(size_up(model, **asked) if bare or asked else {}),
+        "memory_bytes": {"weights": 4 * parameters, "training": 4 * 5 * parameters},  # weights, gradients, two moments, the average
+        "evaluations": "2 a step, 1 at guidance scale 1" if info.kind == "teacher" else "1 a step",
+        **(distillation_size(model, **given) if bare or given else {}),
     }
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
     """Facts about a run folder: its finished stages, and where it stands; of bundled students the models alone."""
-    import json
-
-    stages = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
-    log = folder / "log.jsonl"
-    lines = (
-        [line for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
-    )  # a kill may cut the last
-    last = json.loads(lines[-1]) if lines else None
-    recipe = load_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else None
-    wanted = ["stage-one", *(f"steps-{n:04d}" for n in recipe.stage_two.ladder[1:])] if recipe else []
-    wanted += [f"encoder-{n:04d}" for n in recipe.encoder.ladder[1:]] if recipe else []
-    finished = all(name in stages for name in wanted) or stages == ["teacher"]
-    return {
-        "what": "run",
-        "path": str(folder),
-        "models": stages,
-        "finished": finished,
-        "last_logged": last,
-        **({"recipe": recipe.model_dump(mode="json")} if recipe else {}),
-    }
+    finished = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
+    facts: dict[str, Any] = {"what": "run", "path": str(folder), "models": finished}
+    log, recipe = folder / "log.jsonl", load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    lines = log.read_text().splitlines() if log.is_file() else []
+    whole = [line for line in lines if line.endswith("}")]  # a kill may cut the last
+    stages = [name for name, *_ in stages_of(recipe, distilling=True)] if recipe else []
+    facts["finished"] = set(stages) <= set(finished) or finished == ["teacher"]
+    facts["last_logged"] = json.loads(whole[-1]) if whole else None
+    return facts | ({"recipe": recipe.model_dump(mode="json")} if recipe else {})
 
 
 def describe_recipe(path: Path) -> dict[str, Any]:
     """Facts about a recipe: its settings and the cost of distilling by it."""
-    from fewstep.training.cost_estimate import plan, planned_teacher
-
     recipe = load_recipe(path)
     facts = {"what": "recipe", "path": str(path), "recipe": recipe.model_dump(mode="json")}
     try:
@@ -99,9 +88,6 @@ def describe_data(path: Path) -> dict[str, Any]:
 
     Where there are captions and classes as well, both are named: a teacher of text is distilled on the captions.
     """
-    from fewstep.data.loading import Data, open_data, open_source
-    from fewstep.data.sources import SourceSettings
-
     try:
         data = open_data(path=str(path), captions=True)
     except InputError as error:
@@ -120,9 +106,6 @@ def describe_data(path: Path) -> dict[str, Any]:
 def describe_text(facts: dict[str, Any]) -> str:
     """The facts as lines of text."""
     if facts["what"] == "recipe":
-        from fewstep.training.cost_estimate import plan_text
-        from fewstep.training.recipe import make_recipe, to_toml
-
         cost = plan_text(facts["cost"]) if facts["cost"] else f"cost not known: {facts['cost_unknown']}"
         return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{cost}"
     lines = [f"{facts['what']} {facts['path']}"]
@@ -134,18 +117,17 @@ def describe_text(facts: dict[str, Any]) -> str:
 
 def readable(key: str, value: Any) -> str:
     """A value as a person reads it."""
-    if key == "memory_bytes":
-        return ", ".join(f"{name} {mass(size)}" for name, size in value.items())
-    if key == "first_captions":
-        return ", ".join(map(repr, value))
-    if key == "activations_of_one_image":
-        return mass(value)
-    if key == "seconds":
-        from fewstep.training.cost_estimate import about
-
-        return f"({about(value)})"
-    if key == "history":
-        return "; ".join(f"{h['stage']}: {h['updates']:,} updates of {h['batch_size']}, loss {h['loss']:.4g}" for h in value)
+    known: dict[str, Callable[[Any], str]] = {
+        "memory_bytes": lambda sizes: ", ".join(f"{name} {mass(size)}" for name, size in sizes.items()),
+        "first_captions": lambda captions: ", ".join(map(repr, captions)),
+        "activations_of_one_image": mass,
+        "seconds": lambda span: f"({about(span)})",
+        "history": lambda stages: "; ".join(
+            f"{h['stage']}: {h['updates']:,} updates of {h['batch_size']}, loss {h['loss']:.4g}" for h in stages
+        ),
+    }
+    if key in known:
+        return known[key](value)
     if isinstance(value, dict):
         return ", ".join(f"{name.replace('_', ' ')} {readable(name, inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):

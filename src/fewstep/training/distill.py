@@ -8,6 +8,7 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import to
+from fewstep.method.guidance import plain
 from fewstep.method.parameterization import PREDICTIONS
 from fewstep.method.process import process_of, process_settings
 from fewstep.method.stage_two import rungs
@@ -122,13 +123,15 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
         network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
     else:
         base = name_of(recipe.teacher.path or teacher.family.folder)
-        network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
+        network = lora_student(
+            teacher.denoiser.network, teacher.family, recipe.train.seed, base=base, **recipe.student.lora.model_dump()
+        )
     denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
     if negatives is not None:
         attach_embedding(network, teacher.family, negatives.summaries.shape[1])
         denoiser = replace(denoiser, call=NegativeCall(denoiser.call))
     check_starts_as_teacher(replace(denoiser, prediction=teacher.denoiser.prediction), teacher, negatives)
-    denoiser = replace(denoiser, process=student_process(recipe, teacher))
+    denoiser = replace(denoiser, process=student_process(recipe, teacher), rule=plain, weak=None)  # its guidance is in its weights
     steps = recipe.stage_two.ladder[0] if recipe.stage_one.times == "grid" else None
     known = {
         "kind": "student", "prediction": prediction, "process": process_settings(denoiser.process), "steps": steps, "quality": {},

@@ -1,11 +1,6 @@
-"""What one evaluation of a network costs: FLOPs, memory and seconds.
-
-FLOPs and memory are counted on PyTorch's meta device, where tensors have shapes and no content, so a network that does not fit
-this machine can be planned on it. Seconds are measured by a short probe of the network itself.
-"""
+"""What one evaluation of a network costs: FLOPs and memory, counted on shapes alone, and seconds, by a short probe."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,61 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewstep import compat
 from fewstep.devices import seconds
-from fewstep.errors import InputError, first_line
 from fewstep.method.conditioning import cast, to
-from fewstep.models.families import family_for
-from fewstep.models.families.pipeline_folder import config_of, quiet
 from fewstep.models.lora import has_adapters
 from fewstep.models.model import Model
-from fewstep.models.pretrained import denoiser_of
 from fewstep.training.trainer import checkpoint_blocks
 
 PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
-WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
-
-
-def meta_network(folder: Path) -> nn.Module:
-    """The network of a stock pipeline folder as its config says, of shapes alone (meta device): nothing is read but JSON.
-
-    Raises:
-        InputError: a folder of no known family, or a config that makes no network.
-    """
-    family = family_for(folder)
-    config, network_class = config_of(folder, family.component), family.network_class()
-    try:
-        with quiet(), torch.device("meta"):
-            network = network_class.from_config(config)
-    except Exception as error:  # whatever diffusers raises of values that do not fit together
-        raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
-    return network.to("meta").eval()  # some make constants where they like
-
-
-def meta_model(folder: Path) -> Model:
-    """The teacher of a stock pipeline folder, its network of shapes alone.
-
-    Raises:
-        InputError: as `meta_network` does, or the folder is no teacher.
-    """
-    family = family_for(folder)
-    info = family.describe(folder)
-    return Model(denoiser_of(meta_network(folder), info, family), info, family)
-
-
-def weightless(folder: Path) -> bool:
-    """Whether a stock pipeline folder holds configs alone.
-
-    Raises:
-        InputError: a folder of no known family.
-    """
-    if not (folder / "model_index.json").is_file():
-        return False
-    component = folder / family_for(folder).component
-    return not any(file.suffix in WEIGHTS for file in component.glob("*"))
-
-
-def on_meta(model: Model) -> bool:
-    """Whether a model has shapes alone."""
-    return model.denoiser.device.type == "meta"
 
 
 def evaluate(model: Model, batch_size: int) -> Tensor:
@@ -85,7 +31,7 @@ def evaluate(model: Model, batch_size: int) -> Tensor:
 def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[str, Any]:
     """Parameters, bytes, FLOPs of an evaluation, and the bytes that a pass over `batch_size` keeps for its gradient.
 
-    With `checkpointing` the blocks of the network are computed again for it, for which `training.checkpoint_blocks` is called.
+    With `checkpointing` the blocks of the network are computed again for it.
     """
     network = model.denoiser.network
     if not has_adapters(network):
@@ -94,19 +40,21 @@ def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[st
         output = evaluate(model, 1)
         forward = counter.get_total_flops()
         output.sum().backward()
-    trained = counter.get_total_flops() + (forward if checkpointing else 0)
     own = [p for p in network.parameters() if p.requires_grad]
     return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "trained_parameters": sum(p.numel() for p in own),
-        "bytes": size_of(network),
-        "trained_bytes": sum(p.numel() * p.element_size() for p in own),
-        "flops": {"forward": forward, "trained": trained},
-        "activations": kept_bytes(model, batch_size, checkpointing),
-    }
+        "parameters": sum(p.numel() for p in network.parameters()), "trained_parameters": sum(p.numel() for p in own),
+        "bytes": bytes_of(network.parameters()), "trained_bytes": bytes_of(own),
+        "flops": {"forward": forward, "trained": counter.get_total_flops() + (forward if checkpointing else 0)},
+        "activations": activation_bytes(model, batch_size, checkpointing),
+    }  # fmt: skip
 
 
-def kept_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> int:
+def bytes_of(tensors: Any) -> int:
+    """Bytes of all tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def activation_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> int:
     """The bytes that a pass over `batch_size` keeps for its gradient; with checkpointing, what enters each block, and one block's own."""
     network: Any = model.denoiser.network
     kept, largest = Kept(network), 0
@@ -155,11 +103,6 @@ class _FusedAttention(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
         return compat.attention_without_weights(*args[:3], mask=mask)
-
-
-def size_of(network: nn.Module) -> int:
-    """Bytes of the network's weights."""
-    return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
 def measure(model: Model, device: torch.device, flops: float, batch_size: int, precision: str = "no") -> dict[str, Any]:

@@ -12,7 +12,13 @@ from fewstep.errors import InputError, nearest
 from fewstep.files import write_atomically
 from fewstep.training.settings import Recipe
 
-NAMES = ("teacher.path", "data.path", "teach.start", "evaluate.clip")  # a path, or a name on the hub or of what is bundled
+NAMES = (
+    "teacher.path",
+    "teacher.weak",
+    "data.path",
+    "teach.start",
+    "evaluate.clip",
+)  # a path, or a name on the hub or of what is bundled
 PATHS = (*NAMES, "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 RECIPE = "recipe.toml"  # in a run folder
 MAY_CHANGE = (  # between a run and its resumption

@@ -10,7 +10,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
-from fewstep.models.pretrained import open_model, save_model
+from fewstep.models.pretrained import guided_as, open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.recipe import RECIPE, Recipe, arguments, first_difference, load_recipe, write_recipe
@@ -73,14 +73,7 @@ def teach(
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """Train a guided teacher by a recipe into the run folder `out`; its model folder is `out/teacher`. The same call resumes.
-
-    With `teach.start` the model of that folder is trained on, of whatever family: its network alone, text encoder and VAE stay.
-
-    Raises:
-        InputError: recipe, data or folder cannot be used.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-    """
+    """As `fewstep.teach`; `save` writes the model's folder."""
     settings = load_recipe(recipe, changes)
     start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
     if start is None:
@@ -106,15 +99,7 @@ def distill(
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """Distil a guided teacher into a student of `steps` steps for every guidance scale in the range; returns that student.
-
-    `teacher` is a model, its folder, or a `Denoiser` around a network of one's own; `data` a path or what `open_data` gives; each
-    may come from the recipe instead. Every rung's student is a model folder in the run folder `out`. The same call resumes.
-
-    Raises:
-        InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-    """
+    """As `fewstep.distill`; `save` writes each stage's model folder."""
     settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
     negatives = negative_prompts_of(settings, model)
@@ -151,8 +136,9 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if isinstance(teacher, Model):
-        return teacher
-    return open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+        return guided_as(teacher, settings.rule) if settings else teacher
+    opened = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+    return guided_as(opened, settings.rule) if settings else opened
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:

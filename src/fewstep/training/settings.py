@@ -1,13 +1,25 @@
 """Settings: every key of a recipe with its default and its bound, in frozen models."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fewstep.method.guidance_rules import rule_of
+from fewstep.method.stage_two import rungs
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
 Schedule = Literal["constant", "linear", "cosine"]
+
+
+def _divides(ladder: tuple[int, ...]) -> tuple[int, ...]:
+    if ladder:
+        rungs(ladder)
+    return ladder
+
+
+Steps = tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
 
 
 class Section(BaseModel):
@@ -16,10 +28,36 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class GuidanceSettings(Section):
+    """How a teacher's two branches combine; see docs/guidance.md. Of the numbers, those of the rule."""
+
+    name: Literal["plain", "interval", "rescale", "apg"] = "plain"
+    low: Annotated[float, Field(ge=0, le=1)] | None = None  # interval: guidance from this time ...
+    high: Annotated[float, Field(ge=0, le=1)] | None = None  # ... to this one alone (0 is data, 1 noise)
+    phi: Annotated[float, Field(ge=0, le=1)] | None = None  # rescale: the share that is brought back to the conditional spread
+    over: Literal["example", "channels"] | None = None  # rescale: of an example, or along the channels of each place
+    eta: Annotated[float, Field(ge=0, le=10)] | None = None  # apg: what the part along the estimate counts
+    norm: Annotated[float, Field(gt=0, le=1e6)] | None = None  # apg: the largest root mean square of the difference
+
+    @model_validator(mode="after")
+    def _numbers_of_the_rule(self) -> "GuidanceSettings":
+        rule_of(self.model_dump(exclude_none=True))
+        return self
+
+
 class TeacherSettings(Section):
     path: str | None = None  # a model folder, a diffusers folder, a hub id, a .safetensors file, or a bundled teacher ("digits")
     revision: str | None = None  # of a hub id
     variant: str | None = None  # of the weights, as "fp16"
+    guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
+    weak: str | None = None  # a weaker model in the place of the null branch (autoguidance)
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The guidance as `fewstep.json` has it; empty where it is plain."""
+        named = self.guidance.model_dump(exclude_none=True)
+        known = {} if named == {"name": "plain"} else named
+        return known if self.weak is None else known | {"weak": self.weak}
 
 
 class DataSettings(Section):
@@ -134,14 +172,14 @@ class StageOneSettings(Section):
 
 
 class StageTwoSettings(Section):
-    ladder: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...], Field(min_length=1, max_length=32)] = (
+    ladder: Annotated[Steps, Field(min_length=1, max_length=32), AfterValidator(_divides)] = (
         64,
         16,
         8,
         4,
         2,
         1,
-    )
+    )  # each number divides the one before
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
@@ -151,26 +189,11 @@ class StageTwoSettings(Section):
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
 
-    @model_validator(mode="after")
-    def _divides(self) -> "StageTwoSettings":
-        from fewstep.method.stage_two import rungs
-
-        rungs(self.ladder)
-        return self
-
 
 class EncoderSettings(Section):
-    ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = ()  # empty: no encoder
+    ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
-
-    @model_validator(mode="after")
-    def _divides(self) -> "EncoderSettings":
-        from fewstep.method.stage_two import rungs
-
-        if self.ladder:
-            rungs(self.ladder)
-        return self
 
 
 class TrainSettings(Section):
