@@ -13,7 +13,7 @@ from cheap_features import pixels
 import fewstep
 import tiny
 from conftest import TINY, run_command
-from fewstep.cli import evaluate as evaluate_command
+from fewstep.cli.options import listed
 from fewstep.errors import InputError
 from fewstep.evaluation import evaluate as evaluation
 from fewstep.evaluation import presets
@@ -299,8 +299,8 @@ def test_the_command(run, tmp_path):
 
 @pytest.mark.parametrize("text", ["a", "1.5", "1,,2", "nan", ""])
 def test_words_that_are_no_list_of_steps(text):
-    with pytest.raises(InputError, match=f"--steps {text}: .*numbers separated by commas are needed"):
-        evaluate_command.integers("steps", text)
+    with pytest.raises(InputError, match=f"--steps {text}: give whole numbers"):
+        listed("steps", text, int)
 
 
 def test_the_package_offers_evaluate():
