@@ -10,6 +10,7 @@ import torch
 
 from fewstep.data.images import read_images, read_masks
 from fewstep.editing import inpainting, sdedit, style_transfer
+from fewstep.errors import InputError, shown
 from fewstep.export import hub
 from fewstep.export.model_card import write_card
 from fewstep.models import model, pretrained
@@ -43,7 +44,9 @@ class Model(model.Model):
         **choices: Any,
     ) -> list[Any]:
         """PIL images of pictures carried to noise by `encoder` (this model without one) and back by this; see `style_transfer.translate`."""
-        encoder, x = encoder or self, read_images(images, self.info).pixels
+        encoder, x = self if encoder is None else encoder, read_images(images, self.info).pixels
+        if not isinstance(encoder, model.Model):
+            raise InputError(f"the encoder is {shown(encoder)}; give a model, as fewstep.open_model opens one")
         conditions = encoder.labels_or_prompts(source, len(x)), self.labels_or_prompts(target, len(x))
         return style_transfer.translate(self, encoder, x, *conditions, **choices).images()
 

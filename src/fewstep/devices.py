@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from fewstep.errors import InputError, first_line
+from fewstep.errors import InputError, first_line, shown
 
 
-def best_device(name: str | None = None) -> torch.device:
+def best_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, or without a name the best there is.
 
     Raises:
@@ -18,6 +18,7 @@ def best_device(name: str | None = None) -> torch.device:
     if name is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
+    check_device(name)
     try:
         torch.empty(1, device=name)
         return torch.device(name)
@@ -25,13 +26,15 @@ def best_device(name: str | None = None) -> torch.device:
         raise InputError(f"device '{name}' is not here ({first_line(error)}); leave --device out, or name cpu") from None
 
 
-def check_device(device: str | None) -> None:
-    """Raises InputError where there is no such device here."""
+def check_device(device: str | torch.device | None) -> None:
+    """Raises InputError where there is no such device here; "meta", which computes nothing, is none."""
     here = getattr(torch.accelerator.current_accelerator(), "type", "cpu")
     try:
+        if not isinstance(device, str | torch.device | None):
+            raise TypeError
         kind = None if device is None else torch.device(device).type
-    except RuntimeError:
-        raise InputError(f"device '{device}' is not known; leave --device out, or name cpu, cuda or mps") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise InputError(f"device {shown(device)} is not known; leave --device out, or name cpu, cuda or mps") from None
     if kind not in (None, "cpu", here):
         raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
 

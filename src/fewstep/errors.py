@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -18,11 +18,36 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(known)
 
 
+def shown(value: Any) -> str:
+    """A value as a message has it: on one line of at most 80 characters; of an array its type and shape."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"a {type(value).__name__} of {value.dtype} shaped {tuple(value.shape)}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a whole number of more than 4,300 digits has no text
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
 def check_whole_number(name: str, value: Any, least: int, most: int | None = None) -> None:
     """Raises InputError where a value is not a whole number from `least` to `most`."""
-    if not isinstance(value, Integral) or int(value) < least or (most is not None and int(value) > most):
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least or (most is not None and int(value) > most):
         limit = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise InputError(f"{name} is {value!r}; give a whole number, {limit}")
+        raise InputError(f"{name} is {shown(value)}; give a whole number, {limit}")
+
+
+def check_number(name: str, value: Any, least: float, most: float) -> None:
+    """Raises InputError where a value is not a number from `least` to `most`; NaN is none."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most:  # pyright: ignore[reportOperatorIssue]
+        raise InputError(f"{name} is {shown(value)}; give a number from {least:g} to {most:g}")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raises InputError where a value is not text that can be written as UTF-8."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise InputError(f"{name} is {shown(value)}; give text without lone surrogates") from None
 
 
 def first_line(error: BaseException) -> str:

@@ -6,11 +6,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line, shown
 
 
-def check_new(folder: Path) -> None:
+def path_of(what: str, given: Any) -> Path:
+    """The path, of something that is here or may be made here.
+
+    Raises:
+        InputError: no text or path, or one that the file system cannot have: too long, with a NUL or a lone surrogate, not readable.
+    """
+    try:
+        path = Path(given)
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (TypeError, ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(
+            f"{what} {shown(str(given) if isinstance(given, Path) else given)} is no path ({why}); name another"
+        ) from None
+    return path
+
+
+def check_new(folder: str | Path) -> None:
     """Raises InputError where something is in the folder already: nothing of anyone's is overwritten."""
+    folder = path_of("folder", folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something already; name a folder that is new or empty")
 

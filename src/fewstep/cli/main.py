@@ -17,6 +17,8 @@ from fewstep.errors import InputError
 def main() -> None:
     """The entry point: errors become one line and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting makes a small network 10 times slower on a busy machine
+    for stream in (sys.stdout, sys.stderr):  # a path need not be UTF-8, and is printed all the same
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
     try:
         code = app(standalone_mode=False)

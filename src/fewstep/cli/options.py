@@ -32,7 +32,7 @@ PromptFile = Annotated[str | None, typer.Option("--prompts", help="Text file, on
 # of the commands that draw
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run folder, or 'digits'.")]
 NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
-Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
+Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or by index as 3 or #3; again for more.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]
 NegativePrompt = Annotated[
     str | None, typer.Option(help="What to keep away from; teachers take it, and students trained with student.negative_prompts.")

@@ -63,6 +63,8 @@ def upright(pixels: Any) -> Any:
 
         with fsspec.open(pixels, "rb") as file:
             pixels = bytes(file.read())  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(pixels, Path) and pixels.exists() and not pixels.is_file():  # a pipe or a device: reading it may never end
+        raise ValueError(f"{pixels} is no regular file")
     if not isinstance(pixels, Image.Image):
         pixels = Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels)
     with pixels as image:

@@ -13,11 +13,13 @@ from torch import Tensor
 from fewstep.data.decoding import as_array, as_mode, central_box, square, upright
 from fewstep.data.encoding import latents
 from fewstep.errors import InputError, first_line
+from fewstep.files import path_of
 from fewstep.models.metadata import Info
 from fewstep.models.model import DECODED, Model
 
 Picture = str | Path | Any  # a file, or an image of Pillow
 Say = Callable[[str], None]  # called with a line that a person should read
+LARGEST = 4.0  # of a picture's values: samples that are not clipped leave -1 to 1 by a little
 FORMATS = "give a PNG, JPEG or WebP picture"
 
 
@@ -53,8 +55,8 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
         shape = (channels, size, size)
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise InputError(f"images are shaped {tuple(images.shape)}; this model takes (n, {', '.join(map(str, shape))})")
-        if not bool(images.isfinite().all()):
-            raise InputError("images have numbers that are not finite; give numbers from -1 to 1")
+        if not images.is_floating_point() or not bool((images.abs() <= LARGEST).all()):  # so written, NaN is refused too
+            raise InputError(f"images are {range_of(images)}; give floats from -1 to 1 (of 0 to 255: x / 127.5 - 1)")
         return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, size)] * len(images))
     found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
     for i, source in enumerate(_listed(images, "image")):
@@ -78,11 +80,20 @@ def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, 
     if isinstance(masks, Tensor):
         if masks.ndim != 4 or masks.shape[1:] != (1, size, size) or len(masks) not in (1, n):
             raise InputError(f"masks are shaped {tuple(masks.shape)}; give ({n}, 1, {size}, {size}), 1 where filled in, else 0")
+        if masks.is_complex() or not bool(((masks >= 0) & (masks <= 1)).all()):
+            raise InputError(f"masks are {range_of(masks)}; give 1 where filled in, else 0")
         return (masks > 0.5).cpu().expand(n, 1, size, size)
     sources = _listed(masks, "mask")
     if len(sources) not in (1, n):
         raise InputError(f"there are {len(sources)} masks for {n} images; give one mask, or one for each image")
     return torch.stack([_mask(sources[min(i, len(sources) - 1)], i, pictures, size, say) for i in range(n)])
+
+
+def range_of(values: Tensor) -> str:
+    """The type of a tensor and the range of its numbers, as a message has them."""
+    if values.is_complex() or not bool(values.isfinite().all()):
+        return f"{values.dtype} that are not finite numbers"
+    return f"{values.dtype} from {values.min().item():g} to {values.max().item():g}"
 
 
 def _mask(source: Picture, i: int, pictures: Pictures, size: int, say: Say) -> Tensor:
@@ -125,7 +136,8 @@ def open_picture(source: Picture, otherwise: str, say: Say) -> Any:
         if not isinstance(source, Image.Image):
             raise InputError(f"{name} is a {type(source).__name__}; give a file, an image of Pillow, or one tensor for all")
         return _attempt(lambda: upright(source.copy()), name)
-    image = _attempt(lambda: upright(Path(source)), name)
+    path = path_of("the picture", source)
+    image = _attempt(lambda: upright(path), name)
     with Image.open(source) as file:
         if getattr(file, "is_animated", False):
             say(f"{name} has several frames; the first is taken")

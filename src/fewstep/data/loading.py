@@ -12,7 +12,8 @@ from fewstep.data.decoding import gather, shortened
 from fewstep.data.folders import files_below, open_folder, pictures_of
 from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
 from fewstep.data.tables import TABLE_FILES, is_table, metadata_of, open_table, table_files
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, check_whole_number, nearest, shown
+from fewstep.files import path_of
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
@@ -50,12 +51,22 @@ def open_data(
     Raises:
         InputError: an argument is out of bounds, or the data are missing, unreadable, unlabelled, too large or of one class.
     """
-    if size is not None and not 1 <= size <= 8192:
-        raise InputError(f"data.size = {size} is outside 1..8192: set it to the size in pixels to train at")
-    if channels not in (None, 1, 3):
-        raise InputError(f"data.channels = {channels} is neither 1 (grey) nor 3 (colour): set one of them, or leave it out")
-    if seed < 0:
-        raise InputError(f"the seed {seed} is negative: give 0 or more")
+    if size is not None:
+        check_whole_number("data.size", size, 1, 8192)
+    if not isinstance(channels, int | None) or channels not in (None, 1, 3):
+        raise InputError(f"data.channels = {shown(channels)} is neither 1 (grey) nor 3 (colour): set one of them, or leave it out")
+    check_whole_number("seed", seed, 0, (1 << 63) - 1)
+    check_whole_number("memory_limit", memory_limit, 1)
+    given = {"name": name, "split": split, "layout": layout}
+    given |= {"image_column": image_column, "label_column": label_column, "caption_column": caption_column}
+    for key, value in given.items():
+        if not isinstance(value, str | None):
+            raise InputError(f"data.{key} = {shown(value)} is no text: set it to a name, or leave it out")
+    for key, value in (("streaming", streaming), ("captions", captions), ("flip", flip)):
+        if not isinstance(value, bool):
+            raise InputError(f"data.{key} = {shown(value)} is neither true nor false: set one of them")
+    if classes is not None and (not isinstance(classes, list | tuple) or not all(isinstance(known, str) for known in classes)):
+        raise InputError(f"data.classes = {shown(classes)} are no names: give a list of text")
     columns, names = (image_column, label_column, caption_column), tuple(classes) if classes else None
     settings = SourceSettings(name, path, split, layout, *columns, names, streaming, captions, memory_limit, report)
     source = open_source(settings)
@@ -72,7 +83,8 @@ def open_data(
 
 def open_source(settings: SourceSettings) -> Source:
     """The pictures that the settings name, not yet decoded, with captions or with classes; raises InputError as `open_data` does."""
-    name, path, split = settings.name, str(settings.path), settings.split
+    name, split = settings.name, settings.split
+    path = str(settings.path if settings.path is None else path_of("data.path", settings.path))
     if (name is None) == (settings.path is None):
         raise InputError("data needs one of data.path and data.name: set data.path, or data.name = 'digits'")
     if name is not None:
@@ -86,6 +98,8 @@ def open_source(settings: SourceSettings) -> Source:
         if not looks_like_hub_id(path):
             raise InputError(f"there is no file or folder '{path}': check data.path")
         return open_table(settings)
+    if not place.is_dir() and not place.is_file():
+        raise InputError(f"{path} is neither a folder nor a regular file: check data.path")
     file = place / f"{split}.npz" if (place / f"{split}.npz").is_file() else place
     if file.is_dir():
         return open_layout(place, settings)

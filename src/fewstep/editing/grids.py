@@ -16,6 +16,7 @@ def labelled_grid(
     """
     from PIL import Image, ImageDraw, ImageFont
 
+    sides, tops = ([text.encode(errors="backslashreplace").decode() for text in texts] for texts in (sides, tops))  # of any path
     font, pen, columns = ImageFont.load_default(), ImageDraw.Draw(Image.new("L", (1, 1))), max(map(len, rows))
     boxes = {text: pen.multiline_textbbox((0, 0), text, font=font)[2:] for text in {*sides, *tops}}
     left = max((int(boxes[text][0]) + 2 * margin for text in sides), default=0)

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewstep.data.images import Say, into_model, warn
-from fewstep.errors import InputError
+from fewstep.errors import InputError, check_number, check_whole_number
 from fewstep.method.conditioning import Condition, cycle, join, take, to
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import Process, add_noise, ddim_step, renoise, to_float64
 from fewstep.method.samplers import Noise, times_left
-from fewstep.models.model import DECODED, Model
+from fewstep.models.model import DECODED, Model, as_list
 from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches
+
+MOST_REPEATS = 1000  # of each step
 
 
 @torch.no_grad()
@@ -81,8 +83,8 @@ def condition_of(model: Model, images: Tensor, masks: Tensor, labels_or_prompts:
     if not family.takes_mask:
         return model.labels_or_prompts(labels_or_prompts, n)
     if model.info.condition == "text":
-        prompts = [labels_or_prompts] if isinstance(labels_or_prompts, str) else map(str, labels_or_prompts)
-        condition = cycle(family.encode_prompts(list(prompts), device), n)
+        prompts = list(map(str, as_list(labels_or_prompts)))
+        condition = cycle(family.encode_prompts(prompts, device), n)
     else:
         condition = to(model.labels_or_prompts(labels_or_prompts, n), device)
     parts = torch.arange(n, device=device).split(DECODED)
@@ -179,9 +181,8 @@ def _checked(images: Tensor, masks: Tensor, feather: float, resample: int, steps
     shape = (len(images), 1, *images.shape[-2:])
     if masks.shape != shape:
         raise InputError(f"masks are shaped {tuple(masks.shape)}; {shape} is needed for these images")
-    if not 0 <= feather < float("inf"):
-        raise InputError(f"feather is {feather}; give a number of pixels, 0 or more")
-    if resample < 0 or (resample and steps == 1):
-        why = "with 1 step there is no later one to repeat; give 0, or a model of more steps" if steps == 1 else "give 0 or more"
-        raise InputError(f"resample is {resample}; {why}")
+    check_number("feather", feather, 0, 1e6)
+    check_whole_number("resample", resample, 0, MOST_REPEATS)
+    if resample and steps == 1:
+        raise InputError(f"resample is {resample}; with 1 step there is no later one to repeat; give 0, or a model of more steps")
     return masks > 0.5

@@ -1,13 +1,14 @@
 """Editing (SDEdit, 2108.01073): noise a picture up to a time of the model's grid, and sample from there under a condition."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.data.images import Say, into_model, warn
-from fewstep.errors import InputError
+from fewstep.errors import InputError, shown
 from fewstep.method.process import add_noise
 from fewstep.method.samplers import times_left
 from fewstep.models.model import Model
@@ -58,10 +59,10 @@ def start_of(strength: float, steps: int, say: Say = warn) -> int:
     Raises:
         InputError: it is below 1/N, above 1, or not a number.
     """
-    if not isinstance(strength, int | float) or not strength <= 1 or strength * steps < 1 - 1e-9:
+    if not isinstance(strength, Real) or not strength <= 1 or strength * steps < 1 - 1e-9:
         least = f"1/{steps} to 1" if steps > 1 else "1"
         plural = "s" if steps > 1 else ""
-        raise InputError(f"strength is {strength}; with {steps} step{plural} it can be {least}, in parts of 1/{steps}")
+        raise InputError(f"strength is {shown(strength)}; with {steps} step{plural} it can be {least}, in parts of 1/{steps}")
     start = math.floor(strength * steps + 0.5)
     if abs(strength * steps - start) > 1e-6:
         say(f"strength {strength:g} is rounded to {start}/{steps} = {start / steps:g}, on the grid of {steps} steps")

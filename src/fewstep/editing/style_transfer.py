@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data.images import into_model
-from fewstep.errors import InputError
+from fewstep.errors import InputError, shown
 from fewstep.method import samplers
 from fewstep.method.conditioning import Condition
 from fewstep.models.metadata import INFO, rungs_in
@@ -142,7 +142,9 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float | None) -
             f"the encoder is a student of {trained} steps from noise to data; name a run's encoder-NNNN, or the teacher"
         )
     if steps not in (None, trained):
-        raise InputError(f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or encoder-{steps:04d}")
+        raise InputError(
+            f"encoder steps is {shown(steps)}, but this encoder was trained for {trained}; name that, or another encoder"
+        )
     return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(encoder.scale_or_own(guidance_scale)))
 
 

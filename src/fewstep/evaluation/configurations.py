@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.evaluation.solvers import check_baselines, evaluations_of, sample_baseline, steps_for
+from fewstep.files import path_of
 from fewstep.method.conditioning import Condition
 from fewstep.method.process import DiscreteBetas, process_of, process_settings
 from fewstep.models.metadata import HUB_ID, INFO, bundled, rung_of, rungs_in
@@ -114,7 +115,7 @@ def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> Evalua
 
 def run_of(model: Any) -> Path | None:
     """The run folder that a path is, or lies in."""
-    if isinstance(model, Model) or not Path(model).is_dir():
+    if isinstance(model, Model) or not path_of("model", model).is_dir():
         return None
     folders = (Path(model), Path(model).resolve().parent)
     return next((f for f in folders if (f / "recipe.toml").is_file() and not (f / INFO).is_file()), None)

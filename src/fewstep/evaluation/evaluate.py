@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fewstep.data import fingerprints
 from fewstep.data.loading import NAMED, Data, open_data
-from fewstep.devices import best_device
-from fewstep.errors import InputError
+from fewstep.devices import best_device, check_device
+from fewstep.errors import InputError, check_whole_number
 from fewstep.evaluation.accumulator import Accumulator, data_statistics
 from fewstep.evaluation.classifier import cache_folder, hash_of
 from fewstep.evaluation.clip_score import ClipScore
@@ -26,10 +26,11 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import write_atomically
+from fewstep.files import path_of, write_atomically
 from fewstep.models.model import Model
+from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
-from fewstep.training.recipe import to_toml
+from fewstep.training.recipe import make_recipe, to_toml
 from fewstep.training.settings import EvaluateSettings
 
 SHOWN_BUDGET = 8  # the baselines' images in the report are those of the budget nearest to this
@@ -67,12 +68,17 @@ def evaluate(
     Raises:
         InputError: something that cannot be used or does not belong together, images that are not finite, or `out` in use.
     """
-    if (batch_size is not None and batch_size < 1) or seed < 0:
-        raise InputError(f"batch_size is {batch_size} and seed {seed}; at least 1 and 0 are needed")
+    check_whole_number("batch_size", 1 if batch_size is None else batch_size, 1)
+    check_whole_number("seed", seed, 0, LARGEST_SEED)
+    check_device(device)
+    out = path_of("folder", out)
     if inception is not None:
         if settings.get("features") is not None:
             raise InputError(f"features '{settings['features']}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
+    make_recipe(
+        {"evaluate": {key: value for key, value in settings.items() if value is not None}}, "fewstep evaluate"
+    )  # checks them
     models = open_models(model, against, settings.get("steps"))
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, nearest, shown
 from fewstep.evaluation.configurations import EvaluatedModels
 from fewstep.training.cost_estimate import stages_of
 from fewstep.training.recipe import make_recipe
@@ -24,8 +24,8 @@ def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> 
     Raises:
         InputError: an unknown preset or key, or a value out of its bounds.
     """
-    if preset not in PRESETS:
-        raise InputError(f"preset '{preset}' is not known; {nearest(preset, PRESETS)}")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise InputError(f"preset {shown(preset)} is not known; {nearest(str(preset)[:80], PRESETS)}")
     recipe, values = models.recipe, dict(PRESETS[preset])
     scales = values.get("guidance_scale", EvaluateSettings().guidance_scale if recipe else SCALES)
     low, high = models.guidance_range

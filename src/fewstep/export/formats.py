@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, check_number, shown
 from fewstep.export.lora_file import write_lora
 from fewstep.export.model_card import write_card
 from fewstep.export.onnx import write_onnx
-from fewstep.files import check_new, writing
+from fewstep.files import check_new, path_of, writing
 from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
@@ -35,10 +35,12 @@ def export(
             `write_onnx` and `write_lora`.
     """
     if format not in FORMATS:
-        raise InputError(f"format {format!r} is not known; {nearest(format, FORMATS)}")
-    folder = Path(out)
+        raise InputError(f"format {shown(format)} is not known; known: {', '.join(FORMATS)}")
+    folder = path_of("folder", out)
     check_new(folder)
-    scales = (float(guidance_scale),) if isinstance(guidance_scale, int | float) else tuple(guidance_scale)
+    scales = tuple(guidance_scale) if isinstance(guidance_scale, Sequence) else (guidance_scale,)
+    for scale in scales:
+        check_number("guidance_scale", scale, -1e6, 1e6)
     if format == "lora" and len(scales) != 1:
         raise InputError(f"{len(scales)} guidance scales are given; a LoRA file has one baked in: give one (--guidance-scale)")
     try:

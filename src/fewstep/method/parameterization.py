@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, nearest, shown
 
 FLOOR = 4.5e-5  # log-SNR of +-20: no division by less, so that every translation stays finite over the whole time range
 
@@ -57,4 +57,4 @@ def prediction_of(name: str) -> Prediction:
     for prediction in PREDICTIONS.values():
         if name in (prediction.name, prediction.diffusers_name):
             return prediction
-    raise InputError(f"prediction {name!r} is not known; {nearest(name, PREDICTIONS)}")
+    raise InputError(f"prediction {shown(name)} is not known; {nearest(name[:80], PREDICTIONS)}")

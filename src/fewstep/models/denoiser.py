@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, shown
 from fewstep.method.conditioning import Condition, cast, expand
 from fewstep.method.guidance import DenoiserFn, Rule, guided, plain
 from fewstep.method.parameterization import Prediction, prediction_of
@@ -32,7 +32,7 @@ class Denoiser:
     or a function that gives it when first needed; None where the network cannot be guided.
 
     Raises:
-        InputError: the prediction is not known, or is not one of this process: "v" and "eps" need alpha^2 + sigma^2 = 1, "flow" needs
+        InputError: an argument is of another kind; the prediction is not known, or is not one of this process: "v" and "eps" need alpha^2 + sigma^2 = 1, "flow" needs
             alpha + sigma = 1; "x" goes with all.
     """
 
@@ -46,6 +46,19 @@ class Denoiser:
     weak: "Denoiser | None" = None  # a weaker model of the same data in the place of the null branch (autoguidance)
 
     def __post_init__(self) -> None:
+        for name, fits, remedy in (
+            ("network", isinstance(self.network, nn.Module), "a torch.nn.Module"),
+            ("prediction", isinstance(self.prediction, str | Prediction), "'v', 'x', 'eps' or 'flow'"),
+            ("process", isinstance(getattr(self.process, "train_timesteps", None), int), "a process, as fewstep.Cosine()"),
+            (
+                "null",
+                self.null is None or isinstance(self.null, int | Tensor | dict) or callable(self.null),
+                "a label or a condition",
+            ),
+            ("call", callable(self.call), "a function"),
+        ):
+            if not fits or isinstance(getattr(self, name), type):
+                raise InputError(f"{name} is {shown(getattr(self, name))}; give {remedy}")
         if isinstance(self.prediction, str):
             object.__setattr__(self, "prediction", prediction_of(self.prediction))
         name, process = self.predicts.name, type(self.process)

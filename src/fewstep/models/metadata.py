@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, check_whole_number
+from fewstep.files import path_of
 
 
 class Info(BaseModel):
@@ -63,7 +64,7 @@ def bundled(name: str) -> Path:
 
 def find_folder(path: str | Path) -> Path:
     """The path, or the bundled folder of that name where there is no such path: "digits" is the teacher, "digits-student" its students."""
-    folder = Path(path)
+    folder = path_of("model", path)
     if folder.exists() or len(folder.parts) != 1:
         return folder
     return next((bundled(name) for name in (f"{path}-teacher", str(path)) if bundled(name).is_dir()), folder)
@@ -86,6 +87,8 @@ def rung_of(run: Path, steps: int | None = None) -> Path:
     Raises:
         InputError: the run holds no such model.
     """
+    if steps is not None:
+        check_whole_number("steps", steps, 1)
     if rungs := rungs_in(run):
         steps = min(rungs) if steps is None else steps
         if steps not in rungs:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, check_whole_number, nearest
+from fewstep.errors import InputError, check_text, check_whole_number, nearest, shown
 from fewstep.method.conditioning import Condition, cycle, leaf
 from fewstep.method.guidance import DenoiserFn, Rule, weight_by_step, weight_of
 from fewstep.method.guidance_rules import rule_of, rule_settings
@@ -18,6 +19,7 @@ from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, fold_
 from fewstep.models.sampling import Progress, Samples, SamplingPlan, fresh_noise, initial_noise, sample_in_batches
 
 DEFAULT_STEPS = 64  # of a model that takes any number
+MOST_IMAGES = 10_000_000  # of one call
 DECODED = 8  # latents at a time: a VAE takes more memory than the network
 
 
@@ -70,6 +72,7 @@ class Model:
             InputError: steps, guidance scale or sampler that the model was not trained for; a seed, noise or batch size that is no such.
         """
         plan = self.sampling_plan(steps, guidance_scale, sampler)
+        self._check_condition(condition)
         noise = initial_noise((len(leaf(condition)), *self.info.shape), seed, noise)
 
         def draw(images: range, part: Condition, z: Tensor) -> Tensor:
@@ -118,17 +121,19 @@ class Model:
             InputError: an unknown class, or what this model does not take.
         """
         if num_images is not None:
-            check_whole_number("num_images", num_images, 1)
+            check_whole_number("num_images", num_images, 1, MOST_IMAGES)
+        for prompt in (words := as_list(prompts)):
+            check_text("a prompt", prompt)
         extra, text = {name: value for name, value in extra.items() if value is not None}, self.info.condition == "text"
         if text and class_labels is not None:
             raise InputError("this model takes prompts, no class labels; give prompts (--prompt)")
-        if text and not prompts:
+        if text and not words:
             raise InputError("no prompt is given; name at least one")
         if text or prompts is not None or extra:
-            condition = self.family.encode(as_list(prompts), self.denoiser.device, **extra)
+            condition = self.family.encode(words, self.denoiser.device, **extra)
         else:
             condition = self.labels(class_labels)
-        return cycle(condition, num_images) if num_images else condition
+        return cycle(condition, int(num_images)) if num_images else condition
 
     def labels_or_prompts(self, words: Sequence[int | str] | int | str, count: int) -> Condition:
         """The condition (count, ...) of labels or of prompts, whichever the model takes, gone through in turn; one may stand alone."""
@@ -136,7 +141,9 @@ class Model:
         return self.condition(None, list(map(str, as_list(words))), count) if text else self.condition(as_list(words), None, count)
 
     def labels(self, class_labels: Sequence[int | str] | int | str | None) -> Tensor:
-        """Labels int64 (n,) of classes given by name or by number.
+        """Labels int64 (n,) of classes given by name (text), or by index: a number, or text as "#3".
+
+        Text is a name first; "3" is an index too where no class has a number for its name.
 
         Raises:
             InputError: an unknown class, or none.
@@ -147,11 +154,31 @@ class Model:
 
     def _label(self, label: int | str) -> int:
         classes = self.info.classes
-        if str(label) in classes:
-            return classes.index(str(label))
-        if str(label).isdecimal() and int(label) < len(classes):
+        last, numbers = len(classes) - 1, any(name.isdecimal() for name in classes)
+        if isinstance(label, str) and label in classes:
+            return classes.index(label)
+        text = label.removeprefix("#") if isinstance(label, str) else ""
+        if text.isdecimal() and len(text) <= 9 and (text != label or not numbers):
+            label = int(text)
+        if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label <= last:  # pyright: ignore[reportOperatorIssue]
             return int(label)
-        raise InputError(f"class '{label}' is not known; {nearest(str(label), classes)} (or a number 0 to {len(classes) - 1})")
+        hint = (
+            f"{nearest(label, classes)} (or an index,"
+            if isinstance(label, str) and len(label) <= 80
+            else "give a name (or an index,"
+        )
+        raise InputError(f"class {shown(label)} is not known; {hint} {'#0 to #' if numbers else '0 to '}{last})")
+
+    def _check_condition(self, condition: Any) -> None:
+        """Raises InputError where a condition is no labels of this model (n,), and no tree of tensors (n, ...)."""
+        known = [condition] if isinstance(condition, Tensor) else list(condition.values()) if isinstance(condition, dict) else []
+        if not known or not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in known):
+            raise InputError(f"the condition is {shown(condition)}; give labels (n,) or what model.condition gives")
+        if self.info.condition == "class" and isinstance(condition, Tensor):
+            most = len(self.info.classes)  # the label that stands for none
+            whole = condition.ndim == 1 and condition.dtype in (torch.int64, torch.int32)
+            if not whole or (len(condition) and not bool(((condition >= 0) & (condition <= most)).all())):
+                raise InputError(f"the labels are {shown(condition)}; give whole numbers (n,) from 0 to {most}")
 
     def with_negative_prompt(self, negative_prompt: str | None) -> Self:
         """The same teacher, or student that learnt to take one, guided away from a prompt in place of the empty one.
@@ -162,6 +189,7 @@ class Model:
         if negative_prompt is None:
             return self
         info, family, call = self.info, self.family, self.denoiser.call
+        check_text("the negative prompt", negative_prompt)
         if info.condition != "text":
             raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
         if info.kind == "teacher":
@@ -226,6 +254,7 @@ class Model:
         if not self.info.takes_w:
             raise InputError("only a student that takes a guidance scale can have one baked in; name such a student")
         self.branches(guidance_scale)
+        guidance_scale = guidance_scale if isinstance(guidance_scale, int | float) else float(guidance_scale)
         plain = self.fold_negative_prompt(plain=True)
         network = self.family.bake(plain.denoiser.network, guidance_scale)
         info = plain.info.model_copy(update={"guidance_scale": (guidance_scale, guidance_scale), "baked": True})
@@ -237,8 +266,9 @@ class Model:
         Raises:
             InputError: a scale that is not finite, or outside the range that a student was trained for.
         """
-        if not isinstance(guidance_scale, int | float) or not -1e6 < guidance_scale < 1e6:
-            raise InputError(f"guidance_scale is {guidance_scale!r}; a finite number is needed")
+        if not isinstance(guidance_scale, Real) or not -1e6 < guidance_scale < 1e6:  # pyright: ignore[reportOperatorIssue]
+            raise InputError(f"guidance_scale is {shown(guidance_scale)}; a finite number is needed")
+        guidance_scale = float(guidance_scale)
         if self.info.kind == "teacher":
             return (self.denoiser, None, 1) if guidance_scale == 1 else (self.denoiser.guided(), weight_of(guidance_scale), 2)
         low, high = self.info.guidance_scale or (guidance_scale, guidance_scale)
@@ -255,16 +285,16 @@ class Model:
             return self.info.steps or DEFAULT_STEPS
         if self.info.steps is None:
             check_whole_number("steps", steps, 1, self.denoiser.process.train_timesteps)
-        elif steps != self.info.steps:
+        elif not isinstance(steps, Integral) or steps != self.info.steps:
             raise InputError(
-                f"steps is {steps}, but this student was trained for {self.info.steps}; name that, or another student of its run"
+                f"steps is {shown(steps)}, but this student was trained for {self.info.steps}; name that, or another student of its run"
             )
         return steps
 
     def _sampler(self, sampler: str | None) -> str:
         sampler = self.info.sampler if sampler is None else sampler
-        if sampler not in ("deterministic", "stochastic"):
-            raise InputError(f"sampler {sampler!r} is not known; known: deterministic, stochastic")
+        if not isinstance(sampler, str) or sampler not in ("deterministic", "stochastic"):
+            raise InputError(f"sampler {shown(sampler)} is not known; known: deterministic, stochastic")
         if self.info.steps is not None and sampler != self.info.sampler:
             raise InputError(
                 f"sampler is {sampler}, but this student was trained for the {self.info.sampler} one; distil with stage_two.sampler = '{sampler}'"
@@ -281,4 +311,9 @@ class Model:
 
 def as_list(values: Sequence[Any] | int | str | None) -> list[Any]:
     """The values as a list: one may stand alone, and None is none."""
-    return [] if values is None else [values] if isinstance(values, str | int) else list(values)
+    if values is None or isinstance(values, str | Integral):
+        return [] if values is None else [values]
+    try:
+        return list(getattr(values, "tolist", lambda: values)())  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise InputError(f"{shown(values)} is given for labels or prompts; give a list of them") from None

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from fewstep.compat import checkpoint_kind
-from fewstep.errors import InputError, as_input_error
-from fewstep.files import writing
+from fewstep.devices import best_device
+from fewstep.errors import InputError, as_input_error, check_whole_number, shown
+from fewstep.files import path_of, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
@@ -44,6 +45,12 @@ def open_model(
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
     """
+    if steps is not None:
+        check_whole_number("steps", steps, 1)
+    for name, value in (("revision", revision), ("variant", variant)):
+        if not isinstance(value, str | None):
+            raise InputError(f"{name} is {shown(value)}; give text, or leave it out")
+    device = best_device("cpu" if device is None else device)
     folder = local_folder(path, revision, variant)
     if is_run(folder):
         folder = rung_of(folder, steps)
@@ -73,6 +80,9 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
         InputError: the folder holds something else, or cannot be written.
         RuntimeError: stock diffusers gives other samples than we do (a fault of ours; nothing is left behind).
     """
+    folder = path_of("folder", folder)
+    if not folder.name:
+        raise InputError(f"folder '{folder}' has no name; give one, as ./model")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INFO).is_file())):
         raise InputError(f"{folder} holds something else; name a folder that is new or empty")
     given, model = model, model.fold_negative_prompt()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, check_whole_number
+from fewstep.errors import InputError, as_input_error, check_whole_number, shown
 from fewstep.method import samplers
 from fewstep.method.conditioning import Condition, split, to
 from fewstep.method.guidance import DenoiserFn
@@ -73,7 +73,10 @@ def initial_noise(shape: tuple[int, ...], seed: int, noise: Tensor | None = None
     """
     check_whole_number("seed", seed, 0, LARGEST_SEED)
     if noise is None:
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        with as_input_error(f"no noise for {shape[0]} images", "ask for fewer"):  # more than the memory holds
+            return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed)))
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        raise InputError(f"noise is {shown(noise)}; give a tensor of floats from a normal distribution")
     if noise.shape != shape:
         raise InputError(f"noise has shape {tuple(noise.shape)}; {tuple(shape)} is needed for these images")
     if not noise.isfinite().all():
@@ -114,6 +117,7 @@ def sample_in_batches(
     check_whole_number("batch_size", batch_size, 1)
     n, leaves = len(inputs[0]), condition.values() if isinstance(condition, dict) else [condition]
     check_whole_number("the number of images", n, 1)
+    batch_size = min(int(batch_size), n)
     for rows in map(len, leaves):
         if rows != n:
             raise InputError(f"there are {n} images and {rows} conditions; give one condition an image")

@@ -8,8 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fewstep.data.sources import looks_like_hub_id
-from fewstep.errors import InputError, nearest
-from fewstep.files import write_atomically
+from fewstep.errors import InputError, check_whole_number, nearest, shown
+from fewstep.files import path_of, write_atomically
 from fewstep.training.settings import Recipe
 
 NAMES = (
@@ -40,7 +40,7 @@ def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
         if first["type"] == "extra_forbidden":
             section = _section(first["loc"][:-1])
             raise InputError(f"{source}: unknown key '{key}'; {nearest(str(first['loc'][-1]), section.model_fields)}") from None
-        given = f" is {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        given = f" is {shown(first['input'])}" if not isinstance(first["input"], dict) else ""
         where = f"{key}{given}: " if key else ""  # without a key it is about the recipe as a whole
         raise InputError(f"{source}: {where}{first['msg'].removeprefix('Value error, ')}") from None
 
@@ -68,10 +68,16 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
         path = find_recipe(recipe)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not TOML: {error}") from None
+        except (
+            ValueError,
+            RecursionError,
+            OSError,
+        ) as error:  # also of a number with thousands of digits, or brackets within brackets
+            raise InputError(f"{path} is not TOML: {error}; mend it, or name another recipe") from None
         if path not in shipped_recipes().values():
             _resolve_paths(values, path.parent)
+    if not isinstance(changes, dict | None) or not all(isinstance(key, str) for key in changes or {}):
+        raise InputError(f"changes are {shown(changes)}; give keys with values, as {{'stage_one.updates': 200}}")
     for key, value in (changes or {}).items():
         _change(values, key, value)
     return make_recipe(values, "recipe" if recipe is None or isinstance(recipe, Recipe) else str(recipe))
@@ -80,10 +86,10 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
 def _change(values: dict[str, Any], key: str, value: Any) -> None:
     section, _, name = key.partition(".")
     if not name or section not in Recipe.model_fields:
-        raise InputError(f"--set {key}: a key is section.name; {nearest(section, Recipe.model_fields)}")
+        raise InputError(f"--set {shown(key)}: a key is section.name; {nearest(section, Recipe.model_fields)}")
     place = values.setdefault(section, {})
     if not isinstance(place, dict):
-        raise InputError(f"[{section}] is {place!r} in the recipe; a table of keys is needed")
+        raise InputError(f"[{section}] is {shown(place)} in the recipe; a table of keys is needed")
     *tables, name = name.split(".")
     for table in tables:  # "student.lora.rank"
         inner = dict(place[table]) if isinstance(place.get(table), dict) else {}
@@ -134,11 +140,9 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         InputError: there is no such file or name.
     """
-    try:
-        if Path(recipe).is_file():
-            return Path(recipe)
-    except OSError as error:
-        raise InputError(f"recipe '{str(recipe)[:40]}...' is no path ({error.strerror}); name a file or a shipped recipe") from None
+    path = path_of("recipe", recipe)
+    if path.is_file():
+        return path
     shipped = shipped_recipes()
     if str(recipe) not in shipped:
         raise InputError(f"recipe '{recipe}' is neither a file nor a shipped recipe; {nearest(str(recipe), shipped)}")
@@ -153,10 +157,10 @@ def parse_change(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"--set {text}: it has the form section.key=value")
+        raise InputError(f"--set {shown(text)}: it has the form section.key=value")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -170,7 +174,7 @@ def arguments(
     if isinstance(data, str | Path):
         changes["data.path"] = str(data)
     if guidance_scale is not None:
-        changes["student.guidance_scale"] = list(guidance_scale)
+        changes["student.guidance_scale"] = list(guidance_scale) if isinstance(guidance_scale, tuple) else guidance_scale
     if steps is not None:
         changes["stage_two.ladder"] = ladder_to(steps, load_recipe(recipe).stage_two.ladder)
     return changes
@@ -180,10 +184,9 @@ def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
     """A ladder that ends at `steps`: the given one cut there, or for other numbers 16, 4 and 1 times it.
 
     Raises:
-        InputError: steps is below 1.
+        InputError: steps is below 1, or above 65,536.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}; at least 1 is needed")
+    check_whole_number("steps", steps, 1, 1 << 16)
     return list(ladder[: ladder.index(steps) + 1]) if steps in ladder[1:] else [16 * steps, 4 * steps, steps]
 
 

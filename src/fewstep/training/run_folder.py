@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.latent_cache import CachedData
+from fewstep.devices import check_device
 from fewstep.errors import InputError
+from fewstep.files import path_of
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
@@ -53,7 +55,7 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
     Raises:
         InputError: it holds something else, or a run of another recipe (naming the key that changed).
     """
-    run = Path(out)
+    run = path_of("folder", out)
     known = run / RECIPE
     if known.is_file():
         changed = first_difference(load_recipe(known), recipe)
@@ -74,6 +76,7 @@ def teach(
     save: Save = save_model,
 ) -> Model:
     """As `fewstep.teach`; `save` writes the model's folder."""
+    check_device(device)
     settings = load_recipe(recipe, changes)
     start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
     if start is None:
@@ -100,6 +103,7 @@ def distill(
     save: Save = save_model,
 ) -> Model:
     """As `fewstep.distill`; `save` writes each stage's model folder."""
+    check_device(device)
     settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
     negatives = negative_prompts_of(settings, model)
