@@ -9,7 +9,7 @@ import typer
 
 from fewstep.cli import options
 from fewstep.cli.options import app, say
-from fewstep.errors import InputError, shown
+from fewstep.errors import InputError
 from fewstep.files import check_new
 
 Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for more.")]
@@ -72,8 +72,8 @@ def inpaint(
     masks = read_masks(mask, pictures, say)
     rows, which, names = rows_of(opened, pictures, class_label, prompt)
     conditions = inpainting.condition_of(opened, pictures.pixels[which], masks[which], names)
-    for row, drawn in zip(rows, to_images(masks[which] * 2.0 - 1), strict=True):
-        row.before.append(drawn)
+    for row, shown in zip(rows, to_images(masks[which] * 2.0 - 1), strict=True):
+        row.before.append(shown)
     feather = inpainting.edge_of(opened) if feather is None else feather
     say_once = cache(say)  # each line once, however many columns there are
     fixed = {"steps": steps, "sampler": sampler, "feather": feather, "resample": resample, "batch_size": batch_size}
@@ -191,7 +191,7 @@ def distinct(values: Any) -> list[Any]:
 def single(values: list[Any]) -> Any:
     """The only value; an InputError where there are several."""
     if len(values) != 1:
-        raise InputError(f"{shown(values)}: one is needed here; give the command again for another")
+        raise InputError(f"{', '.join(map(str, values))[:80]}: one is needed here; give the command again for another")
     return values[0]
 
 
@@ -200,4 +200,4 @@ def number(text: str) -> float:
     try:
         return float(Fraction(text)) if "/" in text else float(text)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise InputError(f"--strength {shown(text)}: a number is needed, as 0.5 or 2/3") from None
+        raise InputError(f"--strength {text[:40]}: a number is needed, as 0.5 or 2/3") from None

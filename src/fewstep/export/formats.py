@@ -34,7 +34,7 @@ def export(
         InputError: an unknown format, `out` holds something, a teacher (it has no scale to bake in), a scale outside the range; as
             `write_onnx` and `write_lora`.
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise InputError(f"format {shown(format)} is not known; known: {', '.join(FORMATS)}")
     folder = path_of("folder", out)
     check_new(folder)
