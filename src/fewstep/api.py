@@ -64,7 +64,7 @@ class Model(model.Model):
             return hub.push_folder(folder, repo_id, private=private, token=token)
 
 
-_save = partial(pretrained.save_model, write_card=write_card)
+save_with_card = partial(pretrained.save_model, write_card=write_card)
 
 
 def public(opened: model.Model) -> Model:
@@ -108,7 +108,7 @@ def teach(
         InputError: recipe, data or folder cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
+    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=save_with_card))
 
 
 def distill(
@@ -133,4 +133,4 @@ def distill(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
-    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))
+    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=save_with_card, **settings))

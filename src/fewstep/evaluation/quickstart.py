@@ -13,11 +13,11 @@ from fewstep.evaluation.evaluate import measure, write_results
 from fewstep.evaluation.report import Grids
 from fewstep.evaluation.teacher_samples import fixed_noise, load_references, references_file, with_stored
 from fewstep.models.metadata import bundled
-from fewstep.models.pretrained import open_model
+from fewstep.models.pretrained import open_model, save_model
 from fewstep.training.distill import distill_model
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples, open_run
-from fewstep.training.trainer import Trainer
+from fewstep.training.trainer import Save, Trainer
 
 TEACHER_STEPS = (4, 8, 16, 64, 256)  # of its own sampler; samples of the last two are shipped
 GOALS = ((4, 8), (4, 16), (1, 4))  # the student with so many steps is to be as good as the teacher with so many
@@ -31,8 +31,9 @@ def quickstart(
     say: Callable[[str], None] = print,
     device: str | None = None,
     quiet: bool = False,
+    save: Save = save_model,
 ) -> dict[str, Any]:
-    """Distil, evaluate and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes.
+    """Distil, evaluate and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes; `save` writes model folders.
 
     Raises:
         InputError: the folder holds something else, or a changed key does not fit.
@@ -54,7 +55,7 @@ def quickstart(
     assert isinstance(data, Data)
     weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
     say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
-    trainer = Trainer(run, data, recipe.train, device, quiet)
+    trainer = Trainer(run, data, recipe.train, device, quiet, save)
     try:
         distill_model(recipe, teacher, data, trainer)
     finally:
