@@ -67,6 +67,10 @@ def test_the_card_says_what_the_model_is(folders):
     assert "2.5, baked into the weights" in baked and "guidance_scale=1.0" in baked and "StableDiffusionPipeline" in baked
     assert "pipeline_tag: text-to-image" in baked and "fewstep export" not in baked
     assert "guide it a second time" in (folders["text"] / "README.md").read_text()
+    student = fewstep.open_model(folders["text"])
+    of_hub = card(student.info, student.family, folders["text"], "me/owls")
+    assert 'StableDiffusionPipeline.from_pretrained("me/owls")' in of_hub
+    assert 'fewstep.open_model(snapshot_download("me/owls"))' in of_hub and "hf download me/owls" in of_hub
 
 
 def test_quality_history_and_data_are_tables_and_no_path_of_a_machine(tmp_path):
@@ -124,10 +128,3 @@ def test_latents_of_a_vae_of_any_kind_become_pictures_in_the_lines_of_code(tmp_p
     exec(alone.replace('"student"', f'"{tmp_path / "student"}"').replace("torch.randn(2, ", "torch.zeros(2, "), left)
     ours = student.sample_tensor(torch.tensor([0, 1]), noise=torch.zeros(2, *student.info.shape), guidance_scale=3.0).pictures()
     torch.testing.assert_close(left["images"], (ours / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
-
-
-def test_the_code_for_a_repository_of_the_hub_downloads_it(folders):
-    student = fewstep.open_model(folders["text"])
-    text = card(student.info, student.family, folders["text"], "me/owls")
-    assert 'StableDiffusionPipeline.from_pretrained("me/owls")' in text
-    assert 'fewstep.open_model(snapshot_download("me/owls"))' in text and "hf download me/owls" in text

@@ -167,15 +167,10 @@ def test_a_process_is_of_the_widest_type_whatever_the_network_is(process):
     z, t = torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0.25, 0.5])
     assert {v.dtype for v in process.at(t, z)} == {ddim_step(z, z, t, t / 2, process).dtype} == {torch.float64}
     assert process.network_time(t).dtype == torch.float32
-    assert [noise_process.widest_float(torch.device(name)) for name in ("cpu", "cuda:1", "mps")] == [
-        torch.float64,
-        torch.float64,
-        torch.float32,
-    ]
-    assert (
-        noise_process.to_float64(t).dtype == torch.float64
-        and noise_process.to_float64(t, torch.device("meta")).device.type == "meta"
-    )
+    widest = {name: noise_process.widest_float(torch.device(name)) for name in ("cpu", "cuda:1", "mps")}
+    assert widest == {"cpu": torch.float64, "cuda:1": torch.float64, "mps": torch.float32}
+    carried = noise_process.to_float64(t, torch.device("meta"))
+    assert (carried.dtype, carried.device.type) == (torch.float64, "meta")
 
 
 def test_values_are_shaped_to_the_batch():

@@ -190,6 +190,32 @@ class StageTwoSettings(Section):
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
 
 
+class PathsSettings(Section):
+    """A rung that is taught straight from the guided teacher's own paths; see docs/paths.md."""
+
+    rung: Annotated[int, Field(ge=1, le=1 << 20)] | None = None  # the step count of the ladder that it is for; None: no paths
+    after_rung: bool = True  # first taught as every rung is, then by paths; false: by paths alone, from the student before
+    solver_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 24  # of DPM-Solver++ 2M; a multiple of the rung's steps
+    count: Annotated[int, Field(ge=16, le=100_000_000)] = 20_000  # paths in the pool
+    low_share: Annotated[float, Field(ge=0, le=1)] = 0.3  # of the paths at the lowest guidance scale itself
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.05  # share of the paths that is never trained on, and tells when to stop
+    validate_every: Annotated[int, Field(ge=1)] = 100  # updates
+    patience: Annotated[int, Field(ge=0)] = 10  # validations without a lower error that end the stage; 0: none do
+    updates: Updates = 5_000
+    learning_rate: LearningRate = 3e-4
+    schedule: Schedule = "linear"
+    weighting: Weighting = "snr_plus_one"
+    balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # as in stage one
+
+    @model_validator(mode="after")
+    def _times_are_on_the_path(self) -> "PathsSettings":
+        if self.rung is not None and self.solver_steps % self.rung:
+            raise ValueError(
+                f"solver_steps = {self.solver_steps} do not visit the times of {self.rung} steps; give a multiple of {self.rung}"
+            )
+        return self
+
+
 class EncoderSettings(Section):
     ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
@@ -237,9 +263,22 @@ class Recipe(Section):
     student: StudentSettings = StudentSettings()
     stage_one: StageOneSettings = StageOneSettings()
     stage_two: StageTwoSettings = StageTwoSettings()
+    paths: PathsSettings = PathsSettings()
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _paths_are_of_a_rung(self) -> "Recipe":
+        if self.paths.rung is not None and self.paths.rung not in self.stage_two.ladder[1:]:
+            raise ValueError(
+                f"paths.rung = {self.paths.rung} is no rung of stage_two.ladder {list(self.stage_two.ladder)}; name one, or leave it out"
+            )
+        if self.paths.rung is not None and self.stage_two.sampler == "stochastic":
+            raise ValueError(
+                "paths are those of the deterministic sampler: leave paths.rung out, or set stage_two.sampler to deterministic"
+            )
+        return self
 
     @model_validator(mode="after")
     def _encoders_begin_at_known_times(self) -> "Recipe":
