@@ -15,7 +15,7 @@ from fewstep.export.model_card import write_card
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
 from fewstep.training import run_folder
-from fewstep.training.recipe import Recipe
+from fewstep.training.recipe import Recipe, arguments, load_recipe
 
 
 class Model(model.Model):
@@ -108,7 +108,7 @@ def teach(
         InputError: recipe, data or folder cannot be used.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=save_with_card))
+    return public(run_folder.teach(load_recipe(recipe, changes), out, device, quiet, save_with_card))
 
 
 def distill(
@@ -132,5 +132,5 @@ def distill(
         InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
-    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=save_with_card, **settings))
+    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
+    return public(run_folder.distill(settings, teacher, data, out, device, quiet, save_with_card))

@@ -176,7 +176,7 @@ def test_the_encoders_leave_memory_and_the_null_condition_stays(recipe, tmp_path
     monkeypatch.setattr(
         "fewstep.training.run_folder.distill_model", lambda settings, model, *rest: seen.append(dict(model.family._loaded)) or {}
     )
-    with pytest.raises(IndexError):
+    with pytest.raises(KeyError):
         fewstep.distill(teacher, recipe=chosen, out=tmp_path / "run", device="cpu", quiet=True)
     assert seen == [{}]
     null = teacher.denoiser.null_condition(teacher.example(2))
