@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from fewstep.cli.options import Device, Seed, app
-from fewstep.errors import InputError
 
 EXAMPLES = """\b
 Examples:
@@ -28,9 +27,7 @@ def evaluate(
     against: Annotated[str | None, typer.Option(help="The teacher; that of the run without it.")] = None,
     preset: Annotated[
         str,
-        typer.Option(
-            help="quick: at most as many evaluations of the network as the training made; full: every measure's usual size."
-        ),
+        typer.Option(help="quick: at most as many evaluations of the network as the training; full: every measure's usual size."),
     ] = "quick",
     baselines: Annotated[
         str | None, typer.Option(help="Stock samplers of the teacher, of ddim,dpm++,unipc,heun,euler, or none. [full: all]")
@@ -41,13 +38,9 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(help="Of each configuration. [quick: at most 500; full: 1000]")] = None,
     features: Annotated[
         str | None,
-        typer.Option(
-            help="classifier (trained on the data), clip, a TorchScript or an .onnx file. [default: classifier; of text clip]"
-        ),
+        typer.Option(help="classifier (trained on the data), clip, a TorchScript or .onnx file. [classifier; of text clip]"),
     ] = None,
-    inception: Annotated[
-        Path | None, typer.Option(help="The FID Inception network, as TorchScript: inception-2015-12-05.pt.")
-    ] = None,
+    inception: Annotated[Path | None, typer.Option(help="The FID Inception network, TorchScript: inception-2015-12-05.pt.")] = None,
     clip: Annotated[str | None, typer.Option(help="CLIP model, folder or hub id: CLIP score of text, and features 'clip'.")] = None,
     prompts: Annotated[
         str | None, typer.Option(help="Text file, one prompt a line, for a model of text; without it the data's captions.")
@@ -65,47 +58,21 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Quality by steps and guidance scale, against the teacher and stock samplers: metrics.json and report.html."""
+    from accelerate import PartialState
+
     from fewstep.evaluation.evaluate import evaluate as run_evaluation
     from fewstep.evaluation.results_table import text_table
 
     metrics = run_evaluation(
-        model, data, out, against=against, preset=preset, steps=integers("steps", steps),
-        guidance_scale=numbers("guidance-scale", guidance_scale), baselines=words(baselines), budgets=integers("budgets", budgets),
-        features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
-        reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
+        model, data, out, against=against, preset=preset, inception=inception, batch_size=batch_size, seed=seed or 0, resize=resize,
+        split=split, device=device, features=features, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
+        reference_steps=reference_steps, steps=listed(steps), guidance_scale=listed(guidance_scale), baselines=listed(baselines),
+        budgets=listed(budgets),
     )  # fmt: skip
-    from accelerate import PartialState
-
     if PartialState().is_main_process:
         print(f"{text_table(metrics['rows'])}\n\n{metrics['summary']}\n{out / 'report.html'}")
 
 
-def words(text: str | None) -> list[str] | None:
-    """The words of a list; "none" is an empty one."""
-    if text is None:
-        return None
-    return [] if text == "none" else [word.strip() for word in text.split(",")]
-
-
-def numbers(option: str, text: str | None) -> list[float] | None:
-    """The numbers of a list.
-
-    Raises:
-        InputError: something else is in it.
-    """
-    try:
-        return None if text is None else [float(word) for word in text.split(",")]
-    except ValueError:
-        raise InputError(f"--{option} {text}: numbers separated by commas are needed, as 1,2,5") from None
-
-
-def integers(option: str, text: str | None) -> list[int] | None:
-    """The whole numbers of a list.
-
-    Raises:
-        InputError: something else is in it.
-    """
-    found = numbers(option, text)
-    if found is not None and not all(number.is_integer() for number in found):
-        raise InputError(f"--{option} {text}: whole numbers separated by commas are needed, as 1,2,4")
-    return None if found is None else [int(number) for number in found]
+def listed(text: str | None) -> list[str] | None:
+    """The parts of a list that commas separate; "none" is an empty one."""
+    return None if text is None else [] if text == "none" else text.split(",")

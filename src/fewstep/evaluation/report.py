@@ -49,17 +49,9 @@ def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, rec
     environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
     return environment.get_template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
-        about=features_facts(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
+        grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
         quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), light=LIGHT, dark=DARK,
     )  # fmt: skip
-
-
-def features_facts(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The page's words on the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
-    features = metrics.get("features") or {}
-    name = "a classifier trained on these data" if features.get("name") == "classifier" else features.get("name")
-    explained = any("kid" in r for r in metrics.get("rows", []))
-    return {"features": name, "measures": explained, "right": features.get("held_out_accuracy")}
 
 
 def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:

@@ -103,8 +103,7 @@ def solve(name: str, estimate: Any, z: Tensor, steps: int, condition: Condition,
         InputError: a step count for which the scheduler's grid has other than so many steps.
     """
     z = to_float64(z)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers and numpy 2: nothing that a user could mend
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # diffusers and numpy 2: not a user's affair
         scheduler, times = prepared(name, process, steps, z)
     z = z * getattr(scheduler, "init_noise_sigma", 1.0)
     for timestep, t in zip(scheduler.timesteps, times, strict=True):
