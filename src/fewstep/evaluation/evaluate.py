@@ -36,21 +36,10 @@ FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
 def evaluate(
-    model: "Model | str | Path",
-    data: Any,
-    out: str | Path,
-    *,
-    against: "Model | str | Path | None" = None,
-    preset: str = "quick",
-    inception: str | Path | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    resize: bool = False,
-    split: str | None = None,
-    device: str | None = None,
-    quiet: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
+    model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None, preset: str = "quick",
+    inception: str | Path | None = None, batch_size: int | None = None, seed: int = 0, resize: bool = False,
+    split: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Measure a model, its teacher and baselines on the teacher, from the same noise; the content of `out/metrics.json`.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
@@ -69,8 +58,8 @@ def evaluate(
     if (batch_size is not None and batch_size < 1) or seed < 0:
         raise InputError(f"batch_size is {batch_size} and seed {seed}; at least 1 and 0 are needed")
     if inception is not None:
-        if settings.get("features") is not None:
-            raise InputError(f"features '{settings['features']}' and an Inception file are both given; name one of them")
+        if (other := settings.get("features")) is not None:
+            raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
     given = checked_values(settings)
     models = open_models(model, against, given.get("steps"))
@@ -84,19 +73,10 @@ def evaluate(
 
 
 def measure(
-    models: EvaluatedModels,
-    table: list[Configuration],
-    settings: EvaluateSettings,
-    examples: Any,
-    out: Path,
-    *,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    quiet: bool = False,
-    noise: Tensor | None = None,
-    cache: Path | None = None,
-) -> tuple[dict[str, Any], Grids]:
+    models: EvaluatedModels, table: list[Configuration], settings: EvaluateSettings, examples: Any, out: Path, *,
+    batch_size: int | None = None, seed: int = 0, device: str | None = None, quiet: bool = False,
+    noise: Tensor | None = None, cache: Path | None = None,
+) -> tuple[dict[str, Any], Grids]:  # fmt: skip
     """(what `metrics.json` holds, the pictures of the report) of every configuration in `table`, measured against the examples.
 
     What is finished is kept in `out`. `noise` (samples, ...) is what samples begin with in place of that of the seed; `cache` is the
@@ -224,11 +204,9 @@ def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
             raise InputError(f"{path} is damaged; name another --out") from None
-        for key, value in known.items():
-            if before.get(key, value) != value:
-                raise InputError(
-                    f"{out} holds an evaluation with {key} {before[key]!r}, not {value!r}; put it back, or name another --out"
-                )
+        for key in (key for key, value in known.items() if before.get(key, value) != value):
+            found = f"{out} holds an evaluation with {key} {before[key]!r}, not {known[key]!r}"
+            raise InputError(f"{found}; put it back, or name another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
     state.wait_for_everyone()

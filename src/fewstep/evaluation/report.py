@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,9 @@ def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
     """`columns`: (model, the head's lines), from the teacher's many steps to the student's one; `lines`: (guidance scale, strips)."""
     configurations, columns = sorted({key[:2] for key in grids}, key=lambda key: order(*key)), []
     for model, steps in configurations:
-        if model in NAMES:  # a baseline
-            columns.append((model, [readable(model), f"{steps} evaluations"]))
-            continue
         counts = span(row.get("evaluations") for row in rows if (row["model"], row["steps"]) == (model, steps))
-        head = [readable(model), f"{steps} step{'s' * (steps != 1)}", f"{counts} evaluation{'s' * (counts != '1')}"]
-        columns.append((model, head if counts else head[:2]))
+        head = [f"{steps} step{'s' * (steps != 1)}"] + [f"{counts} evaluation{'s' * (counts != '1')}"] * bool(counts)
+        columns.append((model, [readable(model), *([f"{steps} evaluations"] if model in NAMES else head)]))  # those are baselines
     lines = []
     for scale in sorted({key[2] for key in grids}):
         found = [grids.get((*configuration, scale)) for configuration in configurations]
@@ -81,9 +77,9 @@ def strip(x: Tensor, columns: int) -> Any:
     fitting = range(1, max(WIDTH // (columns * (width + 8)), 1) + 1)
     across = max(n for n in fitting if len(images) % n == 0)
     whole = Image.new("RGBA", (across * (width + 2) - 2, len(images) // across * (height + 2) - 2))
-    for image, (j, i) in zip(images, product(range(len(images) // across), range(across)), strict=True):
-        resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
-        whole.paste(image.resize((width, height), resampling), (i * (width + 2), j * (height + 2)))
+    resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
+    for k, image in enumerate(images):
+        whole.paste(image.resize((width, height), resampling), (k % across * (width + 2), k // across * (height + 2)))
     return whole
 
 
