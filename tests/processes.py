@@ -8,8 +8,12 @@ from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
 torch.set_num_threads(1)  # tensors this small gain nothing from threads that wait for each other
 
 STABLE_DIFFUSION = DiscreteBetas(tuple((torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).tolist()))
+ZERO_SNR = DiscreteBetas((*STABLE_DIFFUSION.betas[:-1], 1.0))
 PROCESSES = [Cosine(), STABLE_DIFFUSION, RectifiedFlow(), RectifiedFlow(shift=3.0)]
-every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "flow", "flow shift 3"])
+VARIANCE_PRESERVING = [Cosine(), STABLE_DIFFUSION, ZERO_SNR]
+NAMES = ["cosine", "sd", "flow", "flow shift 3"]
+every_process = pytest.mark.parametrize("process", PROCESSES, ids=NAMES)
+every_process_and_zero_snr = pytest.mark.parametrize("process", [*PROCESSES, ZERO_SNR], ids=[*NAMES, "zero snr"])
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

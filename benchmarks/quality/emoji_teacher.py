@@ -142,7 +142,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(recipe.train.seed)
     network = new_network(vae, len(tokenizer), latents.shape[-1], args.features, recipe.network.block_out_channels)
     began = time.monotonic()
-    process, prediction = process_of_scheduler(dict(scheduler().config))
+    process, prediction = process_of_scheduler({**scheduler().config, "_class_name": type(scheduler()).__name__})
     denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
     data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
     with closing(Trainer(out, data, recipe.train, args.device, args.quiet)) as trainer:

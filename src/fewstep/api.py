@@ -1,7 +1,9 @@
 """The public face: models with all that one does with them, and the calls that make them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -55,11 +57,14 @@ class Model(model.Model):
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model folder, saved and checked as `save` does it; the repository's address. Raises InputError where it cannot."""
-        return hub.push(self, repo_id, private=private, token=token)
+        hub.check_id(repo_id)
+        with TemporaryDirectory(prefix="fewstep-") as aside:
+            folder = Path(aside) / "model"
+            pretrained.save_model(self, folder, lambda made, folder, _own: write_card(made, folder, repo_id))
+            return hub.push_folder(folder, repo_id, private=private, token=token)
 
 
-def _save(trained: model.Model, folder: Path) -> Path:
-    return public(trained).save(folder)
+_save = partial(pretrained.save_model, write_card=write_card)
 
 
 def public(opened: model.Model) -> Model:

@@ -1,7 +1,8 @@
 """The one exception that a user's input can cause, and what is checked everywhere."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -27,3 +28,14 @@ def check_whole_number(name: str, value: Any, least: int, most: int | None = Non
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message; its name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def as_input_error(problem: str, remedy: str) -> Iterator[None]:
+    """Raises InputError in place of whatever a library raises, of which the kinds are many; an InputError passes as it is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{problem}: {first_line(error)}; {remedy}") from error

@@ -24,9 +24,8 @@ def files(tmp_path_factory):
     tiny_student(4).save(folder / "student")
     tiny_student(4).bake(2.5).save(folder / "baked")
     tiny_student(2, kind="encoder").save(folder / "encoder")
-    rng = np.random.default_rng(0)
-    for name in ("three", "eight"):
-        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{name}.png")
+    for i, name in enumerate(("three", "eight")):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{name}.png")
     Image.new("RGB", (40, 20), "white").save(folder / "wide.jpg")
     mask = Image.new("L", (16, 16))
     mask.paste(255, (0, 8, 16, 16))
@@ -52,9 +51,10 @@ def pixels(path):
 
 
 def test_edit_writes_every_picture_and_a_labelled_grid(tmp_path, files, run):
-    choices = "--strength 0.5 --strength 3/4 --guidance-scale 1 --guidance-scale 2 --seed 0 --seed 7"
+    choices = "--strength 0.6 --strength 3/4 --strength 0.5 --guidance-scale 1 --guidance-scale 2 --seed 0 --seed 7"
     out, err, record = run("edit {student} --image {three} --image {wide} --class-label 8 " + choices)
     assert "16 images, 2 to 3 evaluations of the network each" in out and "16/16 images" in err
+    assert err.count("rounded to 2/4") == 1
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [*(f"{i:05d}.png" for i in range(16)), "grid.png", "samples.json"]
     assert (record["steps"], record["sampler"]) == (4, "deterministic")
@@ -67,12 +67,6 @@ def test_edit_writes_every_picture_and_a_labelled_grid(tmp_path, files, run):
     images = [files["three"], files["wide"]]
     again = fewstep.open_model(files["student"]).edit(images, ["8"], strength=0.5, guidance_scale=2.0, seed=7)
     np.testing.assert_array_equal(pixels(tmp_path / "out" / "00005.png"), np.asarray(again[0]))
-
-
-def test_a_strength_off_the_grid_is_rounded_and_said(run):
-    out, err, record = run("edit {student} --image {three} --class-label 8 --strength 0.6 --strength 0.5")
-    assert err.count("rounded to 2/4") == 1 and out.startswith("1 image, 2 evaluations")
-    assert record["results"][0]["strength"] == 0.5
 
 
 def test_inpaint_returns_what_is_known(tmp_path, files, run):
@@ -125,23 +119,9 @@ def test_two_models_of_two_sets_of_classes_each_know_their_own(tmp_path, capsys,
         ("--from 3 --to eight", "--to: class 'eight'"),
     ):
         assert message in refused(capsys, *shlex.split((line + choice).format(**files)), "--out", tmp_path / "out")
-        assert not (tmp_path / "out").exists()
     out, _, record = run(line + "--from 3 --to 'coat 2' --to 'coat 7'")
     assert out.startswith("2 images, 6 evaluations")
     assert [r["class"] for r in record["results"]] == ["coat 2", "coat 7"]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 20_000)])
-@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_pictures_of_odd_sizes_are_edited_and_filled_in(tmp_path, run, size, mode):
-    picture = tmp_path / ("odd.jpg" if mode == "CMYK" else "odd.png")
-    Image.new(mode, size).save(picture)
-    Image.new("L", size, 255).save(tmp_path / "white.png")
-    line = f"{{student}} --image '{picture}' --class-label 8"
-    assert run(f"edit {line} --strength 0.5", "edited")[0].startswith("1 image, 2 evaluations")
-    run(f"inpaint {line} --mask '{tmp_path / 'white.png'}'", "filled")
-    with Image.open(tmp_path / "filled" / "00000.png") as filled:
-        assert (filled.size, filled.mode) == ((8, 8), "L")
 
 
 EDIT = "edit {student} --class-label 8 --image {three} "
@@ -152,9 +132,6 @@ FILL = "inpaint {student} --class-label 8 --image {three} --mask "
     ("line", "message"),
     [
         (EDIT + "--strength 0.2", "strength is 0.2; with 4 steps it can be 1/4 to 1"),
-        (EDIT + "--strength nan", "strength is nan"),
-        (EDIT + "--strength 0", "strength is 0.0"),
-        (EDIT + "--strength 1.5", "strength is 1.5"),
         (EDIT + "--strength 1/0", "--strength 1/0"),
         (EDIT + "--strength much", "--strength much"),
         (EDIT + "--strength 1 --image {text}", "text.png"),
@@ -183,12 +160,6 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, capsys, files, lin
 def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path, capsys, files):
     (tmp_path / "thesis.txt").touch()
     assert "holds something" in refused(capsys, *shlex.split((EDIT + "--strength 1").format(**files)), "--out", tmp_path)
-
-
-@pytest.mark.parametrize("name", ["edit", "inpaint", "translate"])
-def test_help_has_an_example(capsys, name):
-    out, _ = command(capsys, name, "--help")
-    assert all(word in out for word in ("Example", "--device", "--seed"))
 
 
 @pytest.mark.parametrize("page", ["editing", "inpainting", "style-transfer"])

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import fewstep
-from conftest import TINY
+from fewstep.api import public
 from fewstep.editing.style_transfer import interpolate, open_encoder, translate, turn
 from fewstep.errors import InputError
 from fewstep.method.gaussian_mixture import Mixture
-from fewstep.method.process import RectifiedFlow
+from fewstep.method.process import Cosine
 from tiny import LABELS, X, counted, exact_teacher, tiny_student, tiny_teacher
 
 
@@ -73,46 +72,33 @@ def test_the_encoder_is_asked_without_guidance_and_the_decoder_with_it():
 
 
 def test_batches_change_nothing():
-    decoder, encoder, seen = tiny_student(2), tiny_student(4, kind="encoder"), []
-    whole = translate(decoder, encoder, X, LABELS, LABELS + 1)
-    parts = translate(decoder, encoder, X, LABELS, LABELS + 1, batch_size=2, progress=seen.append)
+    seen, models = [], (tiny_student(2), tiny_student(4, kind="encoder"))
+    whole = translate(*models, X, LABELS, LABELS + 1)
+    parts = translate(*models, X, LABELS, LABELS + 1, batch_size=2, progress=seen.append)
     torch.testing.assert_close(parts.samples, whole.samples)
     assert seen == [2, 3]
 
 
-def test_models_that_do_not_belong_together():
-    decoder, other = tiny_student(2), tiny_teacher()
-
-    def given(**facts):
-        return replace(other, info=other.info.model_copy(update=facts))
-
-    flow = replace(other, denoiser=replace(other.denoiser, process=RectifiedFlow()))
-    for encoder, message in (
-        (given(channels=3), "channels 1 and 3"),
-        (given(size=16), "pixels a side 8 and 16"),
-        (flow, "different noise processes"),
-    ):
-        with pytest.raises(InputError, match=f"do not belong together: {message}; distil both from the same teacher"):
-            translate(decoder, encoder, X, LABELS, LABELS)
-
-
 def test_what_translation_refuses():
-    decoder, encoder = tiny_student(2), tiny_student(4, kind="encoder")
+    decoder, encoder, teacher = tiny_student(2), tiny_student(4, kind="encoder"), tiny_teacher()
+    wide, large = (replace(teacher, info=teacher.info.model_copy(update=facts)) for facts in ({"channels": 3}, {"size": 16}))
+    other = replace(teacher, denoiser=replace(teacher.denoiser, process=Cosine((10.0, -10.0))))
     for pair, message, choices in (
+        ((decoder, wide), "channels 1 and 3", {}),
+        ((decoder, large), "pixels a side 8 and 16", {}),
+        ((decoder, other), "noise processes", {}),
         ((encoder, encoder), "this is an encoder", {}),
-        ((decoder, decoder), "the encoder is a student that 2 steps carry from noise to data", {}),
+        ((decoder, decoder), "the encoder is a student of 2 steps", {}),
         ((tiny_student(2, "stochastic"), encoder), "trained for the stochastic one", {}),
         ((decoder, encoder), "encoder steps is 8, but this encoder was trained for 4", {"encoder_steps": 8}),
         ((decoder, encoder), "steps is 8, but this student was trained for 2", {"steps": 8}),
         ((decoder, encoder), "outside the range 1 to 5", {"guidance_scale": 9.0}),
         ((decoder, encoder), "outside the range 1 to 5", {"encoder_guidance_scale": 0.5}),
+        ((decoder, encoder), "3 images and 2 conditions", {"from_condition": LABELS[:2]}),
+        ((decoder, encoder), "3 images and 2 conditions", {"to_condition": LABELS[:2]}),
     ):
         with pytest.raises(InputError, match=message):
-            translate(*pair, X, LABELS, LABELS, **choices)
-    with pytest.raises(InputError, match="3 images and 2 conditions"):
-        translate(decoder, encoder, X, LABELS[:2], LABELS)
-    with pytest.raises(InputError, match="3 images and 2 conditions"):
-        translate(decoder, encoder, X, LABELS, LABELS[:2])
+            translate(*pair, X, **{"from_condition": LABELS, "to_condition": LABELS} | choices)
 
 
 def test_frames_begin_and_end_where_translation_puts_the_two_pictures():
@@ -141,19 +127,14 @@ def test_turning_keeps_the_length_and_divides_the_angle_evenly():
 
 
 def test_the_encoder_of_a_run(tmp_path, teacher_folder):
-    changes = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"encoder.ladder": [4, 2, 1], "encoder.updates": 2}
-    fewstep.distill(
-        teacher_folder, data=fewstep.open_data(name="digits"), out=tmp_path / "run", changes=changes, device="cpu", quiet=True
-    )
-    assert open_encoder(tmp_path / "run").info.steps == 1
-    encoder = open_encoder(tmp_path / "run", steps=2)
-    assert (encoder.info.kind, encoder.info.steps) == ("encoder", 2)
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(InputError, match="has no encoder"):
+        open_encoder(tmp_path)
+    for steps in (1, 2):
+        tiny_student(steps, kind="encoder").save(tmp_path / f"encoder-{steps:04d}")
+    assert [open_encoder(tmp_path, steps=steps).info.steps for steps in (None, 1, 2)] == [1, 1, 2]
     assert open_encoder(teacher_folder).info.kind == "teacher"
     with pytest.raises(InputError, match="no encoder of 8 steps; it has 1, 2"):
-        open_encoder(tmp_path / "run", steps=8)
-    images = fewstep.open_model(tmp_path / "run").translate(X, [3], [8], encoder, guidance_scale=2.0)
+        open_encoder(tmp_path, steps=8)
+    images = public(tiny_student(2)).translate(X, [3], [8], open_encoder(tmp_path), guidance_scale=2.0)
     assert [image.size for image in images] == [(8, 8)] * 3
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "recipe.toml").touch()
-    with pytest.raises(InputError, match=r"has no encoder; distil one with --set encoder\.ladder"):
-        open_encoder(tmp_path / "bare")

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from fewstep.method.samplers import stochastic
 from fewstep.training.cost_estimate import distillation_size
 from fewstep.training.describe import describe, describe_text
 from tiny import LABELS, tiny_student, tiny_teacher
-from transformer_pipelines import dit_pipeline
 
 NOISE = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(7))
 
@@ -30,16 +30,16 @@ def student(tmp_path_factory):
     return tiny_student(2).save(tmp_path_factory.mktemp("export") / "student")
 
 
-def samples(folder, **choices):
-    return fewstep.open_model(folder).sample_tensor(LABELS, noise=NOISE, **choices).samples
-
-
 def test_export_copies_or_bakes(student, tmp_path, capsys):
     out, _ = command(capsys, "export", student, tmp_path / "copy")
     assert out.strip() == str(tmp_path / "copy")
-    assert torch.equal(samples(tmp_path / "copy", guidance_scale=2.5), samples(student, guidance_scale=2.5))
     command(capsys, "export", student, tmp_path / "plain", "--guidance-scale", "2.5", "--device", "cpu")
-    torch.testing.assert_close(samples(tmp_path / "plain"), samples(student, guidance_scale=2.5), atol=1e-5, rtol=0)
+    ours, copied, baked = (
+        fewstep.open_model(folder).sample_tensor(LABELS, noise=NOISE, guidance_scale=2.5).samples
+        for folder in (student, tmp_path / "copy", tmp_path / "plain")
+    )
+    assert torch.equal(copied, ours)
+    torch.testing.assert_close(baked, ours, atol=1e-5, rtol=0)
     assert fewstep.open_model(tmp_path / "plain").info.baked
     assert "# plain" in (tmp_path / "plain" / "README.md").read_text()
 
@@ -64,24 +64,6 @@ def test_wrong_input_is_one_line_and_leaves_nothing(student, tmp_path, capsys):
     assert [path.name for path in full.iterdir()] == ["thesis.txt"]
 
 
-def test_several_scales_of_a_dit_become_labels(tmp_path):
-    from fewstep.training.distill import next_student, student_of
-    from fewstep.training.recipe import load_recipe
-
-    made = next_student(student_of(load_recipe(None), fewstep.open_model(dit_pipeline(tmp_path / "dit"))), 2)
-    torch.nn.init.normal_(made.denoiser.network.get_parameter("w_embedding.weight"), std=0.3)
-    made.denoiser.network.requires_grad_(False)
-    folder = export(made, tmp_path / "scales", guidance_scale=[1.5, 4.0])
-    noise, to_float64 = torch.randn(2, 4, 8, 8), fewstep.open_model(folder)
-    assert to_float64.info.classes[5] == "0 at 4"
-    one = to_float64.sample_tensor(torch.tensor([2, 7]), noise=noise).samples
-    other = [
-        made.sample_tensor(torch.tensor([2]), noise=noise[i : i + 1], guidance_scale=s).samples for i, s in ((0, 1.5), (1, 4.0))
-    ]
-    torch.testing.assert_close(one, torch.cat(other), atol=1e-4, rtol=0)
-    assert "baked into the class labels" in (folder / "README.md").read_text()
-
-
 def test_onnx_says_what_pytorch_says_and_its_table_draws_our_samples(student, tmp_path):
     """The numpy loop of the card, with onnx.json alone, for a batch size that the export did not see."""
     import numpy
@@ -92,14 +74,13 @@ def test_onnx_says_what_pytorch_says_and_its_table_draws_our_samples(student, tm
     facts = json.loads((folder / "onnx.json").read_text())
     assert facts["largest_difference"] < facts["tolerance"] == 1e-4 and facts["opset"] == 18
     assert list(facts["inputs"]) == ["z", "timestep", "labels", "w"] and facts["inputs"]["z"]["shape"] == ["batch", 1, 8, 8]
-    session, z, n = onnxruntime.InferenceSession(folder / "network.onnx"), NOISE.repeat(3, 1, 1, 1)[:7].numpy(), 7
-    labels = torch.arange(n)
-    fixed = {"labels": labels.numpy(), "w": numpy.full(n, 1.5, "float32")}
+    session, noise, labels = onnxruntime.InferenceSession(folder / "network.onnx"), NOISE.repeat(3, 1, 1, 1)[:7], torch.arange(7)
+    z, fixed = noise.numpy(), {"labels": labels.numpy(), "w": numpy.full(7, 1.5, "float32")}
     for now, then in zip(facts["grid"], facts["grid"][1:], strict=False):
-        output = session.run(None, {"z": z, "timestep": numpy.full(n, now["timestep"], "float32"), **fixed})[0]
+        output = session.run(None, {"z": z, "timestep": numpy.full(7, now["timestep"], "float32"), **fixed})[0]
         x = now["alpha"] * z - now["sigma"] * output
         z = then["alpha"] * x + then["sigma"] / now["sigma"] * (z - now["alpha"] * x)
-    ours = model.sample_tensor(labels, noise=NOISE.repeat(3, 1, 1, 1)[:7], guidance_scale=2.5).samples
+    ours = model.sample_tensor(labels, noise=noise, guidance_scale=2.5).samples
     torch.testing.assert_close(torch.from_numpy(x).float(), ours, atol=1e-4, rtol=0)
     assert run_card(folder)["x"].shape == (2, 1, 8, 8)
 
@@ -134,60 +115,50 @@ def test_onnx_of_a_baked_text_student_takes_no_w(tmp_path):
     assert list(facts["inputs"]) == ["z", "timestep", "text"] and facts["model"]["baked"]
 
 
-def test_onnx_without_its_extra_says_how_to_install_it(student, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(InputError, match=r"needs onnxscript; install it: pip install 'fewstep\[onnx\]'"):
+def cannot_export(model, n):
+    raise RuntimeError("no such operator\nand more")
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "message"),
+    [
+        ("find_spec", {"onnx": 1, "onnxruntime": 1}.get, r"needs onnxscript; install it: pip install 'fewstep\[onnx\]'"),
+        ("exported", cannot_export, r"cannot export this network of class_conditional to ONNX \(no such operator\); use"),
+    ],
+)
+def test_what_onnx_cannot_do_here_is_one_line_and_leaves_nothing(student, tmp_path, monkeypatch, name, replacement, message):
+    monkeypatch.setattr(onnx_file, name, replacement)
+    with pytest.raises(InputError, match=message):
         export(fewstep.open_model(student), tmp_path / "out", format="onnx")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_that_cannot_be_exported_is_one_line(student, tmp_path, monkeypatch):
-    def fails(model, n):
-        raise RuntimeError("no such operator\nand more")
+def test_a_model_is_pushed_to_the_hub_whole(student, monkeypatch, capsys):
+    asked, hub = [], SimpleNamespace()
 
-    monkeypatch.setattr(onnx_file, "exported", fails)
-    with pytest.raises(InputError, match=r"cannot export this network of class_conditional to ONNX \(no such operator\); use"):
-        export(fewstep.open_model(student), tmp_path / "out", format="onnx")
-    assert not (tmp_path / "out").exists()
-
-
-class Hub:
-    """Stands for HfApi: keeps what it is told."""
-
-    told: list = []  # noqa: RUF012
-
-    def __init__(self, token=None):
-        self.told.append(("token", token))
-
-    def create_repo(self, repo_id, private, exist_ok):
-        self.told.append(("create", repo_id, private, exist_ok))
+    def create(repo_id, private, exist_ok):
+        asked.append((repo_id, private, exist_ok))
         return f"https://huggingface.co/{repo_id}"
 
-    def upload_folder(self, repo_id, folder_path, commit_message):
+    def upload(repo_id, folder_path, commit_message):
         files = {str(file.relative_to(folder_path)) for file in Path(folder_path).rglob("*") if file.is_file()}
-        self.told.append(("upload", repo_id, files, (Path(folder_path) / "README.md").read_text()))
+        asked.append((repo_id, files, (Path(folder_path) / "README.md").read_text()))
 
-
-def test_a_model_is_pushed_to_the_hub_whole(student, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    Hub.told.clear()
+    hub.create_repo, hub.upload_folder = create, upload
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token=None: asked.append(token) or hub)
     assert fewstep.open_model(student).push_to_hub("me/owls", private=True, token="secret") == "https://huggingface.co/me/owls"
-    token, create, upload = Hub.told
-    assert (token, create) == (("token", "secret"), ("create", "me/owls", True, True))
-    assert {"fewstep.json", "model_index.json", "README.md", "unet/config.json", "scheduler/scheduler_config.json"} <= upload[2]
-    assert 'from_pretrained("me/owls", subfolder="unet")' in upload[3]
-    Hub.told.clear()
+    token, created, (_, files, card) = asked
+    assert (token, created) == ("secret", ("me/owls", True, True))
+    assert {"fewstep.json", "model_index.json", "README.md", "unet/config.json", "scheduler/scheduler_config.json"} <= files
+    assert 'from_pretrained("me/owls", subfolder="unet")' in card
     out, _ = command(capsys, "export", student, "--guidance-scale", 2, "--push-to-hub", "me/plain")
-    assert out.strip() == "https://huggingface.co/me/plain" and Hub.told[1] == ("create", "me/plain", False, True)
-    assert "2, baked into the weights" in Hub.told[2][3]
+    assert out.strip() == "https://huggingface.co/me/plain" and asked[4] == ("me/plain", False, True)
+    assert "2, baked into the weights" in asked[5][2]
 
-
-def test_what_the_hub_refuses_is_one_line(student, monkeypatch):
-    def refuse(self, *_, **__):
+    def refuse(*_, **__):
         raise OSError("401 Client Error\nmore")
 
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr(Hub, "create_repo", refuse)
+    hub.create_repo = refuse
     with pytest.raises(InputError, match=r"cannot upload to 'me/owls': 401 Client Error; .*hf auth login"):
         fewstep.open_model(student).push_to_hub("me/owls")
 
@@ -203,15 +174,11 @@ def test_show_tells_of_a_folder_of_configs_what_distilling_it_takes(tmp_path, ca
     memory, per, flops = facts["memory_bytes"], facts["per_1000_updates"], facts["flops"]
     assert memory["weights"] == 4 * facts["parameters"]
     assert memory["weights"] < memory["full training sharded over 4"] < memory["full training"]
-    assert (
-        memory["LoRA training of rank 64"] == memory["weights"] + 20 * facts["lora_parameters"] + facts["activations_of_one_image"]
-    )
+    lora = memory["weights"] + 20 * facts["lora_parameters"] + facts["activations_of_one_image"]
+    assert memory["LoRA training of rank 64"] == lora
     assert (per["images"], per["evaluations"]) == (32_000, 96_000)
     assert per["seconds"] == pytest.approx(32_000 / 40 * (1 + 2 * flops["forward"] / flops["trained"]))
     text = describe_text(describe(str(folder)))
     assert "LoRA training" in text and "evaluations 384,000" in text and "seconds" not in text
-
-
-def test_a_student_is_not_sized_up(student):
     with pytest.raises(InputError, match="not distilled again"):
-        distillation_size(fewstep.open_model(student))
+        distillation_size(tiny_student(2))

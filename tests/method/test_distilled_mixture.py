@@ -61,8 +61,7 @@ def drawn(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, T
 
 
 def stage_one(updates: int, generator: torch.Generator) -> Student:
-    student, unguided = Student(), RING.denoiser(PROCESS)
-    teacher = guided(unguided, RING.null)
+    student, teacher = Student(), guided(RING.denoiser(PROCESS), RING.null)
 
     def example(generator):
         x, labels, eps, w, t = drawn(generator)

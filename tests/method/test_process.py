@@ -5,41 +5,15 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.errors import InputError
-from fewstep.method.process import (
-    Cosine,
-    RectifiedFlow,
-    add_noise,
-    betas_of,
-    ddim_step,
-    expand_to,
-    log_snr,
-    process_of,
-    process_settings,
-    renoise,
-    time_grid,
-)
-from fewstep.models.families.schedulers import discrete_betas
-from processes import randn
+from fewstep.method import process as noise_process
+from fewstep.method.process import Cosine, RectifiedFlow, add_noise, betas_of, ddim_step, log_snr, renoise, time_grid
+from processes import STABLE_DIFFUSION, VARIANCE_PRESERVING, ZERO_SNR, every_process_and_zero_snr, randn
 
-STABLE_DIFFUSION_CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
-SCHEDULERS = {
-    "stable diffusion": DDIMScheduler(**STABLE_DIFFUSION_CONFIG),
-    "ddpm": DDPMScheduler(num_train_timesteps=1000),
-    "stable diffusion, pndm": PNDMScheduler(**STABLE_DIFFUSION_CONFIG),
-    "stable diffusion, euler": EulerDiscreteScheduler(**STABLE_DIFFUSION_CONFIG),
-    "zero terminal snr": DDIMScheduler(**STABLE_DIFFUSION_CONFIG, rescale_betas_zero_snr=True),
-    "squared cosine": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
-    "trained betas": DDIMScheduler(num_train_timesteps=7, trained_betas=[0.1, 0.2, 0.1, 0.4, 0.3, 0.6, 0.9]),
-}
-STABLE_DIFFUSION = discrete_betas(STABLE_DIFFUSION_CONFIG)
-ZERO_SNR = discrete_betas(dict(SCHEDULERS["zero terminal snr"].config))
-PROCESSES = [Cosine(), STABLE_DIFFUSION, ZERO_SNR, RectifiedFlow(), RectifiedFlow(shift=3.0)]
-every_process = pytest.mark.parametrize("process", PROCESSES, ids=["cosine", "sd", "zero snr", "flow", "flow shift 3"])
 times = st.floats(0.01, 0.99)
 
 
@@ -48,34 +22,22 @@ def alpha_sigma(process, *t: float) -> tuple[torch.Tensor, torch.Tensor]:
     return process.at(moments, moments)
 
 
-@pytest.mark.parametrize("process", PROCESSES[:3])
-@settings(deadline=None, max_examples=20)
-@given(t=st.floats(0, 1))
-def test_variance_is_preserved_at_every_time(process, t):
-    alpha, sigma = alpha_sigma(process, t)
-    assert float(alpha**2 + sigma**2) == pytest.approx(1, abs=1e-12)
-
-
 @settings(deadline=None, max_examples=20)
 @given(t=st.floats(0, 1), shift=st.floats(0.5, 8))
-def test_rectified_flow_is_a_straight_line_from_data_to_noise(t, shift):
+def test_variance_is_preserved_or_the_line_is_straight(t, shift):
+    for process in VARIANCE_PRESERVING:
+        assert float(sum(value**2 for value in alpha_sigma(process, t))) == pytest.approx(1, abs=1e-12)
     alpha, sigma = alpha_sigma(RectifiedFlow(shift), t)
-    assert float(alpha + sigma) == pytest.approx(1, abs=1e-12)
-    assert -1e-12 <= float(sigma) <= 1 + 1e-12
+    assert float(alpha + sigma) == pytest.approx(1, abs=1e-12) and -1e-12 <= float(sigma) <= 1 + 1e-12
 
 
-@every_process
-def test_log_snr_falls_all_the_way(process):
-    falls = log_snr(torch.linspace(0, 1, 3001, dtype=torch.float64), process).diff()
-    assert (falls < 0).all()
-
-
-@every_process
+@every_process_and_zero_snr
 @settings(deadline=None, max_examples=20)
 @given(pair=st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda p: abs(p[0] - p[1]) > 1e-5))
 def test_log_snr_falls_between_any_two_times(process, pair):
     early, late = log_snr(torch.tensor(sorted(pair), dtype=torch.float64), process)
     assert early > late
+    assert (log_snr(torch.linspace(0, 1, 3001, dtype=torch.float64), process).diff() < 0).all()
 
 
 def test_end_points():
@@ -89,44 +51,20 @@ def test_end_points():
     assert float(alpha[1] ** 2) == pytest.approx(0.00466, abs=1e-5)  # the signal that Stable Diffusion's last step still holds
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS.keys())
-def test_discrete_betas_has_the_alphas_of_the_scheduler(scheduler):
-    steps = scheduler.config["num_train_timesteps"]
-    process = discrete_betas(dict(scheduler.config))
-    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    assert process.train_timesteps == steps
-    torch.testing.assert_close(process.at(t, t)[0] ** 2, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=1e-7)
-
-
-def test_discrete_betas_refuses_a_config_without_betas():
-    with pytest.raises(InputError, match="FlowMatchEulerDiscreteScheduler has no betas"):
-        discrete_betas(dict(FlowMatchEulerDiscreteScheduler().config) | {"_class_name": "FlowMatchEulerDiscreteScheduler"})
-    with pytest.raises(InputError, match="no betas"):
-        discrete_betas({})
-
-
-def test_stock_scheduler_with_the_betas_of_cosine_is_cosine_at_every_timestep():
+def test_stock_schedulers_take_our_betas():
     scheduler = DDIMScheduler(num_train_timesteps=1024, trained_betas=betas_of(Cosine()))
     t = torch.arange(1, 1025, dtype=torch.float64) / 1024
     torch.testing.assert_close(scheduler.alphas_cumprod.double().sqrt(), Cosine().at(t, t)[0], rtol=1e-4, atol=1e-7)
-
-
-def test_betas_come_back():
     torch.testing.assert_close(torch.tensor(betas_of(STABLE_DIFFUSION)), torch.tensor(STABLE_DIFFUSION.betas))
 
 
 @pytest.mark.parametrize(("process", "grids"), [(Cosine(), (1, 2, 4, 8, 16, 64)), (STABLE_DIFFUSION, (1, 2, 4, 5, 8, 10, 20, 50))])
 def test_network_time_on_a_grid_is_the_integer_of_the_stock_scheduler(process, grids):
-    scheduler = DDIMScheduler(
-        num_train_timesteps=process.train_timesteps, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
-    )
+    settings = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+    scheduler = DDIMScheduler(num_train_timesteps=process.train_timesteps, **settings)
     for steps in grids:
         scheduler.set_timesteps(steps)
         assert process.network_time(time_grid(steps)[:-1]).tolist() == scheduler.timesteps.tolist()
-
-
-def test_network_time_of_stable_diffusion_in_four_steps():
-    assert STABLE_DIFFUSION.network_time(time_grid(4)).tolist() == [999, 749, 499, 249, 0]
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
@@ -147,12 +85,7 @@ def test_time_grid_falls_evenly_from_noise_to_data(steps):
     torch.testing.assert_close(grid.diff(), torch.full((steps,), -1 / steps, dtype=torch.float64), rtol=1e-9, atol=1e-15)
 
 
-def test_time_grid_of_no_steps_is_refused():
-    with pytest.raises(InputError, match="steps is 0"):
-        time_grid(0)
-
-
-@every_process
+@every_process_and_zero_snr
 @settings(deadline=None, max_examples=20)
 @given(t=times, s=times)
 def test_ddim_there_and_back_returns_the_input(process, t, s):
@@ -160,7 +93,7 @@ def test_ddim_there_and_back_returns_the_input(process, t, s):
     torch.testing.assert_close(ddim_step(ddim_step(z, x, t, s, process), x, s, t, process), z, rtol=1e-7, atol=1e-7)
 
 
-@every_process
+@every_process_and_zero_snr
 @settings(deadline=None, max_examples=20)
 @given(t=times, s=st.floats(0, 1))
 def test_ddim_with_the_true_data_keeps_the_noise(process, t, s):
@@ -168,23 +101,20 @@ def test_ddim_with_the_true_data_keeps_the_noise(process, t, s):
     torch.testing.assert_close(ddim_step(add_noise(x, eps, t, process), x, t, s, process), add_noise(x, eps, s, process))
 
 
-@every_process
+@every_process_and_zero_snr
 @settings(deadline=None, max_examples=20)
 @given(pair=st.tuples(st.floats(0, 0.999), st.floats(0, 1)))
 def test_renoise_composes_to_the_noise_of_the_process(process, pair):
     s, t = (torch.tensor([v, v, v], dtype=torch.float64) for v in (pair[0], max(pair)))
     # three sources kept apart: data, the noise up to s, the noise from s to t; squares are their shares of the variance
-    sources = torch.eye(3).double()[:, :, None].expand(3, 3, 5)
-    z = renoise(
-        add_noise(sources[0].expand(3, 3, 5), sources[1].expand(3, 3, 5), s, process), sources[2].expand(3, 3, 5), s, t, process
-    )
-    data, first, second = z[0, :, 0]
+    x, first, second = torch.eye(3).double()[:, :, None].expand(3, 3, 5)
+    data, *noise = renoise(add_noise(x, first, s, process), second, s, t, process)[:, 0]
     alpha, sigma = alpha_sigma(process, float(t[0]))
     assert float(data) == pytest.approx(float(alpha), abs=1e-9)
-    assert math.hypot(float(first), float(second)) == pytest.approx(float(sigma), abs=1e-9)
+    assert math.hypot(*map(float, noise)) == pytest.approx(float(sigma), abs=1e-9)
 
 
-@every_process
+@every_process_and_zero_snr
 def test_renoise_in_two_steps_has_the_variance_of_one(process):
     z, s, middle, t = torch.zeros(2, 3), torch.tensor([0.0, 0.3]), torch.tensor([0.4, 0.6]), torch.tensor([0.9, 1.0])
     once = renoise(z, torch.ones(2, 3), s, t, process)
@@ -193,66 +123,54 @@ def test_renoise_in_two_steps_has_the_variance_of_one(process):
     torch.testing.assert_close(torch.hypot(first, second), once)
 
 
-@every_process
+@every_process_and_zero_snr
 def test_renoise_by_nothing_and_ddim_by_nothing_change_nothing(process):
     z, t = randn(3, 5), torch.tensor([0.2, 0.5, 0.99])
     torch.testing.assert_close(renoise(z, randn(3, 5, seed=1), t, t, process), z, rtol=0, atol=1e-7)
     torch.testing.assert_close(ddim_step(z, randn(3, 5, seed=1), t, t, process), z)
 
 
-@every_process
+@every_process_and_zero_snr
 def test_times_belong_to_the_batch_even_where_every_size_is_the_same(process):
-    z, x, t, s = randn(3, 3, 3), randn(3, 3, 3, seed=1), torch.tensor([0.3, 0.6, 0.9]), torch.tensor([0.1, 0.5, 0.2])
+    given = randn(3, 3, 3), randn(3, 3, 3, seed=1), torch.tensor([0.3, 0.6, 0.9]), torch.tensor([0.1, 0.5, 0.2])
     for step in (
         lambda z, x, t, s: ddim_step(z, x, t, s, process),
         lambda z, x, t, s: renoise(z, x, s, t, process),
         lambda z, x, t, s: add_noise(z, x, t, process),
     ):
-        one_by_one = torch.cat([step(z[i : i + 1], x[i : i + 1], t[i : i + 1], s[i : i + 1]) for i in range(3)])
-        torch.testing.assert_close(step(z, x, t, s), one_by_one, rtol=1e-13, atol=1e-13)
+        one_by_one = torch.cat([step(*(values[[i]] for values in given)) for i in range(3)])
+        torch.testing.assert_close(step(*given), one_by_one, rtol=1e-13, atol=1e-13)
 
 
-def test_match_shapes_to_the_batch():
-    assert expand_to(torch.zeros(2), torch.zeros(2, 3, 5, 7)).shape == (2, 1, 1, 1)
-    assert expand_to(torch.zeros(2), torch.zeros(2)).shape == (2,)
-
-
-@every_process
-def test_a_process_is_float64_whatever_the_network_is(process):
+@every_process_and_zero_snr
+def test_a_process_is_of_the_widest_type_whatever_the_network_is(process):
     z, t = torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0.25, 0.5])
-    assert {v.dtype for v in process.at(t, z)} == {torch.float64}
-    assert ddim_step(z, z, t, t / 2, process).dtype == torch.float64
+    assert {v.dtype for v in process.at(t, z)} == {ddim_step(z, z, t, t / 2, process).dtype} == {torch.float64}
     assert process.network_time(t).dtype == torch.float32
+    widest = {name: noise_process.widest_float(torch.device(name)) for name in ("cpu", "cuda:1", "mps")}
+    assert widest == {"cpu": torch.float64, "cuda:1": torch.float64, "mps": torch.float32}
+    carried = noise_process.to_float64(t, torch.device("meta"))
+    assert (carried.dtype, carried.device.type) == (torch.float64, "meta")
 
 
-@every_process
+def test_values_are_shaped_to_the_batch():
+    for shape, expected in (((2, 3, 5, 7), (2, 1, 1, 1)), ((2,), (2,))):
+        assert noise_process.expand_to(torch.zeros(2), torch.zeros(shape)).shape == expected
+
+
+@every_process_and_zero_snr
 def test_settings_come_back_through_json(process):
-    assert process_of(json.loads(json.dumps(process_settings(process)))) == process
+    assert noise_process.process_of(json.loads(json.dumps(noise_process.process_settings(process)))) == process
 
 
-def test_unknown_processes_are_refused():
-    with pytest.raises(InputError, match="'cosin' is not known"):
-        process_of({"name": "cosin"})
-    with pytest.raises(InputError, match="object"):
-        process_settings(object())  # type: ignore[arg-type]
-
-
-def test_configs_that_are_no_discrete_betas_are_one_line():
-    for config, message in (
-        ({"beta_schedule": "sigmoid"}, "squaredcos_cap_v2"),
-        ({"beta_schedule": "linear", "use_flow_sigmas": True}, "RectifiedFlow"),
-        ({"beta_schedule": "linear", "prediction_type": "flow_prediction"}, "RectifiedFlow"),
-    ):
-        with pytest.raises(InputError, match=message):
-            discrete_betas(config)
-    with pytest.raises(InputError, match="flow scheduler"):
-        betas_of(RectifiedFlow())
-
-
-def test_the_widest_type_is_the_devices_own():
-    from fewstep.method.process import to_float64, widest_float
-
-    assert widest_float(torch.device("cpu")) == torch.float64 and widest_float(torch.device("cuda", 1)) == torch.float64
-    assert widest_float(torch.device("mps")) == torch.float32
-    assert to_float64(torch.ones(2)).dtype == torch.float64
-    assert to_float64(torch.ones(2), torch.device("meta")).device.type == "meta"
+@pytest.mark.parametrize(
+    ("make", "given", "message"),
+    [
+        (noise_process.process_of, {"name": "cosin"}, "'cosin' is not known"),
+        (noise_process.process_settings, object(), "object"),
+        (betas_of, RectifiedFlow(), "flow scheduler"),
+    ],
+)
+def test_what_is_no_known_process_is_refused(make, given, message):
+    with pytest.raises(InputError, match=message):
+        make(given)

@@ -1,5 +1,7 @@
 """Stage two: one student step lands where the teacher's steps land, on every path, for every process, at the same weight."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,6 @@ from hypothesis import strategies as st
 
 from fewstep.errors import InputError
 from fewstep.method.gaussian_mixture import Mixture
-from fewstep.method.guidance import guided
 from fewstep.method.process import EARLIEST, Cosine, add_noise, ddim_step
 from fewstep.method.samplers import deterministic, encode
 from fewstep.method.stage_two import (
@@ -36,30 +37,16 @@ def land(path, teacher, z, process, w=None):
 
 @every_process
 @every_k
-def test_forward_lands_where_the_teachers_steps_land(process, k):
+@pytest.mark.parametrize(("path_of", "parts"), [(forward_path, 1), (stochastic_path, 2)])
+def test_a_step_lands_where_the_teachers_steps_land(path_of, parts, process, k):
     steps, index = 5, torch.arange(1, 6)
-    z, path = 2 * randn(5, 3), forward_path(index, steps, k)
-    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 1 / (steps * k)).clamp(min=0), steps=32)
-    expected = flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
-    # at i = 1 the target is the teacher's last estimate: on a cosine process, sigma_0 = 4.5e-5 away from its landing point
-    torch.testing.assert_close(
-        land(path, teacher, z, process), expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7
-    )
-    torch.testing.assert_close(land(path, teacher, z, process)[1:], expected[1:], rtol=0, atol=1e-7)
-
-
-@every_process
-@every_k
-def test_stochastic_lands_where_the_teachers_jumps_land(process, k):
-    steps, index = 5, torch.arange(1, 6)
-    z, path = 2 * randn(5, 3), stochastic_path(index, steps, k)
-    torch.testing.assert_close(path[-1], torch.tensor([0, 0, 1, 2, 3]).double() / 5)
-    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - 2 / (steps * k)).clamp(min=0), steps=32)
-    expected = flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
-    torch.testing.assert_close(
-        land(path, teacher, z, process), expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7
-    )
-    torch.testing.assert_close(land(path, teacher, z, process)[2:], expected[2:], rtol=0, atol=1e-7)
+    z, path = 2 * randn(5, 3), path_of(index, steps, k)
+    torch.testing.assert_close(path[-1], (index - parts).clamp(min=0).double() / steps)
+    teacher = GAUSSIAN.perfect_student(process, lambda t: (t - parts / (steps * k)).clamp(min=0), steps=32)
+    landed, expected = land(path, teacher, z, process), flow_of_a_gaussian(z, path[0], path[-1], MEAN, STD, process)
+    # at the data the target is the teacher's last estimate: on a cosine process, sigma_0 = 4.5e-5 away from its landing point
+    torch.testing.assert_close(landed, expected, rtol=0, atol=3e-4 if isinstance(process, Cosine) else 1e-7)
+    torch.testing.assert_close(landed[parts:], expected[parts:], rtol=0, atol=1e-7)
 
 
 @every_process
@@ -74,29 +61,20 @@ def test_encoder_lands_where_the_teachers_steps_land(process, k):
 
 @every_process
 @every_k
-def test_a_student_that_says_the_target_samples_as_its_teacher_in_k_times_fewer_steps(process, k):
-    teacher, z, labels, w = RING.denoiser(process), randn(7, 2), torch.arange(7) % 4, torch.linspace(0, 3, 7)
+@pytest.mark.parametrize(("sampler", "path_of"), [(deterministic, forward_path), (encode, encoder_path)])
+def test_a_student_that_says_the_target_samples_as_its_teacher_in_k_times_fewer_steps(sampler, path_of, process, k):
+    teacher, labels, w = (
+        RING.denoiser(process),
+        torch.arange(7) % 4,
+        torch.linspace(0, 3, 7) if sampler is deterministic else torch.zeros(7),
+    )
+    z = randn(7, 2) if sampler is deterministic else RING.sample(7, torch.Generator().manual_seed(0))[0]
 
     def student(z, t, condition, w):
-        return collapsed_target(teacher, z, forward_path((t * 3).round().long(), 3, k), condition, w, process)
+        return collapsed_target(teacher, z, path_of((t * 3).round().long(), 3, k), condition, w, process)
 
-    torch.testing.assert_close(
-        deterministic(student, z, 3, labels, w, process), deterministic(teacher, z, 3 * k, labels, w, process)
-    )
-
-
-@every_process
-@every_k
-def test_an_encoder_that_says_the_target_encodes_as_its_teacher_in_k_times_fewer_steps(process, k):
-    teacher, labels, w = RING.denoiser(process), torch.arange(7) % 4, torch.zeros(7)
-    x, _ = RING.sample(7, torch.Generator().manual_seed(0))
-
-    def student(z, t, condition, w):
-        return collapsed_target(teacher, z, encoder_path((t * 3).round().long(), 3, k), condition, w, process)
-
-    torch.testing.assert_close(
-        encode(student, x, 3, labels, w, process), encode(teacher, x, 3 * k, labels, w, process), rtol=1e-5, atol=1e-5
-    )
+    ours, expected = (sampler(model, z, n, labels, w, process) for model, n in ((student, 3), (teacher, 3 * k)))
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5 if sampler is encode else 1e-7)
 
 
 @every_process
@@ -111,17 +89,10 @@ def test_landing_target_is_the_inverse_of_a_step(process, t, s):
 @every_process
 @every_k
 def test_the_last_step_is_taught_the_teachers_last_estimate(process, k):
-    z, labels = randn(3, 2), torch.tensor([0, 1, 2])
-    path = forward_path(torch.ones(3).long(), 4, k)
-    last = []
-    teacher = RING.denoiser(process)
-
-    def recorded(z, t, condition, w):
-        last.append(teacher(z, t, condition, w))
-        return last[-1]
-
-    assert collapsed_target(recorded, z, path, labels, torch.ones(3), process).equal(last[-1])
-    assert len(last) == k
+    answers, path = randn(k, 3, 2, seed=1), forward_path(torch.ones(3).long(), 4, k)
+    asked = iter(answers)
+    assert collapsed_target(lambda *_: next(asked), randn(3, 2), path, None, torch.ones(3), process).equal(answers[-1])
+    assert next(asked, None) is None
 
 
 @every_k
@@ -136,26 +107,10 @@ def test_the_teacher_is_asked_k_times_at_the_same_weight_and_never_guided_again(
         assert asked.equal(expected.clamp(min=EARLIEST))
 
 
-def test_guiding_again_would_not_land_there():
-    process, z, labels, w = Cosine(), randn(5, 2), torch.arange(5) % 3, torch.full((5,), 3.0)
-    path, teacher = forward_path(torch.tensor([2, 2, 3, 4, 4]), 4, 2), RING.denoiser(process)
-    twice = guided(lambda z, t, c, _: teacher(z, t, c, w.repeat(2)), RING.null)
-    once = collapsed_target(teacher, z, path, labels, w, process)
-    assert (collapsed_target(twice, z, path, labels, w, process) - once).norm(dim=1).max() > 0.5
-
-
 def test_target_carries_no_gradient():
     scale = torch.ones(1, requires_grad=True)
     path = forward_path(torch.tensor([1, 2]), 2, 2)
     assert not collapsed_target(lambda z, t, c, w: scale * z, randn(2, 3), path, None, None, Cosine()).requires_grad
-
-
-def test_times_belong_to_the_batch_even_where_every_size_is_the_same():
-    process, z, path = Cosine(), randn(3, 3, 3), forward_path(torch.tensor([1, 2, 4]), 4, 2)
-    teacher = Mixture.gaussian(randn(9), 0.5).denoiser(process)
-    labels, w = torch.zeros(3).long(), torch.tensor([0.0, 1.0, 3.0])
-    one_by_one = [collapsed_target(teacher, z[[i]], path[:, [i]], labels[[i]], w[[i]], process) for i in range(3)]
-    torch.testing.assert_close(collapsed_target(teacher, z, path, labels, w, process), torch.cat(one_by_one))
 
 
 def test_float64_algebra_keeps_a_float32_network_exact_where_bfloat16_loses_the_image():
@@ -168,11 +123,8 @@ def test_float64_algebra_keeps_a_float32_network_exact_where_bfloat16_loses_the_
     in_float32 = collapsed_target(lambda *a: exact(*a).float(), z, path, labels, None, process)
     assert (in_float32 - truth).abs().max() < 1e-6
 
-    class Bfloat16:
-        def at(self, t, like):
-            return tuple(v.bfloat16() for v in process.at(t, like))
-
-    rough = collapsed_target(lambda *a: exact(*a).bfloat16(), z.bfloat16(), path, labels, None, Bfloat16())
+    halved = SimpleNamespace(at=lambda t, like: tuple(value.bfloat16() for value in process.at(t, like)))
+    rough = collapsed_target(lambda *a: exact(*a).bfloat16(), z.bfloat16(), path, labels, None, halved)
     assert not (rough.double() - truth).abs().max() < 1  # off by more than the image, or not even a number
 
 
@@ -182,21 +134,16 @@ def test_paths_meet_end_to_end_and_cover_time(steps, k):
     forward, encoder = forward_path(torch.arange(1, steps + 1), steps, k), encoder_path(torch.arange(steps), steps, k)
     stochastic = stochastic_path(torch.arange(1, steps + 1), steps, k)
     assert forward.shape == encoder.shape == stochastic.shape == (k + 1, steps)
-    assert forward[-1, 1:].equal(forward[0, :-1])
-    assert encoder[0, 1:].equal(encoder[-1, :-1])
-    assert stochastic[0].equal(forward[0])
-    assert stochastic[-1, 2:].equal(forward[0, :-2])
+    assert forward[-1, 1:].equal(forward[0, :-1]) and encoder[0, 1:].equal(encoder[-1, :-1])
+    assert stochastic[0].equal(forward[0]) and stochastic[-1, 2:].equal(forward[0, :-2])
     assert (float(forward[0, -1]), float(forward[-1, 0])) == (1, 0) == (float(encoder[-1, -1]), float(stochastic[-1, 0]))
     assert float(encoder[0, 0]) == EARLIEST
-    assert (forward.diff(dim=0) < 0).all()
-    assert (encoder.diff(dim=0) > 0).all()
+    assert (forward.diff(dim=0) < 0).all() and (encoder.diff(dim=0) > 0).all()
 
 
 def test_stochastic_path_at_the_last_step_ends_at_the_data_and_stays():
-    i = torch.tensor([1])
-    assert stochastic_path(i, 1, 2)[:, 0].tolist() == [1, 0, 0]
-    assert stochastic_path(i, 1, 3)[:, 0].tolist() == pytest.approx([1, 1 / 3, 0, 0])
-    assert stochastic_path(i, 1, 4)[:, 0].tolist() == [1, 0.5, 0, 0, 0]
+    for expected in ([1, 0, 0], [1, 1 / 3, 0, 0], [1, 0.5, 0, 0, 0]):
+        assert stochastic_path(torch.tensor([1]), 1, len(expected) - 1)[:, 0].tolist() == pytest.approx(expected)
 
 
 def test_drawn_indices_are_every_step_equally_often():
@@ -206,18 +153,9 @@ def test_drawn_indices_are_every_step_equally_often():
     assert draw_index(torch.tensor([1.0 - 2**-24, 1.0]), 1024).tolist() == [1024, 1024]
 
 
-@pytest.mark.parametrize(
-    ("ladder", "expected"),
-    [
-        ([64, 16, 8], [(16, 4), (8, 2)]),
-        ([1024, 512], [(512, 2)]),
-        ([7], []),
-        ([15, 5, 1], [(5, 3), (1, 5)]),
-        ((4, 2, 1), [(2, 2), (1, 2)]),
-    ],
-)
-def test_rungs(ladder, expected):
-    assert rungs(ladder) == expected
+def test_rungs():
+    ladders = {(64, 16, 8): [(16, 4), (8, 2)], (1024, 512): [(512, 2)], (7,): [], (15, 5, 1): [(5, 3), (1, 5)]}
+    assert {ladder: rungs(ladder) for ladder in ladders} == ladders
 
 
 @pytest.mark.parametrize("ladder", [[], [0], [-4, -2], [8, 3], [8, 8], [4, 8], [8, 4, 0], [8, 4, -2], [8, 4, 3]])

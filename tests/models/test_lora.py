@@ -1,7 +1,9 @@
 """LoRA students: one copy of the teacher's weights, adapters and a layer for w on it, merged or as a LoRA file of diffusers."""
 
 import copy
+import itertools
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -50,21 +52,11 @@ def recipe(**changes):
 
 def trained(teacher, out, settings=None, stop=None):
     """The models of a run, by folder name; `stop`: after so many batches, as a signal would."""
-    settings, data = settings or recipe(), InMemory(teacher)
-    trainer = Trainer(out, data, settings.train, "cpu", quiet=True)
-    batch, seen = data.batch, []
-
-    def stopping(start, count):
-        seen.append(start)
-        if len(seen) == stop:
-            trainer.signals.append(15)
-        return batch(start, count)
-
-    data.batch = stopping
-    try:
+    settings, data, count = settings or recipe(), InMemory(teacher), itertools.count(1)
+    with closing(Trainer(out, data, settings.train, "cpu", quiet=True)) as trainer:
+        batch = data.batch
+        data.batch = lambda *which: (trainer.signals.append(15) if next(count) == stop else None, batch(*which))[1]
         return distill_model(settings, teacher, data, trainer)
-    finally:
-        trainer.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +89,9 @@ def weights(folder):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_lora_student_starts_as_the_conditional_teacher_on_its_own_weights(teachers, name):
-    teacher = teachers[name]
-    student = student_of(recipe(), teacher)  # which checks that it says the same to the bit
-    own = dict(teacher.denoiser.network.named_parameters())
-    network = student.denoiser.network
+    network = student_of(recipe(), teachers[name]).denoiser.network  # which checks that it says the same to the bit
     named = {key.replace(".base_layer.", "."): p for key, p in network.named_parameters()}
-    assert all(named[key] is p and not p.requires_grad for key, p in own.items())
+    assert all(named[key] is p and not p.requires_grad for key, p in teachers[name].denoiser.network.named_parameters())
     fresh = added(network)
     assert [key for key in fresh if key in INPUTS and not fresh[key].any()]
     assert {key for key, p in network.named_parameters() if p.requires_grad} == set(fresh)
@@ -111,31 +100,25 @@ def test_a_lora_student_starts_as_the_conditional_teacher_on_its_own_weights(tea
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_both_stages_change_adapters_and_the_layer_for_w_alone(teachers, runs, name):
-    before, out, models = runs[name]
-    network = teachers[name].denoiser.network
-    after = network.state_dict()
+    (before, out, models), network = runs[name], teachers[name].denoiser.network
+    after, base = network.state_dict(), {p.data_ptr() for p in network.parameters()}
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    base = {p.data_ptr() for p in network.parameters()}
-    for model in models.values():  # one copy of the base weights for the teacher and every student
-        own = {id(p) for p in added(model.denoiser.network).values()}
-        assert {p.data_ptr() for p in model.denoiser.network.parameters() if id(p) not in own} == base
+    own = [{p.data_ptr() for p in added(model.denoiser.network).values()} for model in models.values()]
+    for model, mine in zip(models.values(), own, strict=True):  # one copy of the base weights for the teacher and every student
+        assert {p.data_ptr() for p in model.denoiser.network.parameters()} - mine == base
     one, two = weights(out / "stage-one"), weights(out / "steps-0002")
     changed = [key for key in one if not torch.equal(one[key], two[key])]
     assert len(changed) > 0.7 * len(one)  # of the last block what goes on to the text leads nowhere, and Qwen-Image here has one
-    assert any(two[key].any() for key in INPUTS if key in two)
-    assert not {p.data_ptr() for p in added(models["stage-one"].denoiser.network).values()} & {
-        p.data_ptr() for p in added(models["steps-0002"].denoiser.network).values()
-    }
+    assert any(two[key].any() for key in INPUTS if key in two) and own[0].isdisjoint(own[1])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_merged_folder_says_what_the_adapters_say(runs, name):
     _, out, models = runs[name]
-    student = models["steps-0002"]
-    folder = fewstep.open_model(out / "steps-0002")
+    student, folder = models["steps-0002"], fewstep.open_model(out / "steps-0002")
     assert not any(".lora_" in key for key in folder.denoiser.network.state_dict())
-    limit = 1e-5 * float(samples(student, guidance_scale=SCALE).abs().max().clamp(min=1))
-    assert (samples(student, guidance_scale=SCALE) - samples(folder, guidance_scale=SCALE)).abs().max() < limit
+    ours, same = (samples(model, guidance_scale=SCALE) for model in (student, folder))
+    assert (ours - same).abs().max() < 1e-5 * float(ours.abs().max().clamp(min=1))
     network = merged(student.denoiser.network)
     assert set(network.state_dict()) == set(folder.denoiser.network.state_dict())
     assert merged(network) is network
@@ -154,10 +137,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(teachers, runs, tmp_path):
 def test_optimiser_average_and_checkpoint_hold_what_is_trained_alone(teachers, tmp_path):
     student = student_of(recipe(), teachers["text"])
     network, fresh = student.denoiser.network, added(student.denoiser.network)
-    trainer = Trainer(tmp_path, InMemory(student), recipe().train, "cpu", quiet=True)
     stage = type("Stage", (), {"name": "stage-one", "updates": 1, "learning_rate": 1e-3, "schedule": "constant"})()
-    state = State(stage, network, trainer.settings, trainer.accelerator)
-    trainer.close()
+    with closing(Trainer(tmp_path, InMemory(student), recipe().train, "cpu", quiet=True)) as trainer:
+        state = State(stage, network, trainer.settings, trainer.accelerator)
     assert len(state.ema.average) == len(state.optimizer.param_groups[0]["params"]) == len(fresh)
     checkpoint = state.checkpoint()
     assert set(checkpoint.part("network")) == set(checkpoint.part("ema")) == set(fresh)
@@ -205,46 +187,36 @@ def test_the_stock_pipeline_of_the_teacher_loads_the_lora_file(teachers, runs, t
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(tmp_path)
     pipeline.scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path, subfolder="scheduler")
-    z, condition = torch.randn(2, *student.info.shape, generator=torch.Generator().manual_seed(7)), student.example(2)
+    z = torch.randn(2, *student.info.shape, generator=torch.Generator().manual_seed(7))
     settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "latent"}
-    stock = pipeline(prompt_embeds=condition["text"], latents=z, **settings).images
+    stock = pipeline(prompt_embeds=student.example(2)["text"], latents=z, **settings).images
     assert (stock - samples(student.bake(SCALE))).abs().max() < 1e-4 * float(stock.abs().max().clamp(min=1))
 
 
 def test_a_saved_copy_keeps_its_adapters_and_a_baked_one_has_none(runs, tmp_path):
-    student = fewstep.open_model(runs["pixels"][1] / "steps-0002")
-    student.save(tmp_path / "copy")
-    assert weights(tmp_path / "copy").keys() == weights(runs["pixels"][1] / "steps-0002").keys()
-    baked = student.bake(SCALE)
-    assert not (baked.save(tmp_path / "baked") / ADAPTERS).exists()
+    folder = runs["pixels"][1] / "steps-0002"
+    student = fewstep.open_model(folder)
+    assert weights(student.save(tmp_path / "copy")).keys() == weights(folder).keys()
+    assert not (student.bake(SCALE).save(tmp_path / "baked") / ADAPTERS).exists()
     with safe_open(write_lora(fewstep.open_model(tmp_path / "copy"), tmp_path / "lora", SCALE) / EXPORTED, "pt") as file:
         assert '"guidance_scale": 2.5' in file.metadata()["fewstep"]
 
 
-def test_distill_gives_a_model_to_use(teachers, tmp_path):
-    student = fewstep.distill(
-        teachers["text"], InMemory(teachers["text"]), out=tmp_path / "run", recipe=recipe(), device="cpu", quiet=True
-    )
-    assert student.family.folder == tmp_path / "run" / "steps-0002"
-    assert student.bake(SCALE).info.baked
-
-
 def test_the_settings_come_from_a_table_or_from_dotted_keys(tmp_path):
     (tmp_path / "lora.toml").write_text('[student]\nlora = {rank = 4, alpha = 2, targets = ["to_q"]}\n')
-    table = load_recipe(tmp_path / "lora.toml").student.lora
-    assert (table.rank, table.alpha, table.targets) == (4, 2.0, ("to_q",))
-    changes = dict([parse_change("student.lora.rank=8"), parse_change("stage_one.updates=1")])
-    changed = load_recipe(tmp_path / "lora.toml", changes).student.lora
-    assert (changed.rank, changed.alpha) == (8, 2.0)
-    alone = load_recipe(None, dict([parse_change("student.lora.rank=8")]))
-    assert (alone.student.lora.rank, alone.student.lora.alpha) == (8, 64.0)
-    (tmp_path / "resolved.toml").write_text(to_toml(alone))
-    assert load_recipe(tmp_path / "resolved.toml") == alone
+    for file, changes, expected in (
+        (tmp_path / "lora.toml", [], (4, 2.0, ("to_q",))),
+        (tmp_path / "lora.toml", ["student.lora.rank=8", "stage_one.updates=1"], (8, 2.0, ("to_q",))),
+        (None, ["student.lora.rank=8"], (8, 64.0, None)),
+    ):
+        loaded = load_recipe(file, dict(map(parse_change, changes)))
+        assert tuple(loaded.student.lora.model_dump().values()) == expected
+        (tmp_path / "resolved.toml").write_text(to_toml(loaded))
+        assert load_recipe(tmp_path / "resolved.toml") == loaded
     assert load_recipe().student.lora is None
-    with pytest.raises(InputError, match=r"unknown key 'student.lora.rnk'.*rank"):
-        load_recipe(None, {"student.lora.rnk": 8})
-    with pytest.raises(InputError, match=r"student.lora.rank is 0"):
-        load_recipe(None, {"student.lora.rank": 0})
+    for key, value, message in (("rnk", 8, r"unknown key 'student.lora.rnk'.*rank"), ("rank", 0, "student.lora.rank is 0")):
+        with pytest.raises(InputError, match=message):
+            load_recipe(None, {f"student.lora.{key}": value})
 
 
 def test_what_cannot_have_adapters_is_refused_in_one_line(teachers, runs, tmp_path):
@@ -277,6 +249,7 @@ def test_export_writes_the_lora_file_by_its_format(runs, tmp_path):
 
 
 def test_half_precision_and_checkpointed_gradients_train_adapters_too(teachers, tmp_path):
-    settings = recipe(train__precision="bf16", train__gradient_checkpointing=True)
-    models = trained(teachers["text"], tmp_path, settings)
-    assert all(p.isfinite().all() and p.any() for p in added(models["steps-0002"].denoiser.network).values())
+    settings, data = recipe(train__precision="bf16", train__gradient_checkpointing=True), InMemory(teachers["text"])
+    student = fewstep.distill(teachers["text"], data, out=tmp_path / "run", recipe=settings, device="cpu", quiet=True)
+    assert all(value.isfinite().all() and value.any() for value in weights(tmp_path / "run" / "steps-0002").values())
+    assert student.family.folder == tmp_path / "run" / "steps-0002" and student.bake(SCALE).info.baked  # a model to use

@@ -1,5 +1,6 @@
 """Negative prompts of students: learnt from the teacher's second branch, told by one layer more, baked into a bias."""
 
+import gc
 import json
 
 import pytest
@@ -19,7 +20,7 @@ from fewstep.training.distill import student_of
 from fewstep.training.examples import negative_prompts_of
 from fewstep.training.losses import stage_one
 from fewstep.training.recipe import load_recipe
-from tiny import CHANGES, InMemory
+from tiny import CHANGES, InMemory, watched_parts
 
 AVOIDED = ["cat", "dog", "owl"]
 FAMILIES = {
@@ -65,49 +66,33 @@ def awake(student):
     return student
 
 
-def drawn(model, seed=7, **choices):
-    n = 2
-    noise = torch.randn(n, *model.info.shape, generator=torch.Generator().manual_seed(seed))
-    return model.sample_tensor(model.example(n), noise=noise, **choices).samples
+def drawn(model, condition=None, **choices):
+    noise = torch.randn(2, *model.info.shape, generator=torch.Generator().manual_seed(7))
+    return model.sample_tensor(model.example(2) if condition is None else condition, noise=noise, **choices).samples
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_student_starts_as_the_conditional_teacher_whatever_it_is_to_keep_away_from(teachers, listed, name):
+def test_a_student_starts_as_the_conditional_teacher_and_a_negative_prompt_is_baked_exactly(teachers, listed, name):
     teacher, recipe = teachers[name], load_recipe(None, listed)
     negatives = negative_prompts_of(recipe, teacher)
     assert len(negatives.summaries) == 4 and not negatives.summaries[0].any() and negatives.summaries[1:].abs().sum(1).min() > 0
-    student = student_of(recipe, teacher, negatives)  # which checks it, to the bit
-    assert student.info.negative_prompts and student.denoiser.network.negative_embedding.weight.requires_grad
-    awake(student)
-    z, t, w = torch.randn(2, *teacher.info.shape), torch.tensor([0.3, 1.0]), torch.tensor([0.5, 3.0])
-    condition = teacher.example(2)
-    plain, none, one = (
-        student.denoiser(z, t, c, w)
-        for c in (condition, negatives.add_to(condition, torch.zeros(2).long()), negatives.add_to(condition, torch.tensor([1, 2])))
-    )
-    assert torch.equal(plain, none) and not torch.allclose(plain, one)
+    plain = student_of(recipe, teacher, negatives)  # which checks, to the bit, that it starts as the conditional teacher
+    assert plain.info.negative_prompts and plain.denoiser.network.negative_embedding.weight.requires_grad
+    awake(plain)
 
+    def of_rows(*rows):
+        return drawn(plain, condition=negatives.add_to(plain.example(2), torch.tensor(rows)), **options)
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_negative_prompt_is_baked_exactly_with_a_scale_or_without(teachers, listed, name):
-    teacher, recipe = teachers[name], load_recipe(None, listed)
-    negatives = negative_prompts_of(recipe, teacher)
-    plain = awake(student_of(recipe, teacher, negatives))
+    options = {"steps": 2, "guidance_scale": SCALE}
+    assert torch.equal(drawn(plain, **options), of_rows(0, 0)) and not torch.allclose(of_rows(0, 0), of_rows(1, 2))
     student = plain.with_negative_prompt("dog")
-    told, options = drawn(student, steps=2, guidance_scale=SCALE), {"steps": 2, "guidance_scale": SCALE}
-    leaf = negatives.add_to(student.example(2), torch.full((2,), 2))  # the same, said for each example
-    noise = torch.randn(2, *student.info.shape, generator=torch.Generator().manual_seed(7))
-    same = [
-        student.sample_tensor(leaf, noise=noise, **options).samples,
-        drawn(student.fold_negative_prompt(), **options),
-        drawn(student.bake(SCALE), **options),
-    ]
-    limit = 1e-5 * float(told.abs().max().clamp(min=1))
-    assert [(other - told).abs().max() < limit for other in same] == [True] * 3
-    assert (drawn(plain, **options) - told).abs().max() > 100 * limit
+    ours, baked = drawn(student, **options), student.bake(SCALE)
+    limit = 1e-5 * float(ours.abs().max().clamp(min=1))
+    for same in (of_rows(2, 2), drawn(student.fold_negative_prompt(), **options), drawn(baked, **options)):
+        assert (same - ours).abs().max() < limit
+    assert (drawn(plain, **options) - ours).abs().max() > 100 * limit
     assert torch.equal(drawn(plain.fold_negative_prompt(plain=True), **options), drawn(plain, **options))
-    keys = set(student.bake(SCALE).denoiser.network.state_dict())
-    assert keys == set(teacher.denoiser.network.state_dict())
+    assert baked.denoiser.network.state_dict().keys() == teacher.denoiser.network.state_dict().keys()
 
 
 def test_stage_one_learns_what_the_teacher_guided_away_from_it_says(listed, tmp_path):
@@ -120,12 +105,8 @@ def test_stage_one_learns_what_the_teacher_guided_away_from_it_says(listed, tmp_
     negatives = negative_prompts_of(recipe, teacher)
     student, stage = student_of(recipe, teacher, negatives), stage_one(recipe, teacher, None, negatives)
     x, noise = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(k)).repeat(3, 1, 1, 1) for k in (1, 2))
-    batch = {"x": x, "noise": noise, "condition": {"text": teacher.example(2)["text"].repeat(3, 1, 1)}}
-    batch |= {
-        "t": torch.full((6,), 0.5).double(),
-        "w": torch.full((6,), 3.0),
-        "negative_index": torch.arange(1, 4).repeat_interleave(2),
-    }
+    batch = {"x": x, "noise": noise, "condition": {"text": teacher.example(2)["text"].repeat(3, 1, 1)}, "w": torch.full((6,), 3.0)}
+    batch |= {"t": torch.full((6,), 0.5).double(), "negative_index": torch.arange(1, 4).repeat_interleave(2)}
     targets = teacher.denoiser.guided(None, negatives.null(batch["negative_index"]))
     with torch.no_grad():
         alpha, sigma = teacher.denoiser.process.at(batch["t"], x)
@@ -151,14 +132,12 @@ def test_what_stage_one_draws(teachers, listed):
     null = negatives.null(torch.tensor([0, 2]))(condition)
     for row, prompt in enumerate(("", "dog")):
         torch.testing.assert_close(null["text"][row], teacher.family.null(teacher.info, prompt)()["text"][0])
-    network, seen = teacher.denoiser.network, []
-    hook = network.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
-    student = student_of(recipe, teacher, negatives)
+    seen, student = [], student_of(recipe, teacher, negatives)
     stage = stage_one(recipe, teacher, None, negatives)
-    seen.clear()
     x = torch.randn(4, 4, 8, 8)
     batch = stage.draw(torch.Generator().manual_seed(1), 4) | {"x": x, "noise": x, "condition": teacher.example(4)}
     batch["negative_index"] = torch.tensor([3, 1, 0, 0])
+    hook = teacher.denoiser.network.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     assert stage.error(student.denoiser, batch).shape == (4,)
     hook.remove()
     torch.testing.assert_close(seen[0][4:], negatives.encoded["text"][batch["negative_index"]])  # the second branch
@@ -171,25 +150,17 @@ def test_a_run_its_folder_and_the_stock_pipeline(run, tmp_path):
     assert one.any() and not torch.equal(one, two)  # both stages trained it
     folder = student.save(tmp_path / "student")
     again = fewstep.open_model(folder)
-    assert again.info.negative_prompts
-    assert "it takes a negative prompt" in (folder / "README.md").read_text()
-    pictures = student.sample(prompts="a", negative_prompt="dog", guidance_scale=SCALE)
-    assert len(pictures) == 1
-    kept, plain = (drawn(m, guidance_scale=SCALE) for m in (again.with_negative_prompt("dog"), again))
-    assert torch.equal(kept, drawn(student.with_negative_prompt("dog"), guidance_scale=SCALE)) and not torch.allclose(kept, plain)
-    baked, folded = (
-        again.with_negative_prompt("dog").bake(SCALE).save(tmp_path / "baked"),
-        again.with_negative_prompt("dog").save(tmp_path / "folded"),
-    )
+    chosen = again.with_negative_prompt("dog")
+    assert again.info.negative_prompts and "it takes a negative prompt" in (folder / "README.md").read_text()
+    assert len(student.sample(prompts="a", negative_prompt="dog", guidance_scale=SCALE)) == 1
+    kept, same, plain = (drawn(m, guidance_scale=SCALE) for m in (chosen, student.with_negative_prompt("dog"), again))
+    assert torch.equal(kept, same) and not torch.allclose(kept, plain)
+    baked, folded = chosen.bake(SCALE).save(tmp_path / "baked"), chosen.save(tmp_path / "folded")
     assert not (baked / WEIGHTS).exists() and not (folded / WEIGHTS).exists()
     assert not fewstep.open_model(folded).info.negative_prompts
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     condition, jobs, ours = again.condition(prompts="a cat"), [], []
-    for place, scale, model in (
-        (folder, SCALE, again),
-        (folded, SCALE, again.with_negative_prompt("dog")),
-        (baked, 1.0, again.with_negative_prompt("dog")),
-    ):
+    for place, scale, model in ((folder, SCALE, again), (folded, SCALE, chosen), (baked, 1.0, chosen)):
         arguments = {"prompt": ["a cat"], "num_inference_steps": 2, "guidance_scale": scale, "negative_prompt": ["owl"]}  # not read
         jobs.append(({"folder": place, "pipeline": "StableDiffusionPipeline", "arguments": arguments}, {"noise": noise}))
         ours.append(model.sample_tensor(condition, noise=noise, guidance_scale=SCALE).samples)
@@ -219,7 +190,7 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
     command(capsys, "export", folder, tmp_path / "plain", "--negative-prompt", "dog", "--guidance-scale", "2")
     exported = fewstep.open_model(tmp_path / "plain")
     assert (drawn(exported) - drawn(student.with_negative_prompt("dog"), guidance_scale=2.0)).abs().max() < 1e-5
-    assert "negative prompt" in refused(capsys, "export", tmp_path / "plain", tmp_path / "no", "--negative-prompt", "dog")
+    assert "negative_prompts = true" in refused(capsys, "export", tmp_path / "plain", tmp_path / "no", "--negative-prompt", "dog")
 
 
 def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):
@@ -238,36 +209,30 @@ def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):
 def test_encoders_leave_memory_and_resumed_runs_go_on(teachers, listed, tmp_path, monkeypatch):
     teacher = teachers["stable_diffusion"]
     (tmp_path / "prompts.txt").write_text("a cat\ndog")
-    changes = listed | {"data.prompts": str(tmp_path / "prompts.txt"), "data.sampling_steps": 2}
-    made = fewstep.distill(str(teacher.family.folder), out=tmp_path / "run", changes=changes, device="cpu", quiet=True)
-    assert not made.family._loaded  # neither text encoder nor VAE
-    again = fewstep.distill(str(teacher.family.folder), out=tmp_path / "run", changes=changes, device="cpu", quiet=True)
+    changes, parts = listed | {"data.prompts": str(tmp_path / "prompts.txt"), "data.sampling_steps": 2}, watched_parts(monkeypatch)
+    made, again = (
+        fewstep.distill(str(teacher.family.folder), out=tmp_path / "run", changes=changes, device="cpu", quiet=True)
+        for _ in range(2)
+    )
+    gc.collect()
+    assert parts and not any(part() for part in parts)  # neither text encoder nor VAE
     assert torch.equal(drawn(made, guidance_scale=SCALE), drawn(again, guidance_scale=SCALE))
 
 
 def test_what_cannot_have_negative_prompts_is_refused_in_one_line(teachers, listed, tmp_path, capsys):
     folder, file = teachers["stable_diffusion"].family.folder, listed["data.negative_prompts"]
-    flags = {
-        "on": "student.negative_prompts=true",
-        "list": f"data.negative_prompts={file}",
-        "none": "data.negative_prompts=nothing.txt",
-    }
-
-    def distill(teacher, *chosen):
-        words = [word for key in chosen for word in ("--set", flags[key])]
-        (tmp_path / "prompts.txt").write_text("a")
-        return refused(
-            capsys, "distill", "--teacher", teacher, "--prompts", tmp_path / "prompts.txt", "--out", tmp_path / "run", *words
-        )
-
-    assert "needs a list: set data.negative_prompts" in distill(folder, "on")
-    assert "set that, or leave the list out" in distill(folder, "list")
-    assert "set data.negative_prompts to a text file" in distill(folder, "on", "none")
+    on, prompts, out = "student.negative_prompts=true", tmp_path / "prompts.txt", tmp_path / "run"
+    prompts.write_text("a")
+    for message, *chosen in (
+        ("needs a list: set data.negative_prompts", on),
+        ("set that, or leave the list out", f"data.negative_prompts={file}"),
+        ("set data.negative_prompts to a text file", on, "data.negative_prompts=nothing.txt"),
+    ):
+        words = [word for key in chosen for word in ("--set", key)]
+        assert message in refused(capsys, "distill", "--teacher", folder, "--prompts", prompts, "--out", out, *words)
     classes = fewstep.open_model(pipelines.class_pipeline(tmp_path / "classes", latent=True))
     with pytest.raises(fewstep.InputError, match=r"takes class labels: set student\.negative_prompts to false"):
         negative_prompts_of(load_recipe(None, listed), classes)
-    plain = fewstep.distill(
-        teachers["flux"], InMemory(teachers["flux"]), out=tmp_path / "flux", changes=CHANGES, device="cpu", quiet=True
-    )
+    flux = student_of(load_recipe(None, CHANGES), teachers["flux"])
     with pytest.raises(fewstep.InputError, match=r"distil with student\.negative_prompts = true"):
-        plain.sample(prompts="a", negative_prompt="b")
+        flux.sample(prompts="a", negative_prompt="b")

@@ -1,9 +1,9 @@
 """Model folders: what is saved is what diffusers alone reads; what is damaged or foreign is refused."""
 
-import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,15 +14,13 @@ from fewstep.models.families.schedulers import scheduler_of
 from fewstep.models.metadata import read_info
 from fewstep.models.verify import check_agreement
 from fewstep.training.distill import next_student, student_of
+from tiny import awake
 
 
 @pytest.fixture
 def student(recipe, teacher_folder):
     """A student of 4 steps whose input for w does something."""
-    model = student_of(recipe(), open_model(teacher_folder))
-    torch.nn.init.normal_(
-        model.denoiser.network.time_embedding.cond_proj.weight, std=0.2, generator=torch.Generator().manual_seed(3)
-    )
+    model = awake(student_of(recipe(), open_model(teacher_folder)))
     model.denoiser.network.requires_grad_(False).eval()
     return next_student(model, 4)
 
@@ -31,13 +29,11 @@ def test_stock_diffusers_alone_gives_our_samples(tmp_path, student):
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     folder = student.save(tmp_path / "student")
-    network = UNet2DConditionModel.from_pretrained(folder / "unet")
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    assert network.config.time_cond_proj_dim == 256
-    assert network.config.num_class_embeds == 11
-    assert {k: scheduler.config[k] for k in ("timestep_spacing", "set_alpha_to_one", "clip_sample", "steps_offset", "prediction_type", "thresholding")} == {
-        "timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False, "steps_offset": 1, "prediction_type": "v_prediction", "thresholding": False,
-    }  # fmt: skip
+    network, scheduler = UNet2DConditionModel.from_pretrained(folder / "unet"), DDIMScheduler.from_pretrained(folder / "scheduler")
+    assert (network.config.time_cond_proj_dim, network.config.num_class_embeds) == (256, 11)
+    expected = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False, "steps_offset": 1}
+    expected |= {"prediction_type": "v_prediction", "thresholding": False}
+    assert scheduler.config | expected == scheduler.config
     assert float(scheduler.alphas_cumprod[-1]) < 1e-8  # zero terminal SNR
     noise, labels = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 3, 9, 3, 1])
     ours = open_model(folder).sample_tensor(labels, guidance_scale=2.5, noise=noise).samples
@@ -64,19 +60,10 @@ def test_the_scale_changes_the_samples_and_reaches_the_network_as_w(student):
 
 
 def test_our_pipeline_class_opens_the_folder(tmp_path, student):
-    folder = student.save(tmp_path / "student")
-    pipeline = ClassConditionalPipeline.from_pretrained(folder)
+    pipeline = ClassConditionalPipeline.from_pretrained(student.save(tmp_path / "student"))
     images = pipeline([3, 5], num_inference_steps=4, guidance_scale=2.0, generator=torch.Generator().manual_seed(0))
-    ours = student.sample([3, 5], guidance_scale=2.0, seed=0)
-    assert [i.size for i in images] == [(8, 8), (8, 8)]
-    assert (
-        max(
-            abs(a - b)
-            for x, y in zip(images, ours, strict=True)
-            for a, b in zip(x.convert("L").tobytes(), y.tobytes(), strict=True)
-        )
-        <= 1
-    )
+    for image, ours in zip(images, student.sample([3, 5], guidance_scale=2.0, seed=0), strict=True):
+        assert abs(np.asarray(image.convert("L")).astype(int) - np.asarray(ours)).max() <= 1
 
 
 def test_a_save_that_stock_diffusers_reads_otherwise_is_refused(tmp_path, student, monkeypatch):
@@ -116,54 +103,26 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, student, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["student"]
 
 
-def _damage_nothing(folder):
-    shutil.rmtree(folder)
-
-
-def _damage_info(folder):
-    (folder / "fewstep.json").write_text("{")
-
-
-def _damage_key(folder):
-    info = json.loads((folder / "fewstep.json").read_text())
-    (folder / "fewstep.json").write_text(json.dumps(info | {"kind": "dragon"}))
-
-
-def _damage_foreign(folder):
-    (folder / "fewstep.json").unlink()
-    (folder / "model_index.json").unlink()
-
-
-def _damage_weights(folder):
-    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-
-
-def _damage_missing(folder):
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-
-
-def _damage_pickle(folder):
-    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
-    file.unlink()
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_damage_nothing, "is not a folder"),
-        (_damage_info, "cannot be read"),
-        (_damage_key, "kind"),
-        (_damage_foreign, "is not a model folder"),
-        (_damage_weights, "cannot be opened"),
-        (_damage_missing, "cannot be opened"),
-        (_damage_pickle, "cannot be opened"),
+        (shutil.rmtree, "is not a folder"),
+        (lambda folder: (folder / "fewstep.json").write_text("{"), "Invalid JSON.*damaged"),
+        (
+            lambda folder: (folder / "fewstep.json").write_text(read_info(folder).model_dump_json().replace("teacher", "dragon")),
+            "kind",
+        ),
+        (lambda folder: [(folder / name).unlink() for name in ("fewstep.json", "model_index.json")], "is not a model folder"),
+        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1000]), "cannot be opened"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "cannot be opened"),
+        (lambda folder: (folder / WEIGHTS).rename((folder / WEIGHTS).with_suffix(".bin")), "cannot be opened"),
     ],
 )
 def test_damaged_and_foreign_folders_are_one_line(tmp_path, teacher_folder, damage, message):
-    folder = tmp_path / "model"
-    shutil.copytree(teacher_folder, folder)
+    folder = shutil.copytree(teacher_folder, tmp_path / "model")
     damage(folder)
     with pytest.raises(InputError, match=message) as error:
         open_model(folder)
@@ -174,7 +133,6 @@ def test_choices_that_the_model_was_not_trained_for(student, teacher_folder):
     for choices, message in (
         ({"guidance_scale": 5.5}, "outside the range 1 to 5"),
         ({"guidance_scale": 0.5}, "outside the range 1 to 5"),
-        ({"guidance_scale": float("nan")}, "finite"),
         ({"steps": 3}, "was trained for 4"),
         ({"sampler": "stochastic"}, "stochastic"),
         ({"sampler": "euler"}, "not known"),
@@ -184,20 +142,11 @@ def test_choices_that_the_model_was_not_trained_for(student, teacher_folder):
     for label in (["ten"], [10], [-1], []):
         with pytest.raises(InputError, match="class"):
             student.sample(label)
-    teacher = open_model(teacher_folder)
-    with pytest.raises(InputError, match="1 to 1024"):
-        teacher.sample([1], steps=2000)
     with pytest.raises(InputError, match="noise has shape"):
-        teacher.sample_tensor(torch.tensor([1]), noise=torch.zeros(1, 1, 4, 4))
+        open_model(teacher_folder).sample_tensor(torch.tensor([1]), noise=torch.zeros(1, 1, 4, 4))
 
 
 def test_the_information_of_a_student_tells_where_it_comes_from(tmp_path, student):
     info = read_info(student.save(tmp_path / "s"))
-    assert (info.kind, info.steps, info.guidance_scale, info.sampler, info.process["name"]) == (
-        "student",
-        4,
-        (1.0, 5.0),
-        "deterministic",
-        "cosine",
-    )
-    assert info.classes == tuple("0123456789")
+    assert (info.kind, info.steps, info.guidance_scale, info.sampler) == ("student", 4, (1.0, 5.0), "deterministic")
+    assert (info.process["name"], info.classes) == ("cosine", tuple("0123456789"))

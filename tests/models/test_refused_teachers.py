@@ -5,8 +5,9 @@ from functools import cache
 
 import diffusers
 import pytest
-import test_open_teachers as damages
 import torch
+from safetensors.torch import load_file
+from test_open_teachers import change
 
 import fewstep
 import pipelines
@@ -37,19 +38,29 @@ def distill(tmp_path, capsys):
     return words
 
 
+def pickle(copy):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (damages.other_pipeline, ("AudioLDMPipeline", "StableDiffusionXLPipeline", "FluxPipeline", "fewstep.Denoiser(network")),
-        (damages.distilled, ("guidance-distilled already", "name its teacher")),
-        (damages.other_text, ("text encoder's features are 16, the network takes 12",)),
-        (damages.other_vae, ("VAE's latents are 16, the network takes 4",)),
-        (damages.unknown_scheduler, ("KarrasVeScheduler has no noise process that is known",)),
-        (damages.nothing_said, ("terminal SNR of zero",)),
-        (damages.pickled, ("pickled", "use_safetensors=False", "save_pretrained('converted')")),
-        (damages.no_network, ("unet/config.json",)),
+        (lambda copy: change(copy / "model_index.json", _class_name="AudioLDMPipeline"),
+         ("AudioLDMPipeline", "StableDiffusionXLPipeline", "FluxPipeline", "fewstep.Denoiser(network")),
+        (lambda copy: change(copy / "unet" / "config.json", time_cond_proj_dim=256), ("guidance-distilled already", "name its teacher")),
+        (lambda copy: change(copy / "text_encoder" / "config.json", hidden_size=16),
+         ("text encoder's features are 16, the network takes 12",)),
+        (lambda copy: change(copy / "vae" / "config.json", latent_channels=16), ("VAE's latents are 16, the network takes 4",)),
+        (lambda copy: (copy / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "KarrasVeScheduler"}'),
+         ("KarrasVeScheduler", "continuous times")),
+        (lambda copy: change(copy / "scheduler" / "scheduler_config.json", _class_name="DDIMScheduler", rescale_betas_zero_snr=True),
+         ("terminal SNR of zero",)),
+        (pickle, ("pickled", "use_safetensors=False", "save_pretrained('converted')")),
+        (lambda copy: shutil.rmtree(copy / "unet"), ("unet/config.json",)),
     ],
-)
+)  # fmt: skip
 def test_a_folder_that_is_no_teacher(folder, tmp_path, distill, damage, parts):
     copy = shutil.copytree(folder, tmp_path / "copy")
     damage(copy)
@@ -69,7 +80,7 @@ def test_a_prior_and_a_distilled_student_are_no_teachers(folder, tmp_path, disti
     diffusers.KandinskyV22PriorPipeline(**unet_pipelines.prior_parts()).save_pretrained(tmp_path / "prior")
     assert "distil the decoder" in distill(tmp_path / "prior")
     lcm = shutil.copytree(folder, tmp_path / "lcm")
-    damages.change(lcm / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
+    change(lcm / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
     assert "distilled already (LCMScheduler)" in distill(lcm)
 
 
@@ -146,7 +157,7 @@ def test_a_folder_whose_parts_do_not_fit_is_refused_in_one_line(built, tmp_path,
     copy = shutil.copytree(built(name), tmp_path / "copy")
     (copy / "transformer_2").mkdir()
     names = {"": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
-    damages.change(copy / names.get(file, f"{file}/config.json"), **keys)
+    change(copy / names.get(file, f"{file}/config.json"), **keys)
     with pytest.raises(fewstep.InputError, match=message) as error:
         fewstep.open_model(copy)
     assert "\n" not in str(error.value)
@@ -154,7 +165,7 @@ def test_a_folder_whose_parts_do_not_fit_is_refused_in_one_line(built, tmp_path,
 
 def test_a_folder_without_its_text_encoder_takes_embeddings_that_were_made_elsewhere(built, tmp_path):
     copy = shutil.copytree(built("DeepFloyd IF"), tmp_path / "copy")
-    damages.change(copy / "model_index.json", text_encoder=[None, None])
+    change(copy / "model_index.json", text_encoder=[None, None])
     model = fewstep.open_model(copy)
     assert model.sample_tensor(take(model.example(2), slice(1)), steps=2).samples.shape == (1, 3, 8, 8)
     with pytest.raises(fewstep.InputError, match="no text_encoder and tokenizer"):

@@ -37,43 +37,32 @@ def test_the_noise_of_a_seed_is_drawn_for_all_images_at_once():
     assert noise.equal(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3)))
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, 1025, "4"])
-def test_a_step_count_that_a_teacher_does_not_take_is_refused(value):
-    with pytest.raises(InputError, match=f"steps is {value!r}.*1 to 1024"):
-        tiny_teacher().sample_tensor(LABELS, steps=value)
-
-
-@pytest.mark.parametrize("value", [0, 4])
-def test_another_step_count_than_a_students_is_refused(value):
-    with pytest.raises(InputError, match=f"steps is {value}.* 2"):
-        tiny_student(2).sample_tensor(LABELS, steps=value)
+NO_NUMBERS = [float("nan"), float("inf")]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("seed", -1), ("seed", 2**63), ("seed", 1.5), ("batch_size", 0), ("batch_size", -3), ("batch_size", 1.5), ("sampler", "")],
+    ("make", "name", "values", "message"),
+    [
+        (tiny_teacher, "steps", [0, -1, 2.5, 1025, "4"], "steps is {!r}.*1 to 1024"),
+        (lambda: tiny_student(2), "steps", [0, 4], "steps is {!r}.* 2"),
+        (tiny_teacher, "seed", [-1, 2**63, 1.5], "seed is {!r}"),
+        (tiny_teacher, "batch_size", [0, -3, 1.5], "batch_size is {!r}"),
+        (tiny_teacher, "sampler", [""], "sampler {!r}"),
+        (tiny_teacher, "guidance_scale", [*NO_NUMBERS, "2"], "guidance_scale.* {!r}"),
+        (tiny_teacher, "noise", [torch.full((3, 1, 8, 8), value) for value in NO_NUMBERS], "not finite"),
+    ],
 )
-def test_a_seed_batch_size_or_sampler_that_is_none_is_refused(name, value):
-    with pytest.raises(InputError, match=f"{name}.* {value!r}"):
-        tiny_student(2).sample_tensor(LABELS, **{name: value})
+def test_a_choice_that_cannot_be_sampled_is_refused(make, name, values, message):
+    model = make()
+    for value in values:
+        with pytest.raises(InputError, match=message.format(value)):
+            model.sample_tensor(LABELS, **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -2, 1.5])
 def test_a_number_of_images_below_one_is_refused(value):
     with pytest.raises(InputError, match=f"num_images is {value}"):
         tiny_student(2).sample([3, 1], num_images=value)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_noise_that_is_not_finite_is_refused(value):
-    with pytest.raises(InputError, match="not finite"):
-        tiny_student(2).sample_tensor(LABELS, noise=torch.full((3, 1, 8, 8), value))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "2"])
-def test_a_guidance_scale_that_is_no_finite_number_is_refused(value):
-    with pytest.raises(InputError, match=f"guidance_scale is {value!r}"):
-        tiny_student(2).sample_tensor(LABELS, guidance_scale=value)
 
 
 def test_batches_split_inputs_and_every_part_of_a_condition_alike():
@@ -93,17 +82,16 @@ def test_batches_split_inputs_and_every_part_of_a_condition_alike():
 
 
 @pytest.mark.parametrize(
-    ("prediction", "process"),
-    [("flow", Cosine()), ("flow", DiscreteBetas((0.1, 0.2))), ("v", RectifiedFlow()), ("eps", RectifiedFlow(3.0))],
+    ("process", "known", "refused"),
+    [
+        (Cosine(), ("v", "eps", "x"), ("flow",)),
+        (DiscreteBetas((0.1, 0.2)), ("v", "eps", "x"), ("flow",)),
+        (RectifiedFlow(), ("flow", "x"), ("v", "eps")),
+    ],
 )
-def test_a_prediction_that_does_not_go_with_the_process_is_refused(prediction, process):
-    with pytest.raises(InputError, match=f"'{prediction}' .*{type(process).__name__}"):
-        Denoiser(torch.nn.Linear(1, 1), prediction, process)
-
-
-@pytest.mark.parametrize(
-    ("prediction", "process"),
-    [("v", Cosine()), ("eps", DiscreteBetas((0.1, 0.2))), ("flow", RectifiedFlow()), ("x", Cosine()), ("x", RectifiedFlow())],
-)
-def test_a_prediction_of_the_process_is_taken(prediction, process):
-    assert Denoiser(torch.nn.Linear(1, 1), prediction, process).predicts.name == prediction
+def test_a_prediction_goes_with_the_process_or_is_refused(process, known, refused):
+    for prediction in known:
+        assert Denoiser(torch.nn.Linear(1, 1), prediction, process).predicts.name == prediction
+    for prediction in refused:
+        with pytest.raises(InputError, match=f"'{prediction}' .*{type(process).__name__}"):
+            Denoiser(torch.nn.Linear(1, 1), prediction, process)

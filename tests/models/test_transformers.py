@@ -12,7 +12,7 @@ import fewstep
 import transformer_pipelines as tiny
 from alone import samples_alone, untrained
 from family_cases import SCALE, SEED, drawn, noise_of
-from fewstep.export.formats import scales_as_labels
+from fewstep.export.formats import export, scales_as_labels
 from tiny import CHANGES
 
 PROMPT = ["a cat"]
@@ -70,7 +70,8 @@ def test_gradient_checkpointing_changes_no_gradient(students, name):
 
 def test_a_dit_with_several_scales_as_labels(students, tmp_path):
     student, noise = students["dit"][1], noise_of(students["dit"][1], 2)
-    folder = scales_as_labels(student, [1.5, SCALE, 4]).save(tmp_path / "scales")
+    folder = export(student, tmp_path / "scales", guidance_scale=[1.5, SCALE, 4])
+    assert "baked into the class labels" in (folder / "README.md").read_text()
     labels = [1 * 5 + 1, 2 * 5 + 3]
     arguments = {"num_inference_steps": 2, "guidance_scale": 1.0, "class_labels": labels, "output_type": "pt"}
     (stock,) = samples_alone(tmp_path, [({"folder": folder, "pipeline": "DiTPipeline", "arguments": arguments, "seed": SEED}, {})])
@@ -86,7 +87,7 @@ def test_a_dit_with_several_scales_as_labels(students, tmp_path):
     assert diffusers.DiTPipeline.from_pretrained(folder).get_label_ids(["a s at 4"]) == [13]
     with pytest.raises(fewstep.InputError, match="outside the range"):
         scales_as_labels(student, [2, 90])
-    with pytest.raises(fewstep.InputError, match="only a DiT student"):
+    with pytest.raises(fewstep.InputError, match="only a DiT holds several"):
         scales_as_labels(students["sd3"][1], [2])
 
 

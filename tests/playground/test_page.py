@@ -60,14 +60,6 @@ def visit(playground, browser):
     assert asked == {playground[0].split("/")[2]}
 
 
-@pytest.fixture
-def slow(playground):
-    """A function that makes every evaluation of a network slow, or quick again."""
-    flag = playground[1] / "slow"
-    yield lambda wanted: flag.touch() if wanted else flag.unlink()
-    flag.unlink(missing_ok=True)
-
-
 def tab(page, name):
     """The panel of a tab, once chosen; on a narrow page Gradio may put the last tabs into a menu, also a moment later."""
     from playwright.sync_api import TimeoutError as TooLate
@@ -93,7 +85,7 @@ def sources(page):
 
 
 def wait_for_others(page, before):
-    page.wait_for_function("old => document.querySelector('.pictures img').src != old", arg=before[0])
+    page.wait_for_function("old => ![...document.querySelectorAll('.pictures img')].some(one => one.src == old)", arg=before[0])
 
 
 def upload(panel, path):
@@ -180,7 +172,7 @@ def test_edit(visit, tmp_path):
     photograph(edit)
     before = sources(page)
     edit.get_by_role("button", name="Edit", exact=True).click()
-    page.wait_for_function("old => ![...document.querySelectorAll('.pictures img')].some(one => one.src == old)", arg=before[0])
+    wait_for_others(page, before)
 
 
 def test_inpaint(visit, tmp_path):
@@ -251,7 +243,7 @@ def test_keys_alone_draw_edit_and_divide(visit):
     assert edit.locator(".divided").get_attribute("style") == "--cut: 60%;"
 
 
-def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, slow, tmp_path):
+def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, playground, tmp_path):
     """Every evaluation takes a fifth of a second and more: 64 steps of the teacher are not done while another is drawn for."""
     page, other = visit(), visit()
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
@@ -262,7 +254,8 @@ def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, s
         wait_for_others(other, before)
         return time.monotonic() - began
 
-    slow(True)
+    slow = playground[1] / "slow"
+    slow.touch()
     page.get_by_label("The teacher's from the same noise").check()
     page.get_by_text("/64 steps").wait_for()
     page.get_by_role("button", name="Stop").filter(visible=True).click()
@@ -277,7 +270,7 @@ def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, s
     page.get_by_text("/64 steps").first.wait_for(state="attached")
     page.close()
     assert others_wait() < 15
-    slow(False)
+    slow.unlink()
     assert len(sources(visit())) == 8
 
 

@@ -4,10 +4,8 @@ import asyncio
 import http.client
 import json
 import os
-import struct
 import threading
 import time
-import zlib
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +25,7 @@ from fewstep.playground.slot import Ended, Slot
 from visitor import API, Visitor
 
 EDIT = ("3", 0.5, 4, 2.0, 0, "deterministic")  # class, strength, steps, guidance scale, seed, sampler
+INPAINT = ("left half", "3", 4, 2.0, 0, "deterministic")  # part, class, steps, guidance scale, seed, sampler
 GENERATE = (["3"], 2.0, 4, "deterministic", 0, 1, False)  # classes, guidance scale, steps, sampler, seed, count, teacher beside
 
 
@@ -38,16 +37,6 @@ def visitor(playground):
 
 def noise(size=(300, 300, 3)):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
-
-
-def huge(path: Path, side=20_000):
-    """A PNG of side x side pixels, one bit each, all black."""
-    packer = zlib.compressobj()
-    rows = b"".join(packer.compress(bytes(1 + side // 8)) for _ in range(side)) + packer.flush()
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +56,14 @@ def uploads(tmp_path_factory):
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "diary.png").write_text("dear diary")
     (folder / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    huge(folder / "huge.png")
+    Image.new("1", (20_000, 9_000)).save(folder / "huge.png")
     return folder
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("one-pixel.png", ""),
-        ("long.png", ""),
-        ("cmyk.jpg", ""),
-        ("turned.jpg", ""),
+        *((name, "") for name in ("one-pixel.png", "long.png", "cmyk.jpg", "turned.jpg")),
         ("moving.gif", "Moving.gif has several frames; the first is taken."),
         ("cut.png", "Cannot read cut.png: image file is truncated; give a PNG, JPEG or WebP picture."),
         ("empty.jpg", "The picture cannot be read"),
@@ -88,7 +74,7 @@ def uploads(tmp_path_factory):
 )
 def test_any_upload_is_drawn_or_answered_in_a_sentence(visitor, uploads, name, said):
     value = visitor.upload(uploads / name)
-    for task, words in (("edit", (value, *EDIT)), ("inpaint", (canvas(value), "left half", "3", 4, 2.0, 0, "deterministic"))):
+    for task, words in (("edit", (value, *EDIT)), ("inpaint", (canvas(value), *INPAINT))):
         messages = visitor.ask(task, *words)
         told = " ".join(one["log"] for one in messages if one["msg"] == "log")
         drawn = "<figure>" in json.dumps(messages[-2:])
@@ -106,11 +92,9 @@ def canvas(background, *layers):
 def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
     upright = Image.open(uploads / "turned.jpg").transpose(Image.Transpose.ROTATE_270)
     upright.save(uploads / "upright.png")
-    shown = [
-        json.dumps(visitor.ask("edit", visitor.upload(uploads / name), *EDIT)[-2]).split("<img")[1]
-        for name in ("turned.jpg", "upright.png")
-    ]
-    assert shown[0] == shown[1]
+    asked = (visitor.ask("edit", visitor.upload(uploads / name), *EDIT) for name in ("turned.jpg", "upright.png"))
+    turned, upright = (json.dumps(messages[-2]).split("<img")[1] for messages in asked)
+    assert turned == upright
 
 
 @pytest.mark.parametrize(
@@ -118,9 +102,6 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
     [
         ("edit", {2: 0.6}, "is rounded to 2/4"),
         ("edit", {2: "x"}, "Strength is x"),
-        ("edit", {5: -1.5}, "Seed is -"),
-        ("generate", {4: 1e308}, "Seed is 1"),
-        ("generate", {4: -1e308}, "Seed is -1"),
         ("generate", {4: 10**400}, ""),
         ("generate", {4: "NaN"}, "Seed is NaN"),
         ("generate", {0: ["x" * 50_000]}, "50000 characters"),
@@ -130,13 +111,8 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
         ("edit", {0: {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}}}, "The picture cannot be read"),
         ("edit", {0: [1, 2]}, "valid dictionary"),
         ("edit", {0: {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}, "not uploaded by a user"),
-        (
-            "edit",
-            {0: {"path": "https://example.com/x.png", "meta": {"_type": "gradio.FileData"}}},
-            "fetches nothing from other machines",
-        ),
+        ("edit", {0: {"path": "https://example.com/x.png", "meta": {"_type": "gradio.FileData"}}}, "fetches nothing"),
         ("generate", {0: {"cat": 1}}, "is no text"),
-        ("generate", {2: [4]}, "Steps is [4]"),
         ("inpaint", {0: None}, "No picture is given"),
         ("inpaint", {1: "painted"}, "Nothing is painted"),
         ("inpaint", {1: 5}, "is not known"),
@@ -144,11 +120,7 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
 )
 def test_any_value_is_answered_in_a_sentence(visitor, uploads, task, changed, said):
     value = visitor.upload(uploads / "whole.png")
-    usual = {
-        "edit": [value, *EDIT],
-        "generate": list(GENERATE),
-        "inpaint": [canvas(value), "left half", "3", 4, 2.0, 0, "deterministic"],
-    }[task]
+    usual = {"edit": [value, *EDIT], "generate": GENERATE, "inpaint": [canvas(value), *INPAINT]}[task]
     sentence = visitor.said(task, *(changed.get(i, one) for i, one in enumerate(usual)))
     assert said in sentence and len(sentence) < 600
     assert not visitor.said(task, *usual), "the next request is served"
@@ -225,14 +197,8 @@ def test_pages_of_other_sites_can_send_nothing(playground, path):
 
 def test_unknown_names_are_not_found_and_large_values_come_back_to_nobody(playground):
     address, folder = playground
-    session = '"session_hash": "a"'
-    for path, body in (
-        ("call/nothing", '{"data": []}'),
-        ("run/nothing", '{"data": []}'),
-        ("api/nothing", '{"data": []}'),
-        ("queue/join", f'{{"data": [], "fn_index": 9999, {session}}}'),
-    ):
-        status, said = post(address, f"{API}/{path}", body.encode())
+    for path in ("call/nothing", "run/nothing", "api/nothing", "queue/join"):
+        status, said = post(address, f"{API}/{path}", b'{"data": [], "fn_index": 9999, "session_hash": "a"}')
         assert status in (400, 404) and len(said) < 200, path
     for path in ("queue/join", "call/generate", "call/nothing"):
         status, said = post(address, f"{API}/{path}", b'{"data": ["' + b"x" * 400_000 + b'"]}')
@@ -295,9 +261,8 @@ def test_a_drawing_that_is_ended_abandoned_or_out_of_time_gives_the_slot_back():
 
 def test_the_teachers_pictures_follow_the_students(visitor):
     messages = [json.dumps(one) for one in visitor.ask("generate", *GENERATE[:-1], True)]
-    assert [one.count("<section") for one in messages if "<section" in one][:1] == [1] and any(
-        "128 evaluations" in one for one in messages
-    )
+    assert next(one.count("<section") for one in messages if "<section" in one) == 1
+    assert any("128 evaluations" in one for one in messages)
 
 
 def test_an_event_cancelled_before_it_begins_keeps_no_place(playground, visitor):
@@ -346,12 +311,8 @@ def test_it_listens_on_loopback_alone(playground):
 
 def test_no_other_machine_is_asked(playground, visitor):
     address, folder = playground
-    for path in (
-        f"/{API}/file=https://example.com/x.png",
-        f"/{API}/file=HTTP://example.com",
-        f"/{API}/proxy=https://example.com/x",
-    ):
-        assert get(address, path) == (403, "This server fetches nothing from other machines.")
+    for path in ("file=https://example.com/x.png", "file=HTTP://example.com", "proxy=https://example.com/x"):
+        assert get(address, f"/{API}/{path}") == (403, "This server fetches nothing from other machines.")
     visitor.ask("edit", {"path": "http://example.com/x.png", "meta": {"_type": "gradio.FileData"}}, *EDIT)
     events = [line.split("\t") for line in (folder / "sockets").read_text().splitlines()]
     assert any(event == "socket.bind" for event, _ in events), "nothing was watched"
@@ -361,8 +322,5 @@ def test_no_other_machine_is_asked(playground, visitor):
 def test_the_page_begins_with_the_seed_of_the_command(playground):
     with urlopen(f"{playground[0]}/config") as answer:
         parts = json.load(answer)["components"]
-    assert [part["props"]["value"] for part in parts if part["props"].get("label") == "Seed"] == [
-        7,
-        7,
-        7,
-    ]  # Generate, Edit, Inpaint
+    seeds = [part["props"]["value"] for part in parts if part["props"].get("label") == "Seed"]
+    assert seeds == [7, 7, 7]  # Generate, Edit, Inpaint

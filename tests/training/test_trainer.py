@@ -1,7 +1,8 @@
 """The loop: equal however it is cut into processes, micro-batches and pauses; safe against numbers that are not finite."""
 
 import json
-from contextlib import closing, suppress
+import shutil
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import ClassVar
 
@@ -26,14 +27,30 @@ def digits():
     return open_data(name="digits")
 
 
-def trained(tmp_path, digits, name, **changes):
-    """The weights of a tiny teacher after its updates."""
-    recipe = load_recipe(None, TINY | {key.replace("__", "."): value for key, value in changes.items()})
-    model = new_teacher(recipe, digits)
-    trainer = Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet=True)
-    trainer.train(teaching(recipe, model.denoiser.process), model.denoiser)
-    trainer.close()
-    return model.denoiser.network.state_dict()
+@pytest.fixture
+def run(tmp_path, digits):
+    """A function that gives (model, trainer, stage) to train a tiny teacher in a folder; the trainers are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(name="run", quiet=True, **changes):
+            recipe = load_recipe(None, TINY | {key.replace("__", "."): value for key, value in changes.items()})
+            model = new_teacher(recipe, digits)
+            trainer = stack.enter_context(closing(Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet)))
+            return model, trainer, teaching(recipe, model.denoiser.process)
+
+        yield make
+
+
+@pytest.fixture
+def trained(run):
+    """A function that gives the weights of a tiny teacher after its updates."""
+
+    def train(name, **changes):
+        model, trainer, stage = run(name, **changes)
+        trainer.train(stage, model.denoiser)
+        return model.denoiser.network.state_dict()
+
+    return train
 
 
 def assert_equal_weights(one, other):
@@ -42,51 +59,30 @@ def assert_equal_weights(one, other):
         assert torch.equal(one[key], other[key]), key
 
 
-def test_gradient_accumulation_is_a_larger_batch(tmp_path, digits):
-    whole = trained(tmp_path, digits, "whole", train__batch_size=6)
-    parts = trained(tmp_path, digits, "parts", train__batch_size=2, train__gradient_accumulation=3)
+def test_gradient_accumulation_is_a_larger_batch(trained):
+    whole = trained("whole", train__batch_size=6)
+    parts = trained("parts", train__batch_size=2, train__gradient_accumulation=3)
     for key in whole:
         torch.testing.assert_close(parts[key], whole[key], atol=2e-4, rtol=1e-3)
 
 
-def test_training_changes_the_weights_and_the_seed_decides_them(tmp_path, digits):
-    first, again, other = (trained(tmp_path, digits, name, train__seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+def test_training_changes_the_weights_and_the_seed_decides_them(trained):
+    first, again, other = (trained(name, train__seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert_equal_weights(first, again)
     assert not torch.equal(first["conv_in.weight"], other["conv_in.weight"])
-
-
-def test_the_seed_decides_what_an_update_draws(tmp_path, digits):
-    """On the CPU too, where a generator takes 32 bits of its seed alone."""
-    drawn = []
-    for seed in (0, 1, 1 << 30):
-        recipe = load_recipe(None, TINY | {"train.seed": seed})
-        model, trainer = new_teacher(recipe, digits), Trainer(tmp_path / str(seed), digits, recipe.train, "cpu", quiet=True)
-        stage = teaching(recipe, model.denoiser.process)
-        kept = []
-
-        def error(denoiser, batch, stage=stage, kept=kept):
-            kept.append((batch["t"], batch["noise"]))
-            return stage.error(denoiser, batch)
-
-        trainer.train(replace(stage, error=error, updates=2), model.denoiser)
-        trainer.close()
-        drawn += kept
-    for i, (t, noise) in enumerate(drawn):
-        assert not any(torch.equal(t, other) or torch.equal(noise, its) for other, its in drawn[:i])
 
 
 SPLITS = {"whole": (6, 1), "halves": (3, 2), "sixths": (1, 6), "twice": (12, 1)}  # batch size and micro-batches
 
 
 @pytest.fixture
-def drawn(tmp_path, digits):
+def drawn(run):
     """A function that trains a tiny teacher under a split up to an update: what its updates draw, {update: {key: (examples, ...)}}."""
 
-    def run(name, split, until=6, quiet=True):
-        batch_size, parts = SPLITS[split]
-        recipe = load_recipe(None, TINY | {"train.batch_size": batch_size, "train.gradient_accumulation": parts})
-        model, trainer = new_teacher(recipe, digits), Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet=quiet)
-        stage, batches = teaching(recipe, model.denoiser.process), []
+    def train(name, split="whole", until=6, quiet=True, **changes):
+        size, parts = SPLITS[split]
+        model, trainer, stage = run(name, quiet, train__batch_size=size, train__gradient_accumulation=parts, **changes)
+        batches = []
 
         def error(denoiser, batch):
             batches.append(batch)
@@ -96,18 +92,24 @@ def drawn(tmp_path, digits):
 
         with suppress(Interrupted):
             trainer.train(replace(stage, error=error), model.denoiser)
-        trainer.close()
         groups = [batches[i : i + parts] for i in range(0, len(batches), parts)]
-        keys = ("x", "condition", "t", "dropped", "noise")
-        return {u: {key: torch.cat([b[key] for b in group]) for key in keys} for u, group in enumerate(groups, 7 - len(groups))}
+        keys, first = ("x", "condition", "t", "dropped", "noise"), 7 - len(groups) if until == 6 else 1
+        return {u: {key: torch.cat([b[key] for b in group]) for key in keys} for u, group in enumerate(groups, first)}
 
-    return run
+    return train
+
+
+def test_the_seed_decides_what_an_update_draws(drawn):
+    """On the CPU too, where a generator takes 32 bits of its seed alone."""
+    batches = [batch for seed in (0, 1, 1 << 30) for batch in drawn(str(seed), until=2, train__seed=seed).values()]
+    for i, batch in enumerate(batches):
+        assert not any(torch.equal(batch[key], other[key]) for other in batches[:i] for key in ("t", "noise"))
 
 
 @pytest.mark.parametrize("split", ["halves", "sixths"])
 def test_a_run_resumed_under_another_split_draws_what_the_whole_batch_draws(drawn, split, capsys):
-    whole = drawn("whole", "whole")
-    drawn("run", "whole", until=2)
+    whole = drawn("whole")
+    drawn("run", until=2)
     resumed = drawn("run", split, quiet=False)
     assert list(resumed) == [3, 4, 5, 6]
     for update, batch in resumed.items():
@@ -140,56 +142,35 @@ class _Stopping:
 
 
 @pytest.mark.parametrize("batches", [1, 2, 4, 5])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, digits, batches):
-    expected = trained(tmp_path, digits, "whole")
-    recipe = load_recipe(None, TINY)
-    for attempt in range(2):
-        model = new_teacher(recipe, digits)
-        trainer = Trainer(tmp_path / "stopped", digits, recipe.train, "cpu", quiet=True)
-        stage = teaching(recipe, model.denoiser.process)
-        if attempt == 0:
-            trainer.data = _Stopping(digits, trainer, batches)
-            with pytest.raises(Interrupted, match=f"update {batches}"):
-                trainer.train(stage, model.denoiser)
-        else:
-            trainer.train(stage, model.denoiser)
-        trainer.close()
-    assert_equal_weights(expected, model.denoiser.network.state_dict())
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, digits, run, trained, batches):
+    model, trainer, stage = run("stopped")
+    trainer.data = _Stopping(digits, trainer, batches)
+    with pytest.raises(Interrupted, match=f"update {batches}"):
+        trainer.train(stage, model.denoiser)
+    assert_equal_weights(trained("whole"), trained("stopped"))
     updates = [json.loads(line)["update"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert updates == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, digits):
-    recipe = load_recipe(None, TINY | {"teach.updates": 5, "train.ema": 0.0})
-    seen = []
-
-    def run(poison):
-        model = new_teacher(recipe, digits)
-        trainer = Trainer(tmp_path / f"run-{len(seen)}", digits, recipe.train, "cpu", quiet=True)
-        stage = teaching(recipe, model.denoiser.process)
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(run):
+    weights, skipped = [], []
+    for poison in ((), (4,)):
+        model, trainer, stage = run(str(poison), teach__updates=5, train__ema=0.0)
         count = iter(range(100))
 
-        def error(denoiser, batch):
-            wrong = torch.full((), float("inf") if next(count) in poison else 1.0)
-            return stage.error(denoiser, batch) * wrong
+        def error(denoiser, batch, stage=stage, count=count, poison=poison):
+            return stage.error(denoiser, batch) * (float("inf") if next(count) in poison else 1.0)
 
-        remembered = trainer.train(replace(stage, error=error), model.denoiser)
-        trainer.close()
-        seen.append(remembered)
-        return model.denoiser.network.state_dict()
-
-    clean, poisoned = run(()), run((4,))
-    assert [s["skipped"] for s in seen] == [0, 1]
-    recipe = load_recipe(None, TINY | {"teach.updates": 5, "train.ema": 0.0})
+        skipped.append(trainer.train(replace(stage, error=error), model.denoiser)["skipped"])
+        weights.append(model.denoiser.network.state_dict())
+    clean, poisoned = weights
+    assert skipped == [0, 1]
     assert all(value.isfinite().all() for value in poisoned.values())
     assert not torch.equal(clean["conv_in.weight"], poisoned["conv_in.weight"])  # its last update is missing
 
 
-def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_path, digits):
-    recipe = load_recipe(None, TINY | {"teach.updates": 40})
-    model = new_teacher(recipe, digits)
-    trainer = Trainer(tmp_path / "run", digits, recipe.train, "cpu", quiet=True)
-    stage = teaching(recipe, model.denoiser.process)
+def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_path, run):
+    model, trainer, stage = run(teach__updates=40)
     count = iter(range(100))
 
     def error(denoiser, batch):
@@ -197,53 +178,42 @@ def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_pat
 
     with pytest.raises(InputError, match="10 updates in a row"):
         trainer.train(replace(stage, error=error), model.denoiser)
-    trainer.close()
     saved = load_checkpoint(tmp_path / "run" / "checkpoint" / "state.safetensors")
     assert saved is not None
-    assert saved.values["update"] == 17
-    assert saved.values["skipped"] == 10
+    assert (saved.values["update"], saved.values["skipped"]) == (17, 10)
     assert all(value.isfinite().all() for value in saved.tensors.values())
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, monkeypatch):
-    recipe = load_recipe(None, TINY)
-    model = new_teacher(recipe, digits)
-    trainer = Trainer(tmp_path, digits, recipe.train, "cpu", quiet=True)
-    stage = teaching(recipe, model.denoiser.process)
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, run, monkeypatch):
+    model, trainer, stage = run()
     trainer.data = _Stopping(digits, trainer, 2)
     with pytest.raises(Interrupted):
         trainer.train(stage, model.denoiser)
-    before = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
+    file = tmp_path / "run" / "checkpoint" / "state.safetensors"
+    before = file.read_bytes()
 
     def full(tensors, path, metadata):
         path.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    trainer.data, trainer.signals = digits, []
+    model, trainer, stage = run()
     with pytest.raises(InputError, match="No space left on device"):
-        trainer.train(stage, new_teacher(recipe, digits).denoiser)  # the checkpoint of update 3 does not fit
-    trainer.close()
-    assert (tmp_path / "checkpoint" / "state.safetensors").read_bytes() == before
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["state.safetensors"]
+        trainer.train(stage, model.denoiser)  # the checkpoint of update 3 does not fit
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["state.safetensors"]
 
 
 def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, digits, recipe, teacher_folder):
-    settings = recipe()
-    for name in ("whole", "cut"):
-        trainer = Trainer(tmp_path / name, digits, settings.train, "cpu", quiet=True)
-        models = distill_model(settings, open_model(teacher_folder), digits, trainer)
-        trainer.close()
+    settings, file = recipe(), tmp_path / "steps-0001" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = []
+    for _ in range(2):
+        with closing(Trainer(tmp_path, digits, settings.train, "cpu", quiet=True)) as trainer:
+            models = distill_model(settings, open_model(teacher_folder), digits, trainer)
         assert list(models) == ["stage-one", "steps-0002", "steps-0001"]
-        if name == "cut":  # as if killed after the rung's folder was lost: it is trained again, from the stage before
-            import shutil
-
-            shutil.rmtree(tmp_path / name / "steps-0001")
-            trainer = Trainer(tmp_path / name, digits, settings.train, "cpu", quiet=True)
-            distill_model(settings, open_model(teacher_folder), digits, trainer)
-            trainer.close()
-    file = "steps-0001/unet/diffusion_pytorch_model.safetensors"
-    assert_equal_weights(load_file(tmp_path / "whole" / file), load_file(tmp_path / "cut" / file))
+        weights.append(load_file(file))
+        shutil.rmtree(tmp_path / "steps-0001")  # as if the rung's folder was lost: it is trained again, from the stage before
+    assert_equal_weights(*weights)
 
 
 @pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
@@ -298,9 +268,8 @@ def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
     assert len(w.unique()) == 4000
 
 
-def test_bf16_autocast_leaves_the_network_as_it_was(tmp_path, digits):
-    weights = trained(tmp_path, digits, "bf16", train__precision="bf16")
-    assert all(value.dtype == torch.float32 for value in weights.values())
+def test_bf16_autocast_leaves_the_network_as_it_was(trained):
+    assert all(value.dtype == torch.float32 for value in trained("bf16", train__precision="bf16").values())
 
 
 def test_the_frozen_teacher_runs_in_the_precision_of_the_run(tmp_path, digits, recipe, teacher_folder):
@@ -358,8 +327,8 @@ def test_other_trackers_of_accelerate_get_the_curves_at_the_update_of_the_whole_
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "none"])
-def test_curves_are_in_tensorboard_unless_none_are_asked_for(tmp_path, digits, name):
-    trained(tmp_path, digits, "run", train__log_with=name)
+def test_curves_are_in_tensorboard_unless_none_are_asked_for(tmp_path, trained, name):
+    trained("run", train__log_with=name)
     assert (tmp_path / "run" / "log.jsonl").is_file()
     assert any((tmp_path / "run").glob("tensorboard/events.*")) == (name == "tensorboard")
 

@@ -7,46 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from fewstep.cli.options import (
-    BatchSize,
-    Device,
-    Labels,
-    ModelPath,
-    NegativePrompt,
-    NewOut,
-    Prompts,
-    Sampler,
-    Scales,
-    Seed,
-    Seeds,
-    Steps,
-    app,
-    say,
-)  # fmt: skip
+from fewstep.cli import options
+from fewstep.cli.options import app, say
 from fewstep.errors import InputError
 from fewstep.files import check_new
 
 Images = Annotated[list[Path], typer.Option("--image", help="Picture; again for more.")]
 
 
-@app.command(
-    epilog="Example:  fewstep edit digits --image three.png --class-label 8 --strength 0.5 --strength 0.75 --guidance-scale 2 --out edited"
-)
+@app.command(epilog="Example:  fewstep edit digits --image three.png --class-label 8 --strength 0.5 --strength 3/4 --out edited")
 def edit(
-    model: ModelPath,
-    image: Images,
-    out: NewOut,
+    model: options.ModelPath, image: Images, out: options.NewOut,
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
-    class_label: Labels = None,
-    prompt: Prompts = None,
-    negative_prompt: NegativePrompt = None,
-    guidance_scale: Scales = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    batch_size: BatchSize = 256,
-    seed: Seeds = [0],  # noqa: B006 - typer copies it
-    device: Device = None,
-) -> None:
+    class_label: options.Labels = None, prompt: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
+    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+) -> None:  # fmt: skip
     """Redraw pictures under another condition (SDEdit): 00000.png, ..., a labelled grid.png and samples.json."""
     from fewstep.cli.sample_files import write_combinations
     from fewstep.data.images import read_images
@@ -68,29 +45,19 @@ def edit(
     print(write_combinations(out, rows, columns, distinct(seed), draw, ["input"], record_of(model, negative_prompt)))
 
 
-@app.command(
-    epilog="Example:  fewstep inpaint digits --image three.png --mask mask.png --class-label 3 --guidance-scale 2 --out filled"
-)
+@app.command(epilog="Example:  fewstep inpaint digits --image three.png --mask mask.png --class-label 3 --out filled")
 def inpaint(
-    model: ModelPath,
-    image: Images,
+    model: options.ModelPath, image: Images,
     mask: Annotated[list[Path], typer.Option("--mask", help="White is filled in: one for all pictures, or one for each.")],
-    out: NewOut,
-    class_label: Labels = None,
-    prompt: Prompts = None,
-    negative_prompt: NegativePrompt = None,
-    guidance_scale: Scales = None,
+    out: options.NewOut, class_label: options.Labels = None, prompt: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
     feather: Annotated[
-        float | None,
-        typer.Option(min=0, help="Pixels around the mask, at the model's size, that fade over; a latent's without it, or 0."),
+        float | None, typer.Option(min=0, help="Pixels around the mask that fade; a latent's without it, or 0.")
     ] = None,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    batch_size: BatchSize = 256,
-    seed: Seeds = [0],  # noqa: B006 - typer copies it
-    device: Device = None,
-) -> None:
+    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+) -> None:  # fmt: skip
     """Fill in what a mask marks: 00000.png, ..., a labelled grid.png and samples.json. The rest comes back to the bit."""
     from fewstep.cli.sample_files import write_combinations
     from fewstep.data.images import read_images, read_masks
@@ -125,23 +92,19 @@ def inpaint(
 )
 def translate(
     decoder: Annotated[str, typer.Argument(help="Student or teacher: model folder, run folder, or 'digits'.")],
-    out: NewOut,
+    out: options.NewOut,
     from_: Annotated[list[str], typer.Option("--from", help="Class of the picture, by name or number; with --between up to two.")],
     encoder: Annotated[str | None, typer.Option(help="Encoder, run folder with one, or teacher; DECODER without it.")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", help="Picture; again for more.")] = None,
     to: Annotated[list[str] | None, typer.Option(help="Class to draw; again for more.")] = None,
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Two pictures: one becomes the other.")] = None,
     frames: Annotated[int, typer.Option(min=2, max=1024, help="With --between: how many pictures.")] = 8,
-    guidance_scale: Scales = None,
-    encoder_guidance_scale: Annotated[
-        float | None, typer.Option(help="Of the encoder; without it 1, which is stable, or the one baked in.")
-    ] = None,
+    guidance_scale: options.Scales = None,
+    encoder_guidance_scale: Annotated[float | None, typer.Option(help="Without it 1, which is stable, or that baked in.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="The decoder's steps; a student's own without it.")] = None,
     encoder_steps: Annotated[int | None, typer.Option(min=1, help="The encoder's steps; its own without it.")] = None,
-    batch_size: BatchSize = 256,
-    seed: Seed = None,
-    device: Device = None,
-) -> None:
+    batch_size: options.BatchSize = 256, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Carry pictures to noise under one condition and back under another: style transfer. Nothing in it is random."""
     from fewstep.cli.sample_files import write_combinations, write_frames
     from fewstep.data.images import read_images
@@ -156,12 +119,7 @@ def translate(
     encoding = style_transfer.open_encoder(encoder or decoder, best_device(device), encoder_steps)
     encoder_scale = encoding.scale_or_own(encoder_guidance_scale)
     fixed = {"steps": steps, "encoder_steps": encoder_steps, "encoder_guidance_scale": encoder_scale, "batch_size": batch_size}
-    record: dict[str, Any] = {
-        "decoder": decoder,
-        "encoder": encoder or decoder,
-        "encoder_guidance_scale": encoder_scale,
-        "from": from_,
-    }
+    record = {"decoder": decoder, "encoder": encoder or decoder, "encoder_guidance_scale": encoder_scale, "from": from_}
     pictures = read_images(list(between or image or []), drawing.info, say)
     if between:
         ends, names = (pick if len(pick) == 2 else [single(pick)] * 2 for pick in (from_, to or from_))
@@ -213,11 +171,7 @@ def rows_of(
 
 
 def condition_of(model: Any, names: list[str], option: str) -> Any:
-    """The condition (n, ...) of n class names or prompts.
-
-    Raises:
-        InputError: the model does not know one of them; the message begins with the option.
-    """
+    """The condition (n, ...) of n class names or prompts; an InputError that begins with the option where one is not known."""
     try:
         return model.labels_or_prompts(names, len(names))
     except InputError as error:
@@ -235,22 +189,14 @@ def distinct(values: Any) -> list[Any]:
 
 
 def single(values: list[Any]) -> Any:
-    """The only value.
-
-    Raises:
-        InputError: there are several.
-    """
+    """The only value; an InputError where there are several."""
     if len(values) != 1:
         raise InputError(f"{', '.join(map(str, values))}: one is needed here; give the command again for another")
     return values[0]
 
 
 def number(text: str) -> float:
-    """A number written as 0.5 or as 2/3.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """A number written as 0.5 or as 2/3; an InputError where it is neither."""
     try:
         return float(Fraction(text)) if "/" in text else float(text)
     except (ValueError, ZeroDivisionError, OverflowError):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Device, Seed, app
+from fewstep.cli.options import Device, Seed, app, listed
 
 EXAMPLES = """\b
 Examples:
@@ -25,54 +25,38 @@ def evaluate(
     steps: Annotated[str | None, typer.Option(help="Students of a run, as 1,2,4; those of its recipe without it.")] = None,
     guidance_scale: Annotated[str | None, typer.Option(help="As 1,2,5; 1 is none, as in diffusers. [quick: 1,2]")] = None,
     against: Annotated[str | None, typer.Option(help="The teacher; that of the run without it.")] = None,
-    preset: Annotated[
-        str,
-        typer.Option(help="quick: at most as many evaluations of the network as the training; full: every measure's usual size."),
-    ] = "quick",
-    baselines: Annotated[
-        str | None, typer.Option(help="Stock samplers of the teacher, of ddim,dpm++,unipc,heun,euler, or none. [full: all]")
-    ] = None,
-    budgets: Annotated[
-        str | None, typer.Option(help="Network evaluations for each baseline. [quick: 8,16; full: 4,8,16,32]")
-    ] = None,
+    preset: Annotated[str, typer.Option(help="quick: no more network evaluations than the training; full: usual sizes.")] = "quick",
+    baselines: Annotated[str | None, typer.Option(help="Stock samplers: ddim,dpm++,unipc,heun,euler, or none. [full: all]")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Evaluations of a baseline. [quick: 8,16; full: 4,8,16,32]")] = None,
     samples: Annotated[int | None, typer.Option(help="Of each configuration. [quick: at most 500; full: 1000]")] = None,
     features: Annotated[
         str | None,
         typer.Option(help="classifier (trained on the data), clip, a TorchScript or .onnx file. [classifier; of text clip]"),
     ] = None,
-    inception: Annotated[Path | None, typer.Option(help="The FID Inception network, TorchScript: inception-2015-12-05.pt.")] = None,
+    inception: Annotated[Path | None, typer.Option(help="FID's Inception network, TorchScript: inception-2015-12-05.pt.")] = None,
     clip: Annotated[str | None, typer.Option(help="CLIP model, folder or hub id: CLIP score of text, and features 'clip'.")] = None,
     prompts: Annotated[
         str | None, typer.Option(help="Text file, one prompt a line, for a model of text; without it the data's captions.")
     ] = None,
     bootstrap: Annotated[int | None, typer.Option(help="Repeats for an interval of the Fréchet distance; 200 are usual.")] = None,
-    reference_steps: Annotated[
-        int | None, typer.Option(help="Of the teacher, to which all others are compared. [quick: 64; full: 256]")
-    ] = None,
+    reference_steps: Annotated[int | None, typer.Option(help="The teacher's, as the reference. [quick: 64; full: 256]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time; by default by device and image size.")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
-    split: Annotated[
-        str | None, typer.Option(help="Part of the data, as train or test; that of the run's recipe without it, else train.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data, as test; without it the recipe's, else train.")] = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
     """Quality by steps and guidance scale, against the teacher and stock samplers: metrics.json and report.html."""
-    from accelerate import PartialState
-
     from fewstep.evaluation.evaluate import evaluate as run_evaluation
     from fewstep.evaluation.results_table import text_table
 
     metrics = run_evaluation(
-        model, data, out, against=against, preset=preset, inception=inception, batch_size=batch_size, seed=seed or 0, resize=resize,
-        split=split, device=device, features=features, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
-        reference_steps=reference_steps, steps=listed(steps), guidance_scale=listed(guidance_scale), baselines=listed(baselines),
-        budgets=listed(budgets),
+        model, data, out, against=against, preset=preset, steps=listed("steps", steps, int),
+        guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=[] if baselines == "none" else listed("baselines", baselines), budgets=listed("budgets", budgets, int),
+        features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
+        reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
     )  # fmt: skip
+    from accelerate import PartialState
+
     if PartialState().is_main_process:
         print(f"{text_table(metrics['rows'])}\n\n{metrics['summary']}\n{out / 'report.html'}")
-
-
-def listed(text: str | None) -> list[str] | None:
-    """The parts of a list that commas separate; "none" is an empty one."""
-    return None if text is None else [] if text == "none" else text.split(",")

@@ -22,15 +22,9 @@ Examples:
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
     out: Annotated[Path | None, typer.Argument(help="Folder to write, new or empty; not needed with --push-to-hub.")] = None,
-    guidance_scale: Annotated[
-        list[float] | None, typer.Option(help="Bake this scale in: a plain model; again for more, of a DiT.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option("--format", help="diffusers, onnx (the network alone), or lora (of a LoRA student).")
-    ] = "diffusers",
-    negative_prompt: Annotated[
-        str | None, typer.Option(help="Bake this negative prompt in, of a student trained with student.negative_prompts.")
-    ] = None,
+    guidance_scale: Annotated[list[float] | None, typer.Option(help="Bake this scale in; again for more, of a DiT.")] = None,
+    format: Annotated[str, typer.Option(help="diffusers, onnx (the network alone), or lora (of a LoRA student).")] = "diffusers",
+    negative_prompt: Annotated[str | None, typer.Option(help="Bake this in, of a student of student.negative_prompts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
@@ -47,14 +41,12 @@ def export(
         raise InputError("no folder to write is given; name one, or a repository with --push-to-hub OWNER/NAME")
     if push_to_hub:
         check_id(push_to_hub)
+    opened = open_model(model, best_device(device or "cpu"), steps)
+    if negative_prompt is not None and not opened.info.negative_prompts:
+        raise InputError("--negative-prompt: only a student distilled with student.negative_prompts = true takes one; leave it out")
+    opened, chosen = opened.with_negative_prompt(negative_prompt), {"guidance_scale": guidance_scale or (), "format": format}
     with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
-        opened = open_model(model, best_device(device or "cpu"), steps)
-        chosen = {"guidance_scale": guidance_scale or (), "format": format, "name": push_to_hub}
-        if negative_prompt is not None and not opened.info.negative_prompts:
-            raise InputError(
-                "a negative prompt can be baked into a student alone that was distilled with student.negative_prompts = true; leave it out"
-            )
-        folder = write(opened.with_negative_prompt(negative_prompt), out or Path(aside) / "model", **chosen)
+        folder = write(opened, out or Path(aside) / "model", name=push_to_hub, **chosen)
         if out:
             print(out)
         if push_to_hub:

@@ -16,9 +16,7 @@ from fewstep.errors import InputError
 
 def main() -> None:
     """The entry point: errors become one line and an exit code."""
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # threads that wait in a loop make a small network 10 times slower on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting makes a small network 10 times slower on a busy machine
     warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
     try:
         code = app(standalone_mode=False)
@@ -37,16 +35,16 @@ def exit_code(error: Exception) -> int:
     """Print what a user is to know of an error; its exit code. What is a fault of ours is raised again."""
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, InputError):
-        say(f"error: {' '.join(str(error).split())}")
-        return 2
-    if type(error).__name__ == "NoArgsIsHelpError":  # a command without its words
-        say(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
-        return 2
-    if hasattr(error, "format_message"):  # how typer says that the words of a command are wrong
-        say(f"error: {' '.join(error.format_message().split())} (see: fewstep --help)")  # pyright: ignore[reportAttributeAccessIssue]
-        return 2
+    usage = getattr(error, "format_message", None)  # of what typer raises where the words of a command are wrong
     if type(error).__name__ == "Interrupted":  # of training, which is not imported here for its weight
         say(str(error))
         return 130
-    raise error
+    if usage and type(error).__name__ == "NoArgsIsHelpError":  # a command without its words
+        say(usage())
+    elif usage:
+        say(f"error: {' '.join(usage().split())} (see: fewstep --help)")
+    elif isinstance(error, InputError):
+        say(f"error: {' '.join(str(error).split())}")
+    else:
+        raise error
+    return 2

@@ -23,9 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # of the commands that make models
 Recipe = Annotated[str | None, typer.Argument(help="A TOML file or the name of a shipped recipe.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, e.g. stage_one.updates=200.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as stage_one.updates=200.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the resolved recipe and what it will cost.")]
 Teacher = Annotated[str | None, typer.Option(help="Model folder of the teacher, or 'digits'.")]
 DataPath = Annotated[str | None, typer.Option("--data", help="Image folder, .npz, or anything that datasets opens.")]
@@ -37,13 +35,10 @@ NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or emp
 Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]
 NegativePrompt = Annotated[
-    str | None,
-    typer.Option(
-        "--negative-prompt", help="What to keep away from; teachers take it, and students trained with student.negative_prompts."
-    ),
+    str | None, typer.Option(help="What to keep away from; teachers take it, and students trained with student.negative_prompts.")
 ]
 Scales = Annotated[
-    list[float] | None, typer.Option(help="As in diffusers; again for more. Without it 1, which is none, or the one baked in.")
+    list[float] | None, typer.Option(help="As in diffusers (1: none, the default), or that baked in; again for more.")
 ]
 Seeds = Annotated[list[int], typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random; again for more.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
@@ -65,29 +60,20 @@ def changes_of(settings: list[str] | None, seed: int | None = None, prompts: str
     return changes | ({} if seed is None else {"train.seed": seed})
 
 
-def pair(text: str) -> tuple[float, float]:
-    """The two numbers of a range.
+def listed(option: str, text: str | None, kind: Any = str, separator: str = ",") -> Any:
+    """The values of a list as 1,2,4, each of a kind (str, int, float); None without a text.
 
     Raises:
-        InputError: not two numbers separated by a comma.
+        InputError: one is not of that kind.
     """
     try:
-        low, high = (float(part) for part in text.split(","))
+        return None if text is None else [kind(word.strip()) for word in text.split(separator)]
     except ValueError:
-        raise InputError(f"--guidance-scale {text}: 2 numbers separated by a comma are needed, as 1,5") from None
-    return low, high
+        what = f"{'whole ' if kind is int else ''}numbers separated by {separator!r}, as {separator.join('124')}"
+        raise InputError(f"--{option} {str(text)[:40]}: give {what}") from None
 
 
 def scale_or_scales(text: str | None) -> float | list[float] | None:
-    """The guidance scale of `--guidance-scale 2`, or those of each step of `1/2/2/2`.
-
-    Raises:
-        InputError: not numbers.
-    """
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split("/")]
-    except ValueError:
-        raise InputError(f"--guidance-scale {text[:40]}: give one number as 2, or one a step as 1/2/2/2") from None
-    return numbers if len(numbers) > 1 else numbers[0]
+    """The guidance scale of `--guidance-scale 2`, or those of each step of `1/2/2/2`; an InputError where they are not numbers."""
+    scales = listed("guidance-scale", text, float, "/")
+    return scales[0] if scales and len(scales) == 1 else scales

@@ -29,17 +29,13 @@ def playground(
         raise InputError("the playground needs gradio; install it: pip install 'fewstep[playground]'")
     check_address(host, port)  # what is wrong with the address is said before the models are opened
     from fewstep.devices import best_device
-    from fewstep.playground.models import open_models
-
-    models = replace(open_models(model, teacher, encoder, best_device(device), inpainter), seed=seed or 0)
     from fewstep.playground.guard import answers_to
+    from fewstep.playground.models import open_models
     from fewstep.playground.page import serve
 
-    page = serve(models, host, port)
+    page = serve(replace(open_models(model, teacher, encoder, best_device(device), inpainter), seed=seed or 0), host, port)
     if answers_to(host) is None:
-        say(
-            f"warning: whoever can reach {host} on port {page.server_port} can use the playground; leave --host out to keep it to yourself"
-        )
+        say(f"warning: whoever reaches {host} on port {page.server_port} can use the playground; without --host you alone can")
     print(f"playground at http://{host}:{page.server_port} (Ctrl+C ends it)", flush=True)
     try:
         threading.Event().wait()
@@ -48,16 +44,13 @@ def playground(
 
 
 def check_address(host: str, port: int | None) -> None:
-    """Refuse what cannot be listened on; without a port the address alone is tried.
+    """Listen on an address for a moment; without a port on any.
 
     Raises:
         InputError: the port is in use, or there is no such address here.
     """
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port or 0))
+        socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 13, 10048, 10013):
-            raise InputError(f"--host {host} is not an address of this machine ({error.strerror}); leave it out") from None
-        raise InputError(f"--port {port} on {host} is in use or not allowed; name another, or leave it out") from None
+        where = f"--host {host}" + (f" --port {port}" if port else "")
+        raise InputError(f"cannot listen on {where} ({error.strerror}); name another, or leave it out") from None

@@ -1,9 +1,13 @@
-"""Drawn pictures as files, for every command that draws: one PNG an image, grid.png and samples.json, and the line that is printed."""
+"""Drawn pictures as files, for every command that draws: one PNG an image, grid.png and samples.json, and the line that is printed.
+
+Each writer raises an InputError where the folder holds something else or cannot be written.
+"""
 
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +30,7 @@ LABELS = {"guidance_scale": "scale ", "class": "class ", "strength": "strength "
 def write_samples(
     out: Path, model: Model, condition: Condition, record: dict[str, Any], choices: dict[str, Any], batch_size: int, raw: bool
 ) -> str:
-    """Sample for a condition (n, ...) into `out`; the line to print. `record` is put into samples.json beside the choices.
-
-    Raises:
-        InputError: `out` holds something else or cannot be written, or a choice does not fit the model.
-    """
+    """Sample for a condition (n, ...) into `out`; the line to print. `record` is put into samples.json beside the choices."""
     check_new(out)
     line, total = LiveLine(), len(leaf(condition))
     drawn = model.sample_tensor(
@@ -40,13 +40,10 @@ def write_samples(
     shown = images[:SHOWN]  # a row of the grid is a video, or so many pictures that it is about square
     side = math.ceil(math.sqrt(len(shown)))
     rows = shown if isinstance(shown[0], list) else [shown[i : i + side] for i in range(0, len(shown), side)]
-    settings = choices | {"steps": drawn.steps, "sampler": drawn.sampler}
-    settings["guidance_scale"] = model.scale_or_own(choices["guidance_scale"])
-    record = record | settings | {"evaluations": drawn.evaluations, "seconds": drawn.seconds}
+    record = record | choices | facts_of(drawn) | {"guidance_scale": model.scale_or_own(choices["guidance_scale"])}
     grid = labelled_grid(rows, times=max(1, 32 // rows[0][0].width), margin=1)
     tensors = {"noise": drawn.noise.float(), "samples": drawn.samples} if raw else {}
-    write_files(out, images, grid, record, tensors)
-    return summary_line(out, total, [drawn.evaluations], drawn.seconds)
+    return write_files(out, images, grid, record, [drawn], tensors)
 
 
 @dataclass(frozen=True)
@@ -69,50 +66,44 @@ def write_combinations(
     """Draw every row with every column's settings from every seed into `out`; the line to print.
 
     `draw(seed=..., **column)` gives one picture for each row; `titles` stand over the pictures that rows begin with.
-
-    Raises:
-        InputError: `out` cannot be written, or whatever `draw` raises.
     """
     line, total, drawn = LiveLine(), len(rows) * len(columns) * len(seeds), {}
-    for j, column in enumerate(columns):
-        for seed in seeds:
-            drawn[j, seed] = draw(seed=seed, **column)
-            done = len(rows) * len(drawn)
-            line.show(f"{done}/{total} images", done == total)
+    for j, seed in product(range(len(columns)), seeds):
+        drawn[j, seed] = draw(seed=seed, **columns[j])
+        done = len(rows) * len(drawn)
+        line.show(f"{done}/{total} images", done == total)
     shown = {key: samples.images() for key, samples in drawn.items()}
     images, results, lines, sides = [], [], [], []
-    for i, row in enumerate(rows):
-        for seed in seeds:
-            lines.append([*row.before, *(shown[j, seed][i] for j in range(len(columns)))])
-            images += lines[-1][len(row.before) :]
-            sides.append(label_of(row.facts | ({"seed": seed} if len(seeds) > 1 else {})))
-            for j, column in enumerate(columns):
-                facts = row.facts | column | {"seed": seed, "evaluations": drawn[j, seed].evaluations}
-                results.append({"file": f"{len(results):05d}.png"} | facts)
+    for (i, row), seed in product(enumerate(rows), seeds):
+        images += (new := [shown[j, seed][i] for j in range(len(columns))])
+        lines.append(row.before + new)
+        sides.append(label_of(row.facts | ({"seed": seed} if len(seeds) > 1 else {})))
+        for j, column in enumerate(columns):
+            facts = row.facts | column | {"seed": seed, "evaluations": drawn[j, seed].evaluations}
+            results.append({"file": f"{len(results):05d}.png"} | facts)
     first, seconds = drawn[0, seeds[0]], sum(samples.seconds for samples in drawn.values())
     record = record | {"steps": first.steps, "sampler": first.sampler, "seconds": seconds, "results": results}
-    write_files(out, images, labelled_grid(lines, sides, [*titles, *map(label_of, columns)]), record)
-    return summary_line(out, total, sorted({samples.evaluations for samples in drawn.values()}), seconds)
+    return write_files(out, images, labelled_grid(lines, sides, [*titles, *map(label_of, columns)]), record, [*drawn.values()])
 
 
 def write_frames(out: Path, ends: list[Any], drawn: Samples, record: dict[str, Any]) -> str:
-    """Write the frames between two PIL images into `out`, in one row of the grid with these; the line to print.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """Write the frames between two PIL images into `out`, in one row of the grid with these; the line to print."""
     frames = drawn.images()
     grid = labelled_grid([[ends[0], *frames, ends[1]]], tops=["from", *(f"frame {i}" for i in range(len(frames))), "to"])
-    facts = {"steps": drawn.steps, "sampler": drawn.sampler, "evaluations": drawn.evaluations, "seconds": drawn.seconds}
-    write_files(out, frames, grid, record | facts)
-    return summary_line(out, len(frames), [drawn.evaluations], drawn.seconds)
+    return write_files(out, frames, grid, record | facts_of(drawn), [drawn])
 
 
-def write_files(out: Path, images: list[Any], grid: Any, record: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+def facts_of(drawn: Samples) -> dict[str, Any]:
+    """What samples.json has of one sampling run."""
+    return {name: getattr(drawn, name) for name in ("steps", "sampler", "evaluations", "seconds")}
+
+
+def write_files(
+    out: Path, images: list[Any], grid: Any, record: dict[str, Any], drawn: list[Samples], tensors: dict[str, Tensor] | None = None
+) -> str:
     """Write 00000.png, ... (of videos, which are lists of PIL images, animated ones), grid.png, samples.json, samples.safetensors.
 
-    Raises:
-        InputError: they cannot be written.
+    The line to print says how many images were drawn, for how many evaluations each, in what time.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -127,15 +118,11 @@ def write_files(out: Path, images: list[Any], grid: Any, record: dict[str, Any],
         (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}; free some space or name another --out") from None
-
-
-def summary_line(out: Path, images: int, evaluations: list[int], seconds: float) -> str:
-    """How many images, for how many evaluations each (in rising order), in what time."""
-    least, most = evaluations[0], evaluations[-1]
-    counts = f"{least} to {most}" if least < most else str(least)
-    plurals = "s" if images != 1 else "", "s" if most != 1 else ""
-    each = f"{counts} evaluation{plurals[1]} of the network each, {1000 * seconds / images:.2f} ms an image"
-    return f"{images} image{plurals[0]}, {each}: {out / 'grid.png'}"
+    n, counts = len(images), {samples.evaluations for samples in drawn}
+    each = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
+    each += f" evaluation{'s' if max(counts) != 1 else ''} of the network each"
+    time = 1000 * sum(samples.seconds for samples in drawn) / n
+    return f"{n} image{'s' if n != 1 else ''}, {each}, {time:.2f} ms an image: {out / 'grid.png'}"
 
 
 def label_of(facts: dict[str, Any]) -> str:

@@ -5,47 +5,23 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import (
-    AsJson,
-    BatchSize,
-    Device,
-    Labels,
-    ModelPath,
-    NegativePrompt,
-    NewOut,
-    Prompts,
-    Sampler,
-    Seed,
-    Steps,
-    app,
-    say,
-    scale_or_scales,
-)  # fmt: skip
+from fewstep.cli import options
+from fewstep.cli.options import app, say, scale_or_scales
 
 
-@app.command(
-    epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --guidance-scale 2.5 --out pictures"
-)
+@app.command(epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --out pictures")
 def sample(
-    model: ModelPath,
-    out: NewOut,
-    steps: Steps = None,
+    model: options.ModelPath, out: options.NewOut, steps: options.Steps = None,
     guidance_scale: Annotated[
-        str | None,
-        typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or the one baked in."),
+        str | None, typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or that baked in.")
     ] = None,
-    class_label: Labels = None,
-    prompt: Prompts = None,
-    negative_prompt: NegativePrompt = None,
+    class_label: options.Labels = None, prompt: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None,
     num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
-    batch_size: BatchSize = 256,
-    sampler: Sampler = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Also write samples.safetensors: noise and samples, float32, not clipped.")
-    ] = False,
-    seed: Seed = 0,
-    device: Device = None,
-) -> None:
+    batch_size: options.BatchSize = 256, sampler: options.Sampler = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Also samples.safetensors: noise and samples, float32, not clipped.")] = False,
+    seed: options.Seed = 0, device: options.Device = None,
+) -> None:  # fmt: skip
     """Draw images: 00000.png, ..., grid.png and samples.json."""
     from torch import Tensor
 
@@ -69,15 +45,12 @@ def sample(
 def show(
     path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, or data; or a shipped name.")],
     images_per_second: Annotated[
-        float | None,
-        typer.Option(min=1e-9, help="Of a teacher: images that one device trains its network on; tells the time of distilling."),
+        float | None, typer.Option(min=1e-9, help="Images a second that a device trains the teacher on: the time of distilling.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images an update, for that. [default: 128]")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices of sharded training. [default: 8]")] = None,
-    as_json: AsJson = False,
-    seed: Seed = None,
-    device: Device = None,
-) -> None:
+    as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Say what a model, run, recipe or data folder is, with its memory and cost."""
     from fewstep.training.describe import describe, describe_text
 
@@ -87,13 +60,11 @@ def show(
 
 @app.command(epilog="Example:  fewstep bench runs/quickstart/steps-0004")
 def bench(
-    model: ModelPath,
+    model: options.ModelPath,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for the throughput.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Runs that a median is taken of.")] = 20,
-    as_json: AsJson = False,
-    seed: Seed = None,
-    device: Device = None,
-) -> None:
+    as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
+) -> None:  # fmt: skip
     """Latency, throughput, overhead over the bare network, and peak memory."""
     from fewstep.api import open_model
     from fewstep.devices import best_device

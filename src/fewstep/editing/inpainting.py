@@ -17,16 +17,7 @@ from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import Process, add_noise, ddim_step, renoise, to_float64
 from fewstep.method.samplers import Noise, times_left
 from fewstep.models.model import DECODED, Model
-from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches, to_images
-
-
-@dataclass(frozen=True)
-class Inpainted(Samples):
-    """Samples whose `samples` are pixels, whatever space the model works in: outside the mask they are the input's, to the bit."""
-
-    def images(self) -> list[Any]:
-        """PIL images, clipped to the visible range."""
-        return to_images(self.samples)
+from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches
 
 
 @torch.no_grad()
@@ -46,8 +37,10 @@ def inpaint(
     batch_size: int = 256,
     say: Say = warn,
     progress: Progress = lambda done: None,
-) -> Inpainted:
-    """Images (n, c, h, w) in [-1, 1], drawn anew where `masks` (n, 1, h, w) are set, under a condition of n rows.
+) -> Samples:
+    """Pixels (n, c, h, w) of images in [-1, 1], drawn anew where `masks` (n, 1, h, w) are set, under a condition of n rows.
+
+    Outside the mask and its fading edge they are the input's, to the bit, whatever space the model works in.
 
     `feather` pixels around the mask fade from what was drawn to what was there; without it as many as a latent stands for, and none
     where the model works in pixels. `resample` goes back up and repeats each step but the first so many times: N + resample (N - 1)
@@ -58,14 +51,14 @@ def inpaint(
     """
     plan = model.sampling_plan(steps, guidance_scale, sampler)
     feather = edge_of(model) if feather is None else feather
-    masks, passes = _checked(images, masks, feather, resample, plan.steps)
-    weight = soften(masks, feather)
+    masks = _checked(images, masks, feather, resample, plan.steps)
+    weight, passes = soften(masks, feather), plan.steps + resample * (plan.steps - 1)
     for i in (~masks.flatten(1).any(1)).nonzero().flatten().tolist():
         say(f"the mask of image {i} is black all over: nothing is filled in and the picture comes back as it is")
     x = into_model(model, images)
     noise = initial_noise(x.shape, seed, noise)
     if not bool(masks.any()):
-        return Inpainted(noise, images.float().cpu(), plan.steps, plan.sampler, 0, 0.0)
+        return Samples(noise, images.float().cpu(), plan.steps, plan.sampler, 0, 0.0)
     hole = F.adaptive_max_pool2d(masks.float(), x.shape[-2:]) > 0  # the same mask where the model works in pixels
     if isinstance(condition, dict) and "masked" in condition:  # the network sees what is known: nothing is put back on the way
         hole = torch.ones_like(hole)
@@ -79,7 +72,7 @@ def inpaint(
     batching = {"batch_size": batch_size, "device": model.denoiser.device, "progress": progress}
     drawn, seconds = sample_in_batches(draw, (x, noise, hole), condition, **batching)
     pixels = blend(model.decode(drawn), images, weight)
-    return Inpainted(noise, pixels, plan.steps, plan.sampler, passes * plan.evaluations, seconds)
+    return Samples(noise, pixels, plan.steps, plan.sampler, passes * plan.evaluations, seconds)
 
 
 def condition_of(model: Model, images: Tensor, masks: Tensor, labels_or_prompts: Sequence[int | str]) -> Condition:
@@ -170,11 +163,9 @@ def soften(masks: Tensor, feather: float) -> Tensor:
         return masks.float()
     from scipy.ndimage import distance_transform_edt
 
-    soft = [
-        np.clip(1 - np.asarray(distance_transform_edt(~mask)) / (feather + 1), 0, 1) if mask.any() else np.zeros(mask.shape)
-        for mask in masks[:, 0].cpu().numpy()
-    ]
-    return torch.from_numpy(np.stack(soft)).float()[:, None]
+    holes = masks[:, 0].cpu().numpy()
+    far = [np.asarray(distance_transform_edt(~hole)) if hole.any() else np.full(hole.shape, np.inf) for hole in holes]
+    return torch.from_numpy(1 - np.stack(far) / (feather + 1)).clamp(0, 1).float()[:, None]
 
 
 def blend(drawn: Tensor, known: Tensor, weight: Tensor) -> Tensor:
@@ -183,8 +174,8 @@ def blend(drawn: Tensor, known: Tensor, weight: Tensor) -> Tensor:
     return torch.where(weight == 0, known.float().cpu(), torch.where(weight == 1, drawn, mixed))
 
 
-def _checked(images: Tensor, masks: Tensor, feather: float, resample: int, steps: int) -> tuple[Tensor, int]:
-    """The masks as bool (n, 1, h, w), and the number of steps that are taken in all."""
+def _checked(images: Tensor, masks: Tensor, feather: float, resample: int, steps: int) -> Tensor:
+    """The masks as bool (n, 1, h, w)."""
     shape = (len(images), 1, *images.shape[-2:])
     if masks.shape != shape:
         raise InputError(f"masks are shaped {tuple(masks.shape)}; {shape} is needed for these images")
@@ -193,4 +184,4 @@ def _checked(images: Tensor, masks: Tensor, feather: float, resample: int, steps
     if resample < 0 or (resample and steps == 1):
         why = "with 1 step there is no later one to repeat; give 0, or a model of more steps" if steps == 1 else "give 0 or more"
         raise InputError(f"resample is {resample}; {why}")
-    return masks > 0.5, steps + resample * (steps - 1)
+    return masks > 0.5

@@ -89,22 +89,21 @@ class Pair:
 
     def encode(self, images: Tensor, condition: Any, batch_size: int) -> tuple[Tensor, float]:
         """The noise, float32 (n, c, h, w), with the seconds in the network, that images (n, c, h, w) are carried to under a condition of n rows."""
-        plan, device = self.encoding, self.encoder.denoiser.device
+        plan, x, device = self.encoding, into_model(self.encoder, images), self.encoder.denoiser.device
 
         def draw(_images: range, rows: Condition, x: Tensor) -> Tensor:
             return samplers.encode(plan.estimate, x, plan.steps, rows, plan.weights(x), plan.process)
 
-        inputs = (into_model(self.encoder, images),)
-        return sample_in_batches(draw, inputs, condition, batch_size=batch_size, device=device)
+        return sample_in_batches(draw, (x,), condition, batch_size=batch_size, device=device)
 
     def decode(self, codes: Tensor, condition: Any, batch_size: int, progress: Progress) -> tuple[Tensor, float]:
         """Samples, float32 (n, c, h, w), with the seconds in the network, of noise (n, c, h, w) under a condition of n rows."""
-        plan, device = self.decoding, self.decoder.denoiser.device
+        batching = {"batch_size": batch_size, "device": self.decoder.denoiser.device, "progress": progress}
 
         def draw(_images: range, rows: Condition, z: Tensor) -> Tensor:
-            return samplers.deterministic(plan.estimate, z, plan.steps, rows, plan.weights(z), plan.process)
+            return self.decoding.sample(z, rows, torch.randn_like)
 
-        return sample_in_batches(draw, (codes,), condition, batch_size=batch_size, device=device, progress=progress)
+        return sample_in_batches(draw, (codes,), condition, **batching)
 
 
 def pair_of(
@@ -126,11 +125,10 @@ def pair_of(
     for what, ours, theirs in (
         ("channels", decoder.info.channels, encoder.info.channels),
         ("pixels a side", decoder.info.size, encoder.info.size),
-        ("noise process", decoder.denoiser.process, encoder.denoiser.process),
+        ("noise processes", decoder.denoiser.process, encoder.denoiser.process),
     ):
         if ours != theirs:
-            pair = f"{what} {ours} and {theirs}" if isinstance(ours, int) else f"different {what}es"
-            raise InputError(f"decoder and encoder do not belong together: {pair}; distil both from the same teacher")
+            raise InputError(f"decoder and encoder have {what} {ours} and {theirs}; distil both from the same teacher")
     decoding = decoder.sampling_plan(steps, guidance_scale, "deterministic")
     return Pair(decoder, encoder, decoding, _encoding(encoder, encoder_steps, encoder_guidance_scale))
 
@@ -141,12 +139,10 @@ def _encoding(encoder: Model, steps: int | None, guidance_scale: float | None) -
         return encoder.sampling_plan(steps, guidance_scale, "deterministic")
     if encoder.info.kind != "encoder":
         raise InputError(
-            f"the encoder is a student that {trained} steps carry from noise to data; name a run's encoder-NNNN, or the teacher"
+            f"the encoder is a student of {trained} steps from noise to data; name a run's encoder-NNNN, or the teacher"
         )
     if steps not in (None, trained):
-        raise InputError(
-            f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or the run's encoder-{steps:04d}"
-        )
+        raise InputError(f"encoder steps is {steps}, but this encoder was trained for {trained}; name that, or encoder-{steps:04d}")
     return SamplingPlan(trained, "deterministic", encoder.denoiser.process, *encoder.branches(encoder.scale_or_own(guidance_scale)))
 
 
@@ -160,16 +156,12 @@ def turn(first: Tensor, last: Tensor, share: float) -> Tensor:
 
 
 def open_encoder(path: str | Path, device: torch.device | str = "cpu", steps: int | None = None) -> Model:
-    """The encoder of a run folder (its encoder-NNNN for `steps`, else that of fewest), or the model that `open_model` finds.
-
-    Raises:
-        InputError: the run has no such encoder, or as for `open_model`.
-    """
+    """The model of `encoder_folder`; an InputError as for that and for `open_model`."""
     return open_model(encoder_folder(path, steps), device, steps)
 
 
 def encoder_folder(path: str | Path, steps: int | None = None) -> str | Path:
-    """The folder of a run's encoder, as `open_encoder` chooses it; of no run, the path itself.
+    """The folder of a run's encoder for `steps`, else of that of fewest; of what is no run, the path itself.
 
     Raises:
         InputError: the run has no such encoder.

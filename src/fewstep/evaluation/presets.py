@@ -48,10 +48,10 @@ def settings_of(models: EvaluatedModels, preset: str, given: dict[str, Any]) -> 
 
 def affordable_samples(settings: EvaluateSettings, recipe: Recipe) -> int:
     """So many samples, `LEAST` to `settings.samples`, that an evaluation evaluates networks no more often than distilling did."""
-    training = sum((calls + 1) * updates for _, updates, calls in stages_of(recipe, distilling=True)) * recipe.train.batch_size
+    training = sum((calls + 1) * updates for _, updates, calls, _ in stages_of(recipe, distilling=True)) * recipe.train.batch_size
     each = 2 * settings.reference_steps + len(settings.baselines) * sum(settings.budgets)
     each += sum(settings.steps) + recipe.stage_two.ladder[0]
-    return min(settings.samples, max(training // (each * len(settings.guidance_scale)), LEAST))
+    return min(settings.samples, max(round(training) // (each * len(settings.guidance_scale)), LEAST))
 
 
 def default_batch_size(device: torch.device, shape: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from fewstep.errors import InputError, nearest
 from fewstep.export.lora_file import write_lora
 from fewstep.export.model_card import write_card
 from fewstep.export.onnx import write_onnx
-from fewstep.files import check_new
+from fewstep.files import check_new, writing
 from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
@@ -34,32 +34,27 @@ def export(
         InputError: an unknown format, `out` holds something, a teacher (it has no scale to bake in), a scale outside the range; as
             `write_onnx` and `write_lora`.
     """
-    from safetensors import SafetensorError
-
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known; {nearest(format, FORMATS)}")
     folder = Path(out)
     check_new(folder)
     scales = (float(guidance_scale),) if isinstance(guidance_scale, int | float) else tuple(guidance_scale)
+    if format == "lora" and len(scales) != 1:
+        raise InputError(f"{len(scales)} guidance scales are given; a LoRA file has one baked in: give one (--guidance-scale)")
     try:
-        if format == "lora":
-            if len(scales) != 1:
-                raise InputError(
-                    f"{len(scales)} guidance scales are given; a LoRA file has one baked in: give one (--guidance-scale)"
-                )
-            write_lora(model, folder, scales[0])
-            known = {"baked": True, "guidance_scale": scales * 2}
-            write_card(replace(model, info=model.info.model_copy(update=known)), folder, name)
-        elif format == "onnx":
-            made = baked(model, scales)
-            write_onnx(made, folder)
-            write_card(made, folder, name)
-        else:
-            save_model(baked(model, scales), folder, lambda made, aside, own: write_card(made, aside, name or own))
-    except BaseException as error:  # nothing half-written is left
+        with writing(folder):
+            if format == "lora":
+                write_lora(model, folder, scales[0])
+                known = {"baked": True, "guidance_scale": scales * 2}
+                write_card(replace(model, info=model.info.model_copy(update=known)), folder, name)
+            elif format == "onnx":
+                made = baked(model, scales)
+                write_onnx(made, folder)
+                write_card(made, folder, name)
+            else:
+                save_model(baked(model, scales), folder, lambda made, aside, own: write_card(made, aside, name or own))
+    except BaseException:  # nothing half-written is left
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError):
-            raise InputError(f"cannot write {folder}: {error}; free some space or name another folder") from None
         raise
     return folder
 
@@ -68,18 +63,14 @@ def baked(model: Model, scales: Sequence[float]) -> Model:
     """A plain model of one scale, or of several as a DiT's labels; the model itself without any.
 
     Raises:
-        InputError: not a student that takes a scale, one outside its range, or several for another family than DiT.
+        InputError: not a student that takes a scale, one outside its range, or several for another network than a DiT.
     """
     if not scales:
         return model
     if model.info.kind == "teacher":
         raise InputError("this is a teacher, which has no guidance scale to bake in; distil it, or leave --guidance-scale out")
     model = replace(model, denoiser=replace(model.denoiser, network=merged(model.denoiser.network)))
-    if len(scales) == 1:
-        return model.bake(scales[0])
-    if model.info.family != "dit":
-        raise InputError(f"{len(scales)} guidance scales are given; only a DiT holds several, as labels: give one for each export")
-    return scales_as_labels(model, scales)
+    return model.bake(scales[0]) if len(scales) == 1 else scales_as_labels(model, scales)
 
 
 def scales_as_labels(model: Model, scales: Sequence[float]) -> Model:
@@ -93,13 +84,14 @@ def scales_as_labels(model: Model, scales: Sequence[float]) -> Model:
     from fewstep.models.families.dit import DiT, names_at_scales
 
     if not (isinstance(model.family, DiT) and model.info.takes_w):
-        raise InputError("only a DiT student that takes a guidance scale can have scales made into labels; name such a student")
+        raise InputError(
+            "only a DiT holds several guidance scales, as labels, of a student that takes one: give one for each export"
+        )
     for scale in scales:
         model.branches(scale)  # which checks it
     names = names_at_scales(model.info.classes, scales)
     family = model.family.with_classes(names)
-    denoiser = replace(
-        model.denoiser, network=family.bake_scales(model.denoiser.network, scales), null=len(names), call=family.call
-    )
+    network = family.bake_scales(model.denoiser.network, scales)
+    denoiser = replace(model.denoiser, network=network, null=len(names), call=family.call)
     info = model.info.model_copy(update={"baked": True, "guidance_scale": None, "classes": names})
     return replace(model, denoiser=denoiser, info=info, family=family)

@@ -1,26 +1,9 @@
 """Upload of model folders to the Hugging Face hub, through its own client."""
 
-import tempfile
 from pathlib import Path
-from typing import Any
 
-from fewstep.errors import InputError, first_line
-from fewstep.export.model_card import write_card
+from fewstep.errors import InputError, as_input_error
 from fewstep.models.metadata import HUB_ID
-from fewstep.models.model import Model
-from fewstep.models.pretrained import save_model
-
-
-def push(model: Model, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Save the model aside, checked as every save is, and upload that folder; the address of the repository.
-
-    Raises:
-        InputError: as `push_folder` does.
-    """
-    check_id(repo_id)
-    with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
-        folder = save_model(model, Path(aside) / "model", lambda made, folder, _own: write_card(made, folder, repo_id))
-        return push_folder(folder, repo_id, private=private, token=token)
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -32,14 +15,11 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: str
     from huggingface_hub import HfApi
 
     check_id(repo_id)
-    try:
-        hub: Any = HfApi(token=token)
+    with as_input_error(f"cannot upload to '{repo_id}'", "check the name, and log in with: hf auth login"):
+        hub = HfApi(token=token)
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload by fewstep")
-    except Exception as error:  # the hub's own kinds of error are many: no token, no right, no connection, a name that is taken
-        reason = first_line(error)
-        raise InputError(f"cannot upload to '{repo_id}': {reason}; check the name, and log in with: hf auth login") from error
-    return str(address)
+        return str(address)
 
 
 def check_id(repo_id: str) -> None:

@@ -26,13 +26,7 @@ ARGUMENTS = {  # pipeline class -> arguments of its call besides prompt, steps a
     "PixArtAlphaPipeline": {"use_resolution_binning": "False"},
     "PixArtSigmaPipeline": {"use_resolution_binning": "False"},
 }  # fmt: skip
-SIZED = (
-    "KandinskyV22Pipeline",
-    "KandinskyV22CombinedPipeline",
-    "FluxPipeline",
-    "QwenImagePipeline",
-    "WanPipeline",
-)  # of a fixed default size
+SIZED = ("KandinskyV22Pipeline", "KandinskyV22CombinedPipeline", "FluxPipeline", "QwenImagePipeline", "WanPipeline")  # by default
 SHIFTED = ("stable_diffusion_3", "wan")  # whose students of any number of steps have a grid that stock pipelines do not make
 
 

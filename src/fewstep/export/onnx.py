@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.errors import InputError, first_line
+from fewstep.errors import InputError, as_input_error, first_line
 from fewstep.method.conditioning import Condition, to
 from fewstep.method.guidance import weight_of
 from fewstep.method.process import time_grid
@@ -116,12 +116,9 @@ def check(model: Model, file: Path, sizes: tuple[int, ...]) -> float:
     """
     import onnxruntime
 
-    try:
+    problem = f"ONNX Runtime cannot open what PyTorch made of this network of {model.info.family}"
+    with as_input_error(problem, "use --format diffusers"):
         session, worst = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
-    except Exception as error:  # ONNX Runtime's own kinds
-        raise InputError(
-            f"ONNX Runtime cannot open what PyTorch made of this network of {model.info.family}; use --format diffusers"
-        ) from error
     inputs = {entry.name for entry in session.get_inputs()}
     for n in sizes:
         given = inputs_of(model, n)

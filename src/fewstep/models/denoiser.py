@@ -49,13 +49,10 @@ class Denoiser:
         if isinstance(self.prediction, str):
             object.__setattr__(self, "prediction", prediction_of(self.prediction))
         name, process = self.predicts.name, type(self.process)
-        if name in ("v", "eps") and issubclass(process, RectifiedFlow):
+        known = "'flow' or 'x'" if issubclass(process, RectifiedFlow) else "'v', 'eps' or 'x'"
+        if issubclass(process, Cosine | DiscreteBetas | RectifiedFlow) and f"'{name}'" not in known:
             raise InputError(
-                f"prediction '{name}' does not go with the process {process.__name__}; give 'flow' or 'x', or another process"
-            )
-        if name == "flow" and issubclass(process, Cosine | DiscreteBetas):
-            raise InputError(
-                f"prediction 'flow' does not go with the process {process.__name__}; give 'v', 'eps' or 'x', or RectifiedFlow"
+                f"prediction '{name}' does not go with the process {process.__name__}; give {known}, or another process"
             )
 
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:

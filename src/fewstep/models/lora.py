@@ -7,14 +7,14 @@ rung's adapters on the teacher's weights. A student is saved with its adapters m
 
 import copy
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, as_input_error, nearest
 from fewstep.models.families import Family
 from fewstep.models.model import Model
 
@@ -32,44 +32,39 @@ INPUTS = (  # layers for w, those of Flux, and for negative prompts
 )  # fmt: skip
 
 
-class LoraConfiguration(Protocol):
-    """The size of the adapters and where they go; `training.settings.LoraSettings` is one."""
-
-    @property
-    def rank(self) -> int:
-        """Of each adapter."""
-        ...
-
-    @property
-    def alpha(self) -> float:
-        """The adapters count alpha / rank."""
-        ...
-
-    @property
-    def targets(self) -> tuple[str, ...] | None:
-        """Ends of layers' names; None: what suits the network."""
-        ...
-
-
-def lora_student(teacher: nn.Module, family: Family, settings: LoraConfiguration, seed: int, base: str | None = None) -> nn.Module:
+def lora_student(
+    teacher: nn.Module,
+    family: Family,
+    seed: int,
+    *,
+    rank: int,
+    alpha: float,
+    targets: tuple[str, ...] | None,
+    base: str | None = None,
+) -> nn.Module:
     """A student around the teacher's own parameters, frozen; its adapters and its layer for w change nothing yet.
 
-    `base` is what the adapters' file names as the model they belong to.
+    The adapters count alpha / rank; their first weights are a function of the seed. `targets` are ends of layers' names (None: what
+    suits the network). `base` is what the adapters' file names as the model they belong to.
 
     Raises:
         InputError: a network of one's own, whose input for w is not known, or targets that are not there.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in teacher.parameters()}
     with torch.device("meta"):  # the family makes its student without memory; the weights come from the teacher
         student = family.student_of(copy.deepcopy(teacher, empty | {id(b): b for b in teacher.buffers()}))
     new = _tie(student, teacher, family.new_weights(dict(teacher.named_parameters())))
     if not new or not set(new) <= set(INPUTS):
         raise InputError(f"student.lora is not known for the family {family.name}; leave it out, to train the whole network")
-    _inject(student, _targets(student, settings.targets), settings.rank, settings.alpha, seed, base)
+    names: Any = _layers(student, targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, base_model_name_or_path=base)  # pyright: ignore[reportArgumentType]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, student)
     student.requires_grad_(False)
-    for p in added(student).values():
-        p.requires_grad_(True)
-    return student.eval()
+    return _train_added(student).eval()
 
 
 def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> list[str]:
@@ -87,7 +82,7 @@ def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> li
     return new
 
 
-def _targets(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
+def _layers(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
     """The full names of the layers to adapt: those whose names end in one of `targets`, or the defaults for this network.
 
     Raises:
@@ -96,31 +91,19 @@ def _targets(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
     layers = [name for name in layers if f"{name}.weight" not in INPUTS]  # those are trained whole
 
-    def ending(ends: Iterable[str]) -> list[str]:
-        return [name for name in layers if any(name == end or name.endswith(f".{end}") for end in ends)]
+    def ending(*ends: str) -> list[str]:
+        return [name for name in layers if f".{name}".endswith(tuple(f".{end}" for end in ends))]
 
     for target in targets or ():
-        if not ending([target]):
-            last = {name.rpartition(".")[2] for name in layers}
-            raise InputError(
-                f"student.lora.targets: no linear or convolution layer is called '{target}'; {nearest(target, sorted(last))}"
-            )
-    attention = ending(ATTENTION)
-    unet = hasattr(network, "conv_in") and hasattr(network, "time_embedding")
-    found = ending(targets or ((*ATTENTION, *UNET, *(() if attention else ENDS)) if unet else ATTENTION))
+        if not ending(target):
+            known = sorted({name.rpartition(".")[2] for name in layers})
+            raise InputError(f"student.lora.targets: no linear or convolution layer is called '{target}'; {nearest(target, known)}")
+    found = ending(*(targets or ATTENTION))
+    if not targets and hasattr(network, "conv_in") and hasattr(network, "time_embedding"):
+        found = ending(*ATTENTION, *UNET, *(() if found else ENDS))
     if not found:
         raise InputError("student.lora finds no layer that it knows in this network; name some in student.lora.targets")
     return found
-
-
-def _inject(network: nn.Module, targets: list[str], rank: int, alpha: float, seed: int, base: str | None) -> None:
-    """Put adapters into the network, whose first weights are a function of the seed."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, base_model_name_or_path=base)  # pyright: ignore[reportArgumentType]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, network)
 
 
 def name_of(teacher: Path | str | None) -> str | None:
@@ -140,13 +123,16 @@ def added(network: nn.Module) -> dict[str, nn.Parameter]:
 
 def next_lora_student(network: nn.Module) -> nn.Module:
     """A copy with adapters and a layer for w of its own, to be trained, around the same frozen weights."""
-    made = _sharing(network, {id(p) for p in added(network).values()})
-    for p in added(made).values():
+    return _train_added(_sharing(network, {id(p) for p in added(network).values()}))
+
+
+def _train_added(network: nn.Module) -> nn.Module:
+    for p in added(network).values():
         p.requires_grad_(True)
-    return made
+    return network
 
 
-def _sharing(network: nn.Module, copied: Collection[int] = ()) -> nn.Module:
+def _sharing(network: nn.Module, copied: Collection[int] = ()) -> Any:
     """A copy of the modules around the same parameters, all but those `copied` by their id, and the same buffers."""
     kept = [*network.parameters(), *network.buffers()]
     return copy.deepcopy(network, {id(tensor): tensor for tensor in kept if id(tensor) not in copied})
@@ -159,10 +145,10 @@ def merged(network: nn.Module) -> nn.Module:
         return network
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    made: Any = _sharing(network)
+    made = _sharing(network)
     adapted: list[tuple[str, Any]] = [(name, layer) for name, layer in made.named_modules() if isinstance(layer, BaseTunerLayer)]
     for name, layer in adapted:
-        base: Any = layer.get_base_layer()
+        base = layer.get_base_layer()
         base.weight = nn.Parameter(base.weight + layer.get_delta_weight("default"), requires_grad=False)
         made.set_submodule(name, base)
     del made.peft_config
@@ -173,10 +159,8 @@ def save_adapters(model: Model, folder: Path) -> None:
     """Write what a LoRA student has besides its teacher's weights into its folder; nothing for another model."""
     from safetensors.torch import save_file
 
-    found = adapters_of(model) if model.info.takes_w else None
-    if found is not None:
-        tensors, known = found
-        save_file(tensors, folder / ADAPTERS, {"format": "pt", "fewstep": json.dumps(known)})
+    if model.info.takes_w and (found := adapters_of(model)):
+        save_file(found[0], folder / ADAPTERS, {"format": "pt", "fewstep": json.dumps(found[1])})
 
 
 def adapters_of(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -188,8 +172,7 @@ def adapters_of(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         config = network.peft_config["default"]
         known = {"rank": config.r, "alpha": config.lora_alpha, "base": config.base_model_name_or_path}
         return {name: p.detach().cpu().contiguous() for name, p in added(network).items()}, known
-    file = (model.family.folder or Path()) / ADAPTERS
-    if model.family.folder is None or not file.is_file():
+    if model.family.folder is None or not (file := model.family.folder / ADAPTERS).is_file():
         return None
     with safe_open(file, framework="pt") as opened:
         return {key: opened.get_tensor(key) for key in opened.keys()}, json.loads(opened.metadata()["fewstep"])  # noqa: SIM118 - not a dict
@@ -202,15 +185,12 @@ def load_adapters(network: nn.Module, folder: Path) -> None:
     Raises:
         InputError: they are missing, or others than this student has.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        tensors = load_file(folder / ADAPTERS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / ADAPTERS} cannot be read: {error}; remove {folder} to train that stage again") from None
-    mine = added(network)
-    if {name: p.shape for name, p in mine.items()} != {name: value.shape for name, value in tensors.items()}:
-        raise InputError(f"{folder / ADAPTERS} is of another student; remove {folder} to train that stage again")
-    for name, p in mine.items():
-        p.copy_(tensors[name])
+    file, mine = folder / ADAPTERS, added(network)
+    with as_input_error(f"{file} cannot be used", f"remove {folder} to train that stage again"):
+        tensors = load_file(file)
+        if {name: p.shape for name, p in mine.items()} != {name: value.shape for name, value in tensors.items()}:
+            raise ValueError("it is of another student")
+        for name, p in mine.items():
+            p.copy_(tensors[name])

@@ -1,6 +1,5 @@
 """Metadata of a model, the content of `fewstep.json`; and the names of model folders: bundled ones, and the stages of a run."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,17 +25,13 @@ class Info(BaseModel):
     channels: Annotated[int, Field(ge=1)]
     image_size: int | None = None  # of the pictures that latents stand for; None: the network denoises pixels
     image_channels: int | None = None  # likewise
-    latent_shape: tuple[int, ...] | None = (
-        None  # where it is not (channels, size, size): (channels, frames, height, width); size is the width
-    )
+    latent_shape: tuple[int, ...] | None = None  # (channels, frames, height, width) of a video, whose width is `size`
     steps: int | None = None  # the step count that a student was trained for; None: any
     guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
     baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
     negative_prompts: bool = False  # whether a student takes one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
-    guidance: dict[
-        str, Any
-    ] = {}  # the rule by which the teacher was guided, as `guidance_rules.rule_settings` has it; empty: plain
+    guidance: dict[str, Any] = {}  # the rule that the teacher was guided by, see `guidance_rules.rule_settings`; empty: plain
     history: tuple[dict[str, Any], ...] = ()  # the stages that led here
     data: dict[str, Any] = {}
     quality: dict[str, Any] = {}
@@ -91,35 +86,28 @@ def rung_of(run: Path, steps: int | None = None) -> Path:
     Raises:
         InputError: the run holds no such model.
     """
-    rungs = rungs_in(run)
-    if steps is not None and rungs:
+    if rungs := rungs_in(run):
+        steps = min(rungs) if steps is None else steps
         if steps not in rungs:
             raise InputError(f"run {run} has no student for {steps} steps; it has {', '.join(map(str, sorted(rungs)))}")
         return rungs[steps]
-    if rungs:
-        return rungs[min(rungs)]
-    whole = [run / name for name in ("stage-one", "teacher") if (run / name / INFO).is_file()]
-    if not whole:
-        raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
-    return whole[0]
+    for name in ("stage-one", "teacher"):
+        if (run / name / INFO).is_file():
+            return run / name
+    raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
 
 
 def read_info(folder: Path) -> Info:
     """The checked `fewstep.json` of a model folder.
 
     Raises:
-        InputError: it is missing, is not JSON, or has other keys.
+        InputError: it cannot be read, is not JSON, or has other keys.
     """
     try:
-        return Info(**json.loads((folder / INFO).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} has no {INFO}, so it is not a model folder of fewstep; name one that fewstep teach or distill wrote"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
-        raise InputError(f"{folder / INFO} cannot be read: {error}; copy it again") from None
+        return Info.model_validate_json((folder / INFO).read_bytes())
+    except OSError as error:
+        raise InputError(f"{folder} has no readable {INFO} ({error}); name a folder that fewstep teach or distill wrote") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"{folder / INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it is of another version, or damaged"
-        ) from None
+        what = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(f"{folder / INFO}: {what}: {first['msg']}; it is of another version, or damaged: copy it again") from None

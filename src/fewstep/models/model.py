@@ -14,7 +14,7 @@ from fewstep.method.guidance_rules import rule_of, rule_settings
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.metadata import Info
-from fewstep.models.negative_prompts import fold_negative_prompt, with_negative_prompt
+from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, fold_negative_prompt
 from fewstep.models.sampling import Progress, Samples, SamplingPlan, fresh_noise, initial_noise, sample_in_batches
 
 DEFAULT_STEPS = 64  # of a model that takes any number
@@ -63,7 +63,8 @@ class Model:
     ) -> Samples:
         """Samples for labels (n,) or a tree (n, ...), from `noise` (n, c, h, w) or the seed; `progress(images done)` after each batch.
 
-        `guidance_scale` is one number, or one for each step, the first at t = 1. An image is a function of its seed, place and condition, whatever the batch size.
+        `guidance_scale` is one number, or one for each step, the first at t = 1. An image is a function of its seed, place and
+        condition, whatever the batch size.
 
         Raises:
             InputError: steps, guidance scale or sampler that the model was not trained for; a seed, noise or batch size that is no such.
@@ -79,10 +80,7 @@ class Model:
         return Samples(noise, samples, plan.steps, plan.sampler, plan.steps * plan.evaluations, seconds, self.decode)
 
     def sampling_plan(
-        self,
-        steps: int | None = None,
-        guidance_scale: float | Sequence[float] | None = None,
-        sampler: str | None = None,
+        self, steps: int | None = None, guidance_scale: float | Sequence[float] | None = None, sampler: str | None = None
     ) -> SamplingPlan:
         """The checked choices of sampling; without one of them the model's own: its steps (64 of a teacher), its scale or 1, its sampler.
 
@@ -91,16 +89,15 @@ class Model:
         """
         steps, sampler = self._steps(steps), self._sampler(sampler)
         scale, process = self.scale_or_own(guidance_scale), self.denoiser.process
-        if isinstance(scale, int | float):
+        if isinstance(scale, str) or not isinstance(scale, Sequence):
             return SamplingPlan(steps, sampler, process, *self.branches(scale))
         if len(scale) != steps:
             raise InputError(f"there are {len(scale)} guidance scales for {steps} steps; give one, or one a step")
         branches = [self.branches(one) for one in scale]
-        estimate, _, evaluations = next((branch for branch in branches if branch[1] is not None), branches[0])
-        if all(w is None for _, w, _ in branches):
-            return SamplingPlan(steps, sampler, process, estimate, None, evaluations)
-        weights = [0.0 if w is None else w for _, w, _ in branches]
-        return SamplingPlan(steps, sampler, process, weight_by_step(estimate, weights), weights[0], evaluations)
+        estimate, w, evaluations = max(branches, key=lambda branch: branch[2])  # guided where any step is
+        if w is not None:
+            estimate = weight_by_step(estimate, [0.0 if w is None else w for _, w, _ in branches])
+        return SamplingPlan(steps, sampler, process, estimate, w, evaluations)
 
     def scale_or_own(self, guidance_scale: float | Sequence[float] | None) -> float | Sequence[float]:
         """The scale, or the list of one a step; without one that which is baked in, else 1."""
@@ -164,7 +161,18 @@ class Model:
         """
         if negative_prompt is None:
             return self
-        return replace(self, denoiser=with_negative_prompt(self.denoiser, self.info, self.family, negative_prompt))
+        info, family, call = self.info, self.family, self.denoiser.call
+        if info.condition != "text":
+            raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
+        if info.kind == "teacher":
+            return replace(self, denoiser=replace(self.denoiser, null=family.null(info, negative_prompt)))
+        if not isinstance(call, NegativeCall):
+            raise InputError(
+                "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil "
+                "with student.negative_prompts = true"
+            )
+        chosen = NegativePrompts.encode(family, info, [negative_prompt]).summaries[1:]
+        return replace(self, denoiser=replace(self.denoiser, call=replace(call, chosen=chosen)))
 
     def with_guidance(self, rule: "Rule | dict[str, Any]", weak: "Model | None" = None) -> Self:
         """The same teacher, its branches combined by another rule: a function X^w(x, x_null, w, t), or the settings of a known one.

@@ -39,7 +39,6 @@ class NegativeCall:
     chosen: Tensor | None = None
 
     def __call__(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
-        """The output (b, ...)."""
         negative = condition.get(LEAF)
         if negative is None and self.chosen is not None:
             negative = self.chosen.to(z).expand(len(z), -1)
@@ -54,7 +53,6 @@ class _WithNegative:
         self.network, self.negative = network, negative
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """The network's output."""
         return self.network(*inputs, **named, **{LEAF: self.negative})
 
     def __getattr__(self, name: str) -> Any:
@@ -66,36 +64,12 @@ def summary(encoding: Condition) -> Tensor:
     assert isinstance(encoding, dict)
     masks = [leaf for leaf in encoding.values() if not leaf.is_floating_point()]
     parts = []
-    for leaf in encoding.values():
-        if not leaf.is_floating_point():
-            continue
+    for leaf in filter(torch.is_floating_point, encoding.values()):
         if leaf.ndim == 3:
             shown = next((mask for mask in masks if mask.shape == leaf.shape[:2]), torch.ones(leaf.shape[:2], device=leaf.device))
             leaf = (leaf * shown[:, :, None]).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
         parts.append(leaf.float())
     return torch.cat(parts, 1)
-
-
-def encode_negative_prompts(family: Family, info: Info, prompts: Sequence[str]) -> Condition:
-    """What a teacher's second branch is given (1 + n, ...): of no prompt, then of each negative one.
-
-    Raises:
-        InputError: a model of classes, or of a family without an encoding of prompts.
-    """
-    if info.condition != "text":
-        raise InputError(
-            "negative prompts are for teachers that take prompts; this one takes class labels: set student.negative_prompts to false"
-        )
-    if not family.time_embedding:
-        raise InputError(f"negative prompts are not known for the family {info.family}; set student.negative_prompts to false")
-    made: list[Any] = [null() if callable(null) else null for null in (family.null(info, prompt) for prompt in ("", *prompts))]
-    return {name: torch.cat([tree[name] for tree in made]) for name in made[0]}
-
-
-def summaries_of(encoded: Condition) -> Tensor:
-    """The students' input (1 + n, features) for `encode_negative_prompts`: zero for no prompt."""
-    summaries = summary(encoded)
-    return summaries - summaries[:1]
 
 
 def attach_embedding(network: nn.Module, family: Family, features: int) -> NegativeEmbedding:
@@ -142,14 +116,23 @@ class NegativePrompts:
     share: float  # of the examples that are drawn one
 
     @classmethod
-    def encode(cls, family: Family, info: Info, prompts: Sequence[str], share: float) -> "NegativePrompts":
+    def encode(cls, family: Family, info: Info, prompts: Sequence[str], share: float = 1.0) -> "NegativePrompts":
         """The rows of a list of prompts, encoded by the teacher's own encoders.
 
         Raises:
-            InputError: a teacher without prompts.
+            InputError: a model of classes, or of a family without an encoding of prompts.
         """
-        encoded = encode_negative_prompts(family, info, prompts)
-        return cls(encoded, summaries_of(encoded), share)
+        if info.condition != "text":
+            raise InputError(
+                "negative prompts are for teachers that take prompts; this one takes class labels: set student.negative_prompts to false"
+            )
+        if not family.time_embedding:
+            raise InputError(f"negative prompts are not known for the family {info.family}; set student.negative_prompts to false")
+        nulls: list[Any] = [family.null(info, prompt) for prompt in ("", *prompts)]
+        rows: list[Any] = [null() if callable(null) else null for null in nulls]
+        encoded: Condition = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        summaries = summary(encoded)
+        return cls(encoded, summaries - summaries[:1], share)
 
     def to(self, device: torch.device) -> "NegativePrompts":
         """The same rows on a device."""
@@ -169,26 +152,6 @@ class NegativePrompts:
         """The student's condition: with the summaries of the rows (b,)."""
         assert isinstance(condition, dict)
         return {**condition, LEAF: self.summaries[index.to(self.summaries.device)]}
-
-
-def with_negative_prompt(denoiser: Denoiser, info: Info, family: Family, negative_prompt: str) -> Denoiser:
-    """The teacher guided away from a prompt, or the student with this negative prompt for every example.
-
-    Raises:
-        InputError: a student that did not learn it, or a model without text.
-    """
-    call = denoiser.call
-    if info.condition != "text":
-        raise InputError("this model takes class labels, and a negative prompt is for models of text; leave it out")
-    if info.kind == "teacher":
-        return replace(denoiser, null=family.null(info, negative_prompt))
-    if not isinstance(call, NegativeCall):
-        raise InputError(
-            "a negative prompt needs the second branch that a distilled student has not; leave it out, sample the teacher, or distil with "
-            "student.negative_prompts = true"
-        )
-    chosen = summaries_of(encode_negative_prompts(family, info, [negative_prompt]))[1:]
-    return replace(denoiser, call=replace(call, chosen=chosen))
 
 
 def fold_negative_prompt(denoiser: Denoiser, family: Family, plain: bool = False) -> Denoiser:

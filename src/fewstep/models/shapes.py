@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewstep.errors import InputError, first_line
+from fewstep.errors import as_input_error
 from fewstep.models.families import family_for
 from fewstep.models.families.pipeline_folder import config_of, quiet
 from fewstep.models.model import Model
@@ -26,11 +26,8 @@ def open_shapes(folder: Path) -> Model:
     """
     family = family_for(folder)
     config, info = config_of(folder, family.component), family.describe(folder)
-    try:
-        with quiet(), torch.device("meta"):
-            network = family.network_class().from_config(config)
-    except Exception as error:  # whatever diffusers raises of values that do not fit together
-        raise InputError(f"{folder}: its config makes no network: {first_line(error)}; copy it again") from error
+    with quiet(), torch.device("meta"), as_input_error(f"{folder}: its config makes no network", "copy it again"):
+        network = family.network_class().from_config(config)
     return Model(denoiser_of(network.to("meta").eval(), info, family), info, family)  # some make constants where they like
 
 
@@ -53,13 +50,8 @@ def download_configs(hub_id: str, revision: str | None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    try:
+    with as_input_error(f"the configs of '{hub_id}' cannot be had", "name a folder that holds them: --teacher FOLDER"):
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=CONFIGS))
-    except Exception as error:  # the hub's own kinds of error are many: no repository, no connection, gated, offline
-        reason = first_line(error)
-        raise InputError(
-            f"the configs of '{hub_id}' cannot be had: {reason}; name a folder that holds them: --teacher FOLDER"
-        ) from error
 
 
 def shapes_of(model: Model) -> Model:

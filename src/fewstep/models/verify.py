@@ -6,6 +6,7 @@ import torch
 
 from fewstep.method.conditioning import to
 from fewstep.method.guidance import weight_of
+from fewstep.method.samplers import deterministic
 from fewstep.models.model import Model
 
 AGREEMENT = 1e-3  # largest difference between our samples and stock diffusers' that a save accepts; about 1e-6 is usual
@@ -18,15 +19,11 @@ def check_agreement(model: Model, folder: Path) -> float:
     Raises:
         RuntimeError: it is above `AGREEMENT`.
     """
-    from fewstep.method.samplers import deterministic
-
     info, known = model.info, model.denoiser.process.train_timesteps
     steps = info.steps if info.steps and info.steps < 4 and known % info.steps == 0 else 4  # stock DDIM is exact where N divides T
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(2, *info.shape, generator=generator).to(model.denoiser.device)
+    z = torch.randn(2, *info.shape, generator=torch.Generator().manual_seed(0)).to(model.denoiser.device)
     condition = to(model.example(2), z.device)
-    scales = torch.tensor(info.guidance_scale, device=z.device) if info.guidance_scale else None
-    w = weight_of(scales) if info.takes_w and scales is not None else None
+    w = weight_of(torch.tensor(info.guidance_scale, device=z.device)) if info.takes_w and info.guidance_scale else None
     stock = model.family.stock_sample(folder, z, steps, condition, w)
     if stock is None:
         return 0.0

@@ -4,7 +4,7 @@ import re
 
 from fewstep.export.model_card import card, quality
 from fewstep.models.metadata import INFO, find_folder, is_run, rung_of
-from fewstep.playground.models import Models, Opened
+from fewstep.playground.models import Models
 
 
 def facts_of(models: Models) -> str:
@@ -13,14 +13,13 @@ def facts_of(models: Models) -> str:
     channels, size = info.picture
     data = info.data.get("path") or info.data.get("kind")
     about = f"{size}x{size} pixels, {channels} channel{'s' if channels > 1 else ''}; family {info.family}; process {info.process['name']}"
-    rows = ["| model | kind | steps | guidance scale | sampler | weights |", "|---|---|---|---|---|---|", *map(_row, models.all)]
-    return "\n".join([about + (f"; trained on {data}" if data else ""), "", *rows])
-
-
-def _row(opened: Opened) -> str:
-    info, weights = opened.model.info, sum(p.numel() for p in opened.model.denoiser.network.parameters())
-    scales = "{:g} to {:g}".format(*info.guidance_scale) if info.guidance_scale else "any"
-    return f"| `{opened.path}` | {info.kind} | {info.steps or 'any'} | {scales} | {info.sampler} | {weights / 1e6:,.2f} M |"
+    rows = [about + (f"; trained on {data}" if data else ""), ""]
+    rows += ["| model | kind | steps | guidance scale | sampler | weights |", "|---|---|---|---|---|---|"]
+    for opened in models.all:
+        info, weights = opened.model.info, sum(p.numel() for p in opened.model.denoiser.network.parameters())
+        scales = "{:g} to {:g}".format(*info.guidance_scale) if info.guidance_scale else "any"
+        rows += [f"| `{opened.path}` | {info.kind} | {info.steps or 'any'} | {scales} | {info.sampler} | {weights / 1e6:,.2f} M |"]
+    return "\n".join(rows)
 
 
 def quality_of(models: Models) -> str:

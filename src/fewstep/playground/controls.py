@@ -60,12 +60,17 @@ def visitor_of(request: gr.Request) -> str:
     return request.session_hash or ""
 
 
-def check_uploads(values: tuple[Any, ...]) -> None:
-    """Refuse what `tolerant` could not read.
+def end_in(slot: Slot) -> Callable[..., Any]:
+    """A handler for Gradio that ends what the visitor waits for."""
 
-    Raises:
-        InputError: there is such a value.
-    """
+    async def end(request: gr.Request) -> None:
+        slot.end(visitor_of(request))
+
+    return end
+
+
+def check_uploads(values: tuple[Any, ...]) -> None:
+    """Raise an InputError for a picture that `tolerant` could not read."""
     for value in values:
         if isinstance(value, Exception):
             why = "has more pixels than can be taken" if "DecompressionBomb" in type(value).__name__ else "cannot be read"
@@ -95,13 +100,9 @@ def tolerant(part: Any) -> None:
 
 def action(label: str, slot: Slot) -> Any:
     """The button that begins a tab's work; beside it the one that ends what this visitor waits for."""
-
-    async def end(request: gr.Request) -> None:
-        slot.end(visitor_of(request))
-
     with gr.Row():
         button = gr.Button(label, variant="primary", scale=3, min_width=120)
-        gr.Button("Stop", scale=1, min_width=70).click(end, queue=False, api_visibility="private")
+        gr.Button("Stop", scale=1, min_width=70).click(end_in(slot), queue=False, api_visibility="private")
     return button
 
 
@@ -130,25 +131,19 @@ def steps_input(models: Models) -> Any:
     return gr.Radio(known, value=16 if any_number and 16 in known else max(known), label="Steps", info=only)
 
 
-def sampler_input(models: Models) -> Any:
-    """The samplers, where there is a choice: a student has that which it was trained for."""
-    known = list(models.samplers)
-    return gr.Radio(known, value=known[0], label="Sampler", visible=len(known) > 1)
-
-
-def seed_input(models: Models) -> Any:
-    """A number with a dice under it."""
-    seed = gr.Number(models.seed, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1)
+def sampler_and_seed_inputs(models: Models, seed: int) -> tuple[Any, Any]:
+    """The samplers, shown where there is a choice (a student has that which it was trained for), and a number with a dice under it."""
+    sampler = gr.Radio(list(models.samplers), value=models.samplers[0], label="Sampler", visible=len(models.samplers) > 1)
+    number = gr.Number(seed, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1)
     dice = gr.Button("⚄ New seed", size="sm")
-    dice.click(lambda: random.randrange(SEEDS), outputs=seed, queue=False, api_visibility="private")
-    return seed
+    dice.click(lambda: random.randrange(SEEDS), outputs=number, queue=False, api_visibility="private")
+    return sampler, number
 
 
 def picture_input(last: Any) -> Any:
     """A picture from a file, the webcam or the clipboard, or the one drawn last."""
-    image = gr.Image(
-        label="Picture", type="filepath", image_mode=None, format="png", sources=SOURCES, height=300, elem_classes="sharp"
-    )
+    kind = {"type": "filepath", "image_mode": None, "format": "png", "sources": SOURCES}
+    image = gr.Image(label="Picture", height=300, elem_classes="sharp", **kind)
     take_button(last, image)
     return image
 

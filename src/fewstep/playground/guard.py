@@ -1,8 +1,11 @@
 """What the playground's server refuses before Gradio sees it: pages of other sites, fetching from the net, large bodies, full disks."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIB = 2**20
@@ -10,30 +13,20 @@ UPLOAD = 20 * MIB  # bytes of an upload, at most
 BODY = 100_000  # bytes of any other request
 KEPT = 200 * MIB  # bytes of all uploads and downloads; beyond it the oldest go
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
 
 class Guard:
     """ASGI middleware that answers what must not be answered with a status and a sentence, and bounds the folder of uploads."""
 
-    def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], names: tuple[str, ...] | None, folder: Path, kept: int = KEPT
-    ) -> None:
+    def __init__(self, app: ASGIApp, names: tuple[str, ...] | None, folder: Path, kept: int = KEPT) -> None:
         """`names` are those that the server answers to; None: any. `folder` holds uploads and downloads, `kept` bytes of them."""
         self.app, self.names, self.folder, self.kept, self.arriving = app, names, folder, kept, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers") or ()}
-        writes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if refusal := self.refusal(scope.get("path", "").lower(), headers, writes):
-            status, reason = refusal
-            plain = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": status, "headers": plain})
-            return await send({"type": "http.response.body", "body": reason.encode()})
+        headers, writes = Headers(scope=scope), scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS")
+        if refusal := self.refusal(scope["path"].lower(), headers, writes):
+            return await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
         size = int(headers["content-length"]) if writes else 0
         self.arriving += size
         try:
@@ -43,23 +36,22 @@ class Guard:
         finally:
             self.arriving -= size
 
-    def refusal(self, path: str, headers: dict[str, str], writes: bool) -> tuple[int, str] | None:
+    def refusal(self, path: str, headers: Headers, writes: bool) -> tuple[int, str] | None:
         """The status and the reason of a refusal; None where there is no reason."""
         if "/proxy=" in path or "/file=http:" in path or "/file=https:" in path:
             return 403, "This server fetches nothing from other machines."
-        host = headers.get("host", "")
+        host, origin, length = (headers.get(name, "") for name in ("host", "origin", "content-length"))
         if self.names is not None and host_of(host) not in self.names:
             return 403, f"This server answers to {', '.join(self.names)} alone; start it with --host to let others in."
         if not writes:
             return None
-        origin = headers.get("origin")
-        if origin is not None and origin.split("://")[-1].lower() != host.lower():
+        if "origin" in headers and origin.split("://")[-1].lower() != host.lower():
             return 403, "This server takes nothing from pages of other sites."
         if path.rstrip("/").endswith("/cancel"):  # of Gradio, which loses a place of its queue by it; `Slot.end` ends a drawing
             return 403, "A drawing is ended by the page's button Stop."
-        if not headers.get("content-length", "").isdecimal():
+        if not length.isdecimal():
             return 411, "The length of what is sent is needed."
-        size, limit = int(headers["content-length"][:20]), UPLOAD + BODY if is_upload(path) else BODY
+        size, limit = int(length[:20]), UPLOAD + BODY if is_upload(path) else BODY
         if size > limit:
             return 413, f"{size} bytes are more than the {limit} that are taken."
         if self.arriving + size > self.kept:
@@ -83,11 +75,12 @@ def remove_oldest(folder: Path, kept: int) -> None:
         total -= size
 
 
-def host_of(header: str) -> str:
-    """The name in a Host header, without its port and the brackets of an address of version 6."""
-    if header.startswith("["):
-        return header[1:].split("]")[0].lower()
-    return header.split(":")[0].lower()
+def host_of(header: str) -> str | None:
+    """The name in a Host header, without its port and the brackets of an address of version 6; None where there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
 
 
 def answers_to(host: str) -> tuple[str, ...] | None:

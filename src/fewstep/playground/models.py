@@ -91,16 +91,13 @@ def open_models(
         InputError: nothing there, an encoder, a model of videos, or models that do not belong together.
     """
     path = path or ("digits-student" if bundled("digits-student").is_dir() else "digits")
-    by_steps, guide = _by_steps(path, device), _opened(teacher or _teacher_of(path), device)
-    own, encoders = next(iter(by_steps.values())), sorted(find_folder(path).glob(f"encoder-[0-9]*/{INFO}"))
-    coder = _opened(str(encoder_folder(encoder)) if encoder else str(encoders[0].parent) if encoders else None, device)
+    by_steps, encoders = _by_steps(path, device), rungs_in(find_folder(path), "encoder")
+    coder = encoder_folder(encoder) if encoder else encoders[min(encoders)] if encoders else None
+    guide, coder = (Opened(str(one), open_model(one, device)) if one else None for one in (teacher or _teacher_of(path), coder))
+    own = next(iter(by_steps.values()))
     coder = coder or guide or (own if own.model.info.steps is None else None)
     filling = Models(inpainter, _by_steps(inpainter, device)) if inpainter else None
     return check_together(Models(path, by_steps, guide, coder, filling))
-
-
-def _opened(path: str | None, device: torch.device | str) -> Opened | None:
-    return Opened(path, open_model(path, device)) if path else None
 
 
 def _by_steps(path: str, device: torch.device | str) -> dict[int, Opened]:
@@ -137,22 +134,18 @@ def check_together(models: Models) -> Models:
     """
     for opened in (*models.by_steps.values(), *(models.inpainter.by_steps.values() if models.inpainter else ())):
         if opened.model.info.kind == "encoder":
-            raise InputError(
-                f"{opened.path} is an encoder, which draws nothing; name a student or a teacher, and it with --encoder"
-            )
+            raise InputError(f"{opened.path} is an encoder, which draws nothing; name a student or teacher, and it with --encoder")
         if len(opened.model.info.shape) != 3:
             raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
     for opened in models.by_steps.values():
         if opened.model.family.takes_mask:
-            raise InputError(
-                f"{opened.path} only fills in pictures; name a model that draws from noise, and this one with --inpainter"
-            )
+            raise InputError(f"{opened.path} only fills in pictures; name a model that draws from noise, and it with --inpainter")
     ours = models.first.info
     for what, opened in (("teacher", models.teacher), ("encoder", models.encoder)):
         theirs = opened.model.info if opened else ours
-        for value, own in ((theirs.shape, ours.shape), (theirs.condition, ours.condition)):
-            if opened and value != own:
-                raise InputError(f"{what} {opened.path} works on {value}, the model on {own}; name its own {what}")
+        if opened and (theirs.shape, theirs.condition) != (ours.shape, ours.condition):
+            works = f"{theirs.shape} and {theirs.condition}, the model on {ours.shape} and {ours.condition}"
+            raise InputError(f"{what} {opened.path} works on {works}; name its own {what}")
     for group in filter(None, (models, models.inpainter)):
         if group.scales[0] > group.scales[1]:
             raise InputError(f"the students of {group.name} have no guidance scale in common; name the folder of one of them")
@@ -160,7 +153,7 @@ def check_together(models: Models) -> Models:
 
 
 def is_number(value: Any, low: float, high: float, whole: bool = False) -> bool:
-    """Whether a value of a request is a number from `low` to `high`, and a whole one where it is to be `whole`."""
+    """Whether a value of a request is a number from `low` to `high`, with `whole` a whole one."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     return number and (not whole or value == int(value))
 
@@ -173,17 +166,15 @@ def checked(
     Raises:
         InputError: a choice of another type, or outside its bounds.
     """
-    low, high = models.scales
+    bounds = {"guidance scale": (guidance_scale, *models.scales), "images": (count, 1, models.most), "seed": (seed, 0, SEEDS - 1)}
+    for name, (value, low, high) in bounds.items():
+        if not is_number(value, low, high, whole=name != "guidance scale"):
+            raise InputError(f"{name} is {value}; give a {'' if name == 'guidance scale' else 'whole '}number from {low} to {high}")
     if not is_number(steps, 1, max(models.by_steps), whole=True) or steps not in models.by_steps:
         raise InputError(f"steps is {steps}; this model takes {', '.join(map(str, models.by_steps))}")
-    if not is_number(guidance_scale, low, high):
-        raise InputError(f"guidance scale is {guidance_scale}; it can be {low:g} to {high:g}")
-    if not is_number(count, 1, models.most, whole=True):
-        raise InputError(f"{count} images are asked for; 1 to {models.most} can be drawn at a time")
-    if not is_number(seed, 0, SEEDS - 1, whole=True):
-        raise InputError(f"seed is {seed}; a whole number from 0 to {SEEDS - 1} is needed")
     if sampler is not None and sampler not in models.samplers:
         raise InputError(f"sampler is {sampler}; this model takes {', '.join(models.samplers)}")
+    labels = labels if isinstance(labels, list) else [labels]
     if not all(isinstance(label, str | None) for label in labels):
         raise InputError("a class or a prompt is no text; name classes, or write what the picture is to show")
     labels = [label.strip() for label in labels if label and label.strip()] or list(models.classes)

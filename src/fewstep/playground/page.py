@@ -16,25 +16,10 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from fewstep.errors import InputError
-from fewstep.playground import tasks
+from fewstep.playground import controls, tasks
 from fewstep.playground.about import cards_of, facts_of, quality_of
-from fewstep.playground.controls import (
-    SOURCES,
-    action,
-    handler,
-    label_input,
-    picture_input,
-    sampler_input,
-    scale_input,
-    seed_input,
-    steps_input,
-    take_button,
-    tolerant,
-    uploaded,
-    visitor_of,
-)  # fmt: skip
 from fewstep.playground.guard import UPLOAD, Guard, answers_to
-from fewstep.playground.html import CSS, NOTHING, divided, figures
+from fewstep.playground.html import NOTHING, divided, figures
 from fewstep.playground.models import LARGE, Models
 from fewstep.playground.pictures import BOXES, painted
 from fewstep.playground.record import command_of, python_of, write_pictures
@@ -42,6 +27,7 @@ from fewstep.playground.slot import Slot
 from fewstep.playground.tasks import Answer
 
 ACTIVE, QUEUED = 40, 24  # requests that wait for the slot, and those that wait for that, at most
+CSS = Path(__file__).with_name("page.css")
 _kept = tempfile.TemporaryDirectory(prefix="fewstep-playground-")  # uploads and downloads; removed when the process ends
 
 
@@ -59,7 +45,7 @@ def serve(models: Models, host: str, port: int | None) -> gr.Blocks:
     try:
         built.launch(
             server_name=f"[{host}]" if ":" in host else host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-            max_file_size=UPLOAD, max_threads=ACTIVE, footer_links=[], enable_monitoring=False, theme=theme, css=CSS, show_error=True,
+            max_file_size=UPLOAD, max_threads=ACTIVE, footer_links=[], enable_monitoring=False, theme=theme, css_paths=CSS, show_error=True,
             app_kwargs={"middleware": middleware, "exception_handlers": {KeyError: unknown, FnIndexInferError: unknown}},
         )  # fmt: skip
     except ValueError:
@@ -78,10 +64,6 @@ async def unknown(request: Any, error: Exception) -> PlainTextResponse:
 def page(models: Models) -> gr.Blocks:
     """All tabs, one slot in which they draw, and for each visitor a memory of what was drawn last."""
     slot = Slot()
-
-    async def leave(request: gr.Request) -> None:
-        slot.end(visitor_of(request))  # a visitor who goes away waits for nothing
-
     with gr.Blocks(title="fewstep playground", analytics_enabled=False, delete_cache=(3600, 86400)) as built:
         gr.Markdown(f"## fewstep playground\n`{models.name}`")
         last = gr.State(None)
@@ -95,10 +77,10 @@ def page(models: Models) -> gr.Blocks:
             style_tab(models, slot, last)
         with gr.Tab("About") as about:
             about_tab(models, last, about)
-        built.unload(leave)
+        built.unload(controls.end_in(slot))  # a visitor who goes away waits for nothing
     for part in built.blocks.values():
         if isinstance(part, Component):
-            tolerant(part)
+            controls.tolerant(part)
     return built
 
 
@@ -107,38 +89,34 @@ def generate_tab(models: Models, slot: Slot, last: Any, built: gr.Blocks) -> Non
     live = models.first.info.picture[1] <= LARGE
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            labels, scale, steps = label_input(models, "Class", many=True), scale_input(models), steps_input(models)
-            sampler, seed = sampler_input(models), seed_input(models)
+            labels = controls.label_input(models, "Class", many=True)
+            scale, steps = controls.scale_input(models), controls.steps_input(models)
+            sampler, seed = controls.sampler_and_seed_inputs(models, models.seed)
             count = gr.Slider(1, models.most, value=8 if live else 1, step=1, label="Images")
             beside = gr.Checkbox(label="The teacher's from the same noise", visible=models.teacher is not None)
-            draw = action("Draw", slot)
+            draw = controls.action("Draw", slot)
             sweep = gr.Button("Sweep the guidance scale")
         with gr.Column(scale=2, min_width=320):
             shown = gr.HTML(NOTHING, label="Pictures", elem_classes="live" if live else None)
 
     def generate(
-        labels: Any, scale: float, steps: int, sampler: str, seed: int, count: int, beside: bool, progress: tasks.Progress
+        labels: Any, scale: Any, steps: Any, sampler: Any, seed: Any, count: Any, beside: Any, progress: Any
     ) -> Iterator[Answer]:
-        answer = tasks.generate(models, listed(labels), steps, scale, seed, count, sampler, progress)
+        answer = tasks.generate(models, labels, steps, scale, seed, count, sampler, progress)
         yield answer
         if beside:
             yield tasks.with_teacher(models, answer, progress)
 
     def swept(labels: Any, steps: int, seed: int, sampler: str, progress: tasks.Progress) -> Iterator[Answer]:
-        yield tasks.sweep(models, listed(labels), steps, seed, sampler, progress)
+        yield tasks.sweep(models, labels, steps, seed, sampler, progress)
 
     changed = [part.change if live else part.release for part in (scale, count) if isinstance(part, gr.Slider)]
     changed += [steps.change, sampler.change, seed.change, beside.change, draw.click]
     changed += [labels.change, built.load] if models.classes else [labels.submit]
     common: dict[str, Any] = {"outputs": [shown, last], "show_progress": "minimal" if live else "full"}
     inputs = [labels, scale, steps, sampler, seed, count, beside]
-    gr.on(changed, handler(slot, generate), inputs, trigger_mode="always_last", api_name="generate", **common)
-    sweep.click(handler(slot, swept), [labels, steps, seed, sampler], api_name="sweep", **common)
-
-
-def listed(labels: Any) -> list[Any]:
-    """The classes of a chooser, or the prompt of a line of text, as a list."""
-    return labels if isinstance(labels, list) else [] if labels is None else [labels]
+    gr.on(changed, controls.handler(slot, generate), inputs, trigger_mode="always_last", api_name="generate", **common)
+    sweep.click(controls.handler(slot, swept), [labels, steps, seed, sampler], api_name="sweep", **common)
 
 
 def show_changed(slot: Slot, task: Any, button: Any, inputs: list[Any], last: Any, name: str, divider: bool = False) -> None:
@@ -152,23 +130,22 @@ def show_changed(slot: Slot, task: Any, button: Any, inputs: list[Any], last: An
         images = answer.groups[0].images
         return (divided(images[0], images[-1]) if divider else "") + figures(answer.groups)
 
-    button.click(handler(slot, once, show), inputs, [shown, last], api_name=name, show_progress="full")
+    button.click(controls.handler(slot, once, show), inputs, [shown, last], api_name=name, show_progress="full")
 
 
 def edit_tab(models: Models, slot: Slot, last: Any) -> None:
     """A picture redrawn under another class or prompt."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            image, label, steps = picture_input(last), label_input(models, "Class"), steps_input(models)
+            image, label, steps = controls.picture_input(last), controls.label_input(models, "Class"), controls.steps_input(models)
             strength = gr.Slider(label="Strength", info="1 keeps nothing of the picture", **on_grid(steps.value or 1, 0.5))
-            scale, sampler, seed = scale_input(models), sampler_input(models), seed_input(models)
-            button = action("Edit", slot)
+            scale, (sampler, seed) = controls.scale_input(models), controls.sampler_and_seed_inputs(models, models.seed)
+            button = controls.action("Edit", slot)
         with gr.Column(scale=2, min_width=320):
             inputs = [image, label, strength, steps, scale, seed, sampler]
             show_changed(slot, partial(tasks.edit, models), button, inputs, last, "edit", divider=True)
-    steps.change(
-        lambda n, now: gr.Slider(**on_grid(n, now)), [steps, strength], strength, queue=False, api_visibility="private"
-    )  # fmt: skip
+    moved = {"inputs": [steps, strength], "outputs": strength, "queue": False, "api_visibility": "private"}
+    steps.change(lambda n, now: gr.Slider(**on_grid(n, now)), **moved)
 
 
 def on_grid(steps: int, strength: float) -> dict[str, Any]:
@@ -183,14 +160,18 @@ def inpaint_tab(models: Models, slot: Slot, last: Any) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             editor = gr.ImageEditor(
-                label="Paint the mask", type="pil", format="png", sources=SOURCES, layers=False, transforms=(),
+                label="Paint the mask", type="pil", format="png", sources=controls.SOURCES, layers=False, transforms=(),
                 brush=gr.Brush(default_size=24, colors=["#ff3b6b"], color_mode="fixed"), canvas_size=(320, 320), elem_classes="sharp",
             )  # fmt: skip
-            take_button(last, editor)
+            controls.take_button(last, editor)
             part = gr.Radio([by_hand, *BOXES], value=by_hand, label="What is drawn anew")
-            label, steps, scale = label_input(filling, "Class"), steps_input(filling), scale_input(filling)
-            sampler, seed = sampler_input(filling), seed_input(models)
-            button = action("Inpaint", slot)
+            label, steps, scale = (
+                controls.label_input(filling, "Class"),
+                controls.steps_input(filling),
+                controls.scale_input(filling),
+            )
+            sampler, seed = controls.sampler_and_seed_inputs(filling, models.seed)
+            button = controls.action("Inpaint", slot)
         with gr.Column(scale=2, min_width=320):
 
             def inpaint(value: Any, part: Any, *values: Any, progress: tasks.Progress) -> Answer:
@@ -200,7 +181,7 @@ def inpaint_tab(models: Models, slot: Slot, last: Any) -> None:
             if models.inpainter:
                 gr.Markdown(f"Inpainter: `{filling.name}`")
             show_changed(slot, inpaint, button, [editor, part, label, steps, scale, seed, sampler], last, "inpaint")
-    editor.upload(uploaded, editor, editor, show_progress="hidden", api_visibility="private")
+    editor.upload(controls.uploaded, editor, editor, show_progress="hidden", api_visibility="private")
 
 
 def style_tab(models: Models, slot: Slot, last: Any) -> None:
@@ -210,10 +191,11 @@ def style_tab(models: Models, slot: Slot, last: Any) -> None:
         return
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            image, source = picture_input(last), label_input(models, "From", classes=models.encoder.model.info.classes)
-            target = label_input(models, "To")
-            scale, steps = scale_input(models, "Strength (guidance scale)"), steps_input(models)
-            button = action("Transfer", slot)
+            image = controls.picture_input(last)
+            source = controls.label_input(models, "From", classes=models.encoder.model.info.classes)
+            target = controls.label_input(models, "To")
+            scale, steps = controls.scale_input(models, "Strength (guidance scale)"), controls.steps_input(models)
+            button = controls.action("Transfer", slot)
         with gr.Column(scale=2, min_width=320):
             gr.Markdown(f"Encoder: `{models.encoder.path}`")
             inputs = [image, source, target, steps, scale]
@@ -235,7 +217,7 @@ def about_tab(models: Models, last: Any, tab: Any) -> None:
     def describe(answer: Answer | None, request: gr.Request) -> Any:
         if answer is None:
             return "# draw something first", "# draw something first", None
-        visitor = hashlib.sha256(visitor_of(request).encode()).hexdigest()[:16]  # whatever a visitor says it is
+        visitor = hashlib.sha256(controls.visitor_of(request).encode()).hexdigest()[:16]  # whatever a visitor says it is
         folder = Path(_kept.name) / "drawn" / visitor
         folder.mkdir(parents=True, exist_ok=True)
         return python_of(answer.record), command_of(answer.record), write_pictures(folder, answer)

@@ -66,12 +66,17 @@ def mask_of(mask: Any, size: int) -> Tensor:
     What is painted over by a quarter is filled; where nothing is, whatever was touched.
 
     Raises:
-        InputError: nothing is painted, or only what lies outside the central square.
+        InputError: nothing is painted, or only what lies outside the central square; there is no half of that name.
     """
     from PIL import Image
 
     if isinstance(mask, str):
-        mask = half(mask, size)
+        if mask not in BOXES:
+            raise InputError(f"mask '{mask}' is not known; known: {', '.join(BOXES)}")
+        left, top, right, bottom = (round(edge * size / 2) for edge in BOXES[mask])
+        half = torch.zeros(1, 1, size, size, dtype=torch.bool)
+        half[..., top:bottom, left:right] = True
+        return half
     if mask is None or not mask.getbbox():
         raise InputError("nothing is painted; paint over what is to be drawn anew, or choose a half")
     side = min(mask.size)
@@ -82,19 +87,3 @@ def mask_of(mask: Any, size: int) -> Tensor:
     if not small.getbbox():
         raise InputError("only what lies outside the picture's central square is painted, which is cut away; paint within it")
     return torch.from_numpy(np.asarray(small) > 0)[None, None]
-
-
-def half(name: str, size: int) -> Any:
-    """The mask (mode L) of a half.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    from PIL import Image
-
-    if name not in BOXES:
-        raise InputError(f"mask '{name}' is not known; known: {', '.join(BOXES)}")
-    whole = Image.new("L", (size, size))
-    left, top, right, bottom = (round(edge * size / 2) for edge in BOXES[name])
-    whole.paste(255, (left, top, right, bottom))
-    return whole

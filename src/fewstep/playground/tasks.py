@@ -1,4 +1,7 @@
-"""What the page's tabs do with the models. Every answer is pictures with captions, and the record of what draws them again."""
+"""What the page's tabs do with the models. Every answer is pictures with captions, and the record of what draws them again.
+
+Each task raises an InputError where a choice is outside its bounds, or where a picture, a teacher or an encoder is missing.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -47,49 +50,35 @@ class Answer:
 
 
 def generate(
-    models: Models, labels: list[str], steps: int, guidance_scale: float, seed: int, count: int, sampler: str | None = None,
+    models: Models, labels: list[str] | str, steps: int, guidance_scale: float, seed: int, count: int, sampler: str | None = None,
     progress: Progress = no_progress,
 ) -> Answer:  # fmt: skip
-    """Images from the seed's noise; `labels` are classes or prompts.
-
-    Raises:
-        InputError: a choice outside its bounds.
-    """
+    """Images from the seed's noise; `labels` are classes or prompts."""
     labels, choices = checked(models, labels, steps, guidance_scale, seed, sampler, count)
-    notes: list[str] = []
-    batch = _batch_size(models)
-    [model] = watched(progress, steps * -(-len(labels) // batch), models.by_steps[steps].model)
-    drawn = model.sample_tensor(condition_of(model, labels, notes), batch_size=batch, **choices)
-    title = f"{model.info.kind}, {steps} step{'s' if steps > 1 else ''}"
-    record = _record(models, "sample", labels, choices | {"batch_size": batch})
-    return Answer([_group(title, labels, drawn)], record, noise=drawn.noise, notes=tuple(notes))
+    choices["batch_size"], notes = _batch_size(models), []
+    [model] = watched(progress, steps * -(-len(labels) // choices["batch_size"]), models.by_steps[steps].model)
+    drawn = model.sample_tensor(condition_of(model, labels, notes), **choices)
+    group = _group(f"{model.info.kind}, {steps} step{'s' if steps > 1 else ''}", labels, drawn)
+    return Answer([group], _record(models, "sample", labels, choices), noise=drawn.noise, notes=tuple(notes))
 
 
 def with_teacher(models: Models, answer: Answer, progress: Progress = no_progress) -> Answer:
-    """The answer of `generate` with the teacher's images from the same noise under it.
-
-    Raises:
-        InputError: there is no teacher, or it does not know one of the classes.
-    """
+    """The answer of `generate` with the teacher's images from the same noise under it."""
     if models.teacher is None:
         raise InputError("there is no teacher here; start the playground again with --teacher FOLDER")
-    labels, batch, own = answer.record["labels_or_prompts"], _batch_size(models), models.teacher.model
+    choices = {name: answer.record[name] for name in ("guidance_scale", "batch_size")}
+    labels, own = answer.record["labels_or_prompts"], models.teacher.model
     steps = min(TEACHER_STEPS, own.denoiser.process.train_timesteps)
-    [teacher] = watched(progress, steps * -(-len(labels) // batch), own)
-    choices = {"steps": steps, "guidance_scale": answer.record["guidance_scale"], "noise": answer.noise, "batch_size": batch}
-    drawn = teacher.sample_tensor(condition_of(teacher, labels, []), **choices)
-    groups = [*answer.groups, _group(f"teacher, {steps} steps, from the same noise", labels, drawn)]
-    return replace(answer, groups=groups, notes=())
+    [teacher] = watched(progress, steps * -(-len(labels) // choices["batch_size"]), own)
+    drawn = teacher.sample_tensor(condition_of(teacher, labels, []), steps=steps, noise=answer.noise, **choices)
+    group = _group(f"teacher, {steps} steps, from the same noise", labels, drawn)
+    return replace(answer, groups=[*answer.groups, group], notes=())
 
 
 def sweep(
-    models: Models, labels: list[str], steps: int, seed: int, sampler: str | None = None, progress: Progress = no_progress
+    models: Models, labels: list[str] | str, steps: int, seed: int, sampler: str | None = None, progress: Progress = no_progress
 ) -> Answer:
-    """The first class or prompt at scales over the whole range, from one noise.
-
-    Raises:
-        InputError: a choice outside its bounds.
-    """
+    """The first class or prompt at scales over the whole range, from one noise."""
     low, high = models.scales
     label, choices = checked(models, labels, steps, low, seed, sampler)
     scales = [round(low + (high - low) * i / (SWEPT - 1), 2) for i in range(SWEPT)] if high > low else [low]
@@ -105,32 +94,25 @@ def edit(
     models: Models, image: Any, label: str, strength: float, steps: int, guidance_scale: float, seed: int,
     sampler: str | None = None, progress: Progress = no_progress,
 ) -> Answer:  # fmt: skip
-    """A picture (a file, or a PIL image) redrawn under a class or prompt, at a strength on the grid of the steps.
-
-    Raises:
-        InputError: no picture, or a choice outside its bounds.
-    """
-    labels, choices = checked(models, [label], steps, guidance_scale, seed, sampler)
+    """A picture (a file, or a PIL image) redrawn under a class or prompt, at a strength on the grid of the steps."""
     notes: list[str] = []
-    strength = sdedit.start_of(strength, steps, notes.append) / steps
+    labels, choices = checked(models, label, steps, guidance_scale, seed, sampler)
+    start = sdedit.start_of(strength, steps, notes.append)
+    choices: dict[str, Any] = {"strength": start / steps, **choices}
     pixels = pixels_of(image, models.first.info, notes.append)
-    [model] = watched(progress, round(strength * steps), models.by_steps[steps].model)
-    choices: dict[str, Any] = {"strength": strength, **choices}
+    [model] = watched(progress, start, models.by_steps[steps].model)
     drawn = sdedit.edit(model, pixels, condition_of(model, labels, notes), **choices)
-    return _changed(pixels, f"{labels[0]} · strength {strength:g}", drawn, _record(models, "edit", labels, choices), notes)
+    record = _record(models, "edit", labels, choices)
+    return _changed(pixels, f"{labels[0]} · strength {start / steps:g}", drawn, record, notes)
 
 
 def inpaint(
     models: Models, image: Any, mask: Any, label: str, steps: int, guidance_scale: float, seed: int,
     sampler: str | None = None, progress: Progress = no_progress,
 ) -> Answer:  # fmt: skip
-    """A picture drawn anew where the mask (a PIL image, or the name of a half) is white; the rest comes back.
-
-    Raises:
-        InputError: no picture, nothing painted, or a choice outside its bounds.
-    """
+    """A picture drawn anew where the mask (a PIL image, or the name of a half) is white; the rest comes back."""
     models, notes = models.for_inpainting, []
-    labels, choices = checked(models, [label], steps, guidance_scale, seed, sampler)
+    labels, choices = checked(models, label, steps, guidance_scale, seed, sampler)
     pixels = pixels_of(image, models.first.info, notes.append)
     masks, [model] = mask_of(mask, pixels.shape[-1]), watched(progress, steps, models.by_steps[steps].model)
     drawn = inpainting.inpaint(model, pixels, masks, inpainting.condition_of(model, pixels, masks, labels), **choices)
@@ -141,17 +123,13 @@ def inpaint(
 def translate(
     models: Models, image: Any, source: str, target: str, steps: int, guidance_scale: float, progress: Progress = no_progress
 ) -> Answer:
-    """A picture carried to noise under `source` and back under `target`, both a class or a prompt.
-
-    Raises:
-        InputError: no picture, no encoder, or a choice outside its bounds.
-    """
+    """A picture carried to noise under `source` and back under `target`, both a class or a prompt."""
     if models.encoder is None:
         raise InputError("style transfer needs an encoder; start the playground again with --encoder or --teacher")
     notes, own = [], models.encoder.model
     if not isinstance(source, str) or not source.strip():
         raise InputError("nothing is said of what the picture shows; fill in From")
-    labels, choices = checked(models, [target], steps, guidance_scale, 0)
+    labels, choices = checked(models, target, steps, guidance_scale, 0)
     labels = [source.strip(), *labels]
     pixels = pixels_of(image, models.first.info, notes.append)
     encoder_steps = own.info.steps or min(TEACHER_STEPS, own.denoiser.process.train_timesteps)

@@ -63,13 +63,13 @@ def plan(
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
     stages = []
-    for name, updates, calls in stages_of(recipe, distilling):
-        examples = updates * batch * processes
+    for name, updates, calls, trained in stages_of(recipe, distilling):
+        examples = updates * batch * processes if trained else recipe.paths.count
         frozen = frozen_bytes(model, cost, name == "stage-one", lora is not None) if distilling else 0
         stages.append({
             "name": name, "updates": updates, "batch_size": batch * processes,
-            "evaluations": {"forward": calls * examples, "trained": examples, "total": (calls + 1) * examples},
-            "seconds": updates * batch * (calls * rates["forward"] + rates["trained"]), "memory": memory(cost, frozen),
+            "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
+            "seconds": examples / processes * (calls * rates["forward"] + trained * rates["trained"]), "memory": memory(cost, frozen),
         })  # fmt: skip
     return {
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind, "processes": processes,
@@ -77,14 +77,20 @@ def plan(
     }  # fmt: skip
 
 
-def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, int]]:
-    """(name, updates, evaluations of the teacher for an example) of each stage of `distill`, or else of `teach`."""
+def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, float, bool]]:
+    """(name, updates, evaluations of the teacher for an example, whether it trains) of each stage of `distill`, or else of `teach`."""
     if not distilling:
-        return [("teacher", recipe.teach.updates, 0)]
-    two, encoder = recipe.stage_two, recipe.encoder
-    stages = [("stage-one", recipe.stage_one.updates, 2)]
-    stages += [(f"steps-{n:04d}", two.last_updates if n <= 2 else two.updates, k) for n, k in rungs(two.ladder)]
-    return stages + [(f"encoder-{n:04d}", encoder.updates, k) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
+        return [("teacher", recipe.teach.updates, 0, True)]
+    two, paths, encoder = recipe.stage_two, recipe.paths, recipe.encoder
+    stages: list[tuple[str, int, float, bool]] = [("stage-one", recipe.stage_one.updates, 2, True)]
+    for n, k in rungs(two.ladder):
+        by_paths, updates = n == paths.rung, two.last_updates if n <= 2 else two.updates
+        if not by_paths or paths.after_rung:
+            stages.append((f"ladder-{n:04d}" if by_paths else f"steps-{n:04d}", updates, k, True))
+        if by_paths:
+            stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - paths.low_share), False))
+            stages.append((f"steps-{n:04d}", paths.updates, 0, True))
+    return stages + [(f"encoder-{n:04d}", encoder.updates, k, True) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
 
 
 def frozen_bytes(teacher: Model, cost: dict[str, Any], first: bool, lora: bool) -> int:
@@ -120,7 +126,7 @@ def distillation_size(
     sharded = (full["total"] - full["activations"]) // devices + full["activations"]
     ways = {"weights": full["teacher"], "full training": full["total"], f"full training sharded over {devices}": sharded}
     try:
-        adapters = added(lora_student(shapes_of(teacher).denoiser.network, teacher.family, LoraSettings(), 0))
+        adapters = added(lora_student(shapes_of(teacher).denoiser.network, teacher.family, 0, **LoraSettings().model_dump()))
         trained = sum(p.numel() for p in adapters.values())
         # the teacher's weights once, and of the adapters weights, gradients, two moments and the average
         ways[f"LoRA training of rank {LoraSettings().rank}"] = full["teacher"] + 5 * 4 * trained + full["activations"]
@@ -193,7 +199,7 @@ def student(teacher: Model, lora: LoraSettings | None = None) -> Model:
         if lora is None:
             network = teacher.family.student_of(teacher.denoiser.network).eval()
         else:
-            network = lora_student(teacher.denoiser.network, teacher.family, lora, 0)
+            network = lora_student(teacher.denoiser.network, teacher.family, 0, **lora.model_dump())
     info = teacher.info.model_copy(update={"kind": "student"})
     return replace(teacher, info=info, denoiser=replace(teacher.denoiser, network=network))
 

@@ -21,6 +21,7 @@ from fewstep.models.metadata import INFO, Info, read_info
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, attach_embedding, open_network
 from fewstep.training.losses import stage_one, stage_two, student_prediction, student_process, teaching
+from fewstep.training.paths import path_pool, paths_stage
 from fewstep.training.recipe import Recipe, write_recipe
 from fewstep.training.stage import Stage
 from fewstep.training.trainer import Trainer
@@ -47,9 +48,18 @@ def distill_model(
 
     student, ladder = models["stage-one"], rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
-        stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, data=data, negatives=negatives)
-        student = next_student(student, steps, recipe.stage_two.sampler)
-        student = models[stage.name] = train_or_open(stage, student, trainer, f"2/2 rung {number}/{len(ladder)} ")
+        position, by_paths = f"2/2 rung {number}/{len(ladder)} ", steps == recipe.paths.rung
+        if not by_paths or recipe.paths.after_rung:
+            stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, data=data, negatives=negatives)
+            stage = replace(stage, name=f"ladder-{steps:04d}") if by_paths else stage
+            student = next_student(student, steps, recipe.stage_two.sampler)
+            student = models[stage.name] = train_or_open(stage, student, trainer, position)
+        if by_paths:
+            student = next_student(student, steps)
+            finished = (trainer.run / f"steps-{steps:04d}" / INFO).is_file()
+            pool = None if finished else path_pool(recipe, teacher, student.denoiser.process, data, trainer)
+            stage = paths_stage(recipe, student, pool)
+            student = models[stage.name] = train_or_open(stage, student, trainer, position)
 
     encoder = models["stage-one"]
     for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
@@ -123,7 +133,9 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
         network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
     else:
         base = name_of(recipe.teacher.path or teacher.family.folder)
-        network = lora_student(teacher.denoiser.network, teacher.family, recipe.student.lora, recipe.train.seed, base)
+        network = lora_student(
+            teacher.denoiser.network, teacher.family, recipe.train.seed, base=base, **recipe.student.lora.model_dump()
+        )
     denoiser = replace(teacher.denoiser, network=network, prediction=PREDICTIONS[prediction])
     if negatives is not None:
         attach_embedding(network, teacher.family, negatives.summaries.shape[1])

@@ -73,14 +73,7 @@ def teach(
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """Train a guided teacher by a recipe into the run folder `out`; its model folder is `out/teacher`. The same call resumes.
-
-    With `teach.start` the model of that folder is trained on, of whatever family: its network alone, text encoder and VAE stay.
-
-    Raises:
-        InputError: recipe, data or folder cannot be used.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-    """
+    """As `fewstep.teach`; `save` writes the model's folder."""
     settings = load_recipe(recipe, changes)
     start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
     if start is None:
@@ -106,15 +99,7 @@ def distill(
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """Distil a guided teacher into a student of `steps` steps for every guidance scale in the range; returns that student.
-
-    `teacher` is a model, its folder, or a `Denoiser` around a network of one's own; `data` a path or what `open_data` gives; each
-    may come from the recipe instead. Every rung's student is a model folder in the run folder `out`. The same call resumes.
-
-    Raises:
-        InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-    """
+    """As `fewstep.distill`; `save` writes each stage's model folder."""
     settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
     negatives = negative_prompts_of(settings, model)

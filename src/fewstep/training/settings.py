@@ -2,14 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fewstep.method.guidance_rules import rule_of
+from fewstep.method.stage_two import rungs
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
 Schedule = Literal["constant", "linear", "cosine"]
+
+
+def _divides(ladder: tuple[int, ...]) -> tuple[int, ...]:
+    if ladder:
+        rungs(ladder)
+    return ladder
+
+
+Steps = tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
 
 
 class Section(BaseModel):
@@ -162,14 +172,14 @@ class StageOneSettings(Section):
 
 
 class StageTwoSettings(Section):
-    ladder: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...], Field(min_length=1, max_length=32)] = (
+    ladder: Annotated[Steps, Field(min_length=1, max_length=32), AfterValidator(_divides)] = (
         64,
         16,
         8,
         4,
         2,
         1,
-    )
+    )  # each number divides the one before
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
@@ -179,26 +189,37 @@ class StageTwoSettings(Section):
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
 
-    @model_validator(mode="after")
-    def _divides(self) -> "StageTwoSettings":
-        from fewstep.method.stage_two import rungs
 
-        rungs(self.ladder)
+class PathsSettings(Section):
+    """A rung that is taught straight from the guided teacher's own paths; see docs/paths.md."""
+
+    rung: Annotated[int, Field(ge=1, le=1 << 20)] | None = None  # the step count of the ladder that it is for; None: no paths
+    after_rung: bool = True  # first taught as every rung is, then by paths; false: by paths alone, from the student before
+    solver_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 24  # of DPM-Solver++ 2M; a multiple of the rung's steps
+    count: Annotated[int, Field(ge=16, le=100_000_000)] = 20_000  # paths in the pool
+    low_share: Annotated[float, Field(ge=0, le=1)] = 0.3  # of the paths at the lowest guidance scale itself
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.05  # share of the paths that is never trained on, and tells when to stop
+    validate_every: Annotated[int, Field(ge=1)] = 100  # updates
+    patience: Annotated[int, Field(ge=0)] = 10  # validations without a lower error that end the stage; 0: none do
+    updates: Updates = 5_000
+    learning_rate: LearningRate = 3e-4
+    schedule: Schedule = "linear"
+    weighting: Weighting = "snr_plus_one"
+    balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # as in stage one
+
+    @model_validator(mode="after")
+    def _times_are_on_the_path(self) -> "PathsSettings":
+        if self.rung is not None and self.solver_steps % self.rung:
+            raise ValueError(
+                f"solver_steps = {self.solver_steps} do not visit the times of {self.rung} steps; give a multiple of {self.rung}"
+            )
         return self
 
 
 class EncoderSettings(Section):
-    ladder: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = ()  # empty: no encoder
+    ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
-
-    @model_validator(mode="after")
-    def _divides(self) -> "EncoderSettings":
-        from fewstep.method.stage_two import rungs
-
-        if self.ladder:
-            rungs(self.ladder)
-        return self
 
 
 class TrainSettings(Section):
@@ -242,9 +263,22 @@ class Recipe(Section):
     student: StudentSettings = StudentSettings()
     stage_one: StageOneSettings = StageOneSettings()
     stage_two: StageTwoSettings = StageTwoSettings()
+    paths: PathsSettings = PathsSettings()
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _paths_are_of_a_rung(self) -> "Recipe":
+        if self.paths.rung is not None and self.paths.rung not in self.stage_two.ladder[1:]:
+            raise ValueError(
+                f"paths.rung = {self.paths.rung} is no rung of stage_two.ladder {list(self.stage_two.ladder)}; name one, or leave it out"
+            )
+        if self.paths.rung is not None and self.stage_two.sampler == "stochastic":
+            raise ValueError(
+                "paths are those of the deterministic sampler: leave paths.rung out, or set stage_two.sampler to deterministic"
+            )
+        return self
 
     @model_validator(mode="after")
     def _encoders_begin_at_known_times(self) -> "Recipe":

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewstep.method.conditioning import Condition
 from fewstep.method.process import widest_float
 from fewstep.models.denoiser import Denoiser
 
@@ -15,8 +14,11 @@ from fewstep.models.denoiser import Denoiser
 class Examples(Protocol):
     """Training data: an endless sequence of examples, any part of which can be asked for."""
 
-    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
-        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on."""
+    def batch(self, start: int, count: int) -> tuple[Any, ...]:
+        """Images or latents float32 (count, c, h, w) and their conditions (count, ...) from position `start` on.
+
+        A third member, where there is one, holds more of the batch by name, each (count, ...).
+        """
         ...
 
 
@@ -34,6 +36,10 @@ class Stage:
     draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
     error: Callable[[Denoiser, Batch], Tensor]  # (b,)
     dropout: bool = False  # a student is trained without
+    data: Examples | None = None  # what it is trained on, where that is not the run's data; then no noise is drawn
+    validate: Callable[[Denoiser], float] | None = None  # the error of examples that are kept out
+    validate_every: int = 100  # updates
+    patience: int = 0  # validations in a row without a lower error that end the stage; 0: none do
 
 
 def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fewstep import compat
+from fewstep.models.denoiser import Denoiser
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Stage
@@ -55,6 +56,7 @@ class State:
         self.update = self.skipped = self.longest_bad_row = 0
         self.examples: int = 0  # that the updates have taken: the position in the data
         self.rate, self.loss = 0.0, float("nan")
+        self.held_out: list[float] = []  # the error of examples that are kept out, at each validation
         self.ema = Ema(network, settings.ema)
         self.optimizer = torch.optim.AdamW(
             trained(network).values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
@@ -85,6 +87,23 @@ class State:
         self.update += 1
         self.examples += self.global_batch
 
+    @property
+    def settled(self) -> bool:
+        """Whether the error of what is kept out has not fallen for as many validations as the stage has patience."""
+        patience, before = self.stage.patience, self.held_out
+        return bool(patience) and len(before) > patience and min(before[-patience:]) >= min(before[:-patience])
+
+    def validate(self, denoiser: Denoiser) -> None:
+        """Note the averaged weights' error on what is kept out; the weights in training stay as they are."""
+        assert self.stage.validate is not None
+        weights = trained(self.network).values()
+        kept = [p.detach().clone() for p in weights]
+        self.ema.copy_to(self.network)
+        self.held_out.append(self.stage.validate(denoiser))
+        with torch.no_grad():
+            for p, before in zip(weights, kept, strict=True):
+                p.copy_(before)
+
     def read(self) -> float:
         """The mean loss since the last call, over all processes; also the counters."""
         counts = cast(Tensor, self.accelerator.reduce(self.counts.clone(), "mean")).tolist()
@@ -101,7 +120,7 @@ class State:
         tensors |= {f"ema/{name}": value for name, value in zip(trained(self.network), self.ema.average, strict=True)}
         tensors |= {f"optimizer/{k}": v for k, v in optimizer_tensors(self.optimizer, list(trained(self.network))).items()}
         scaler = self.accelerator.scaler
-        counters = {key: getattr(self, key) for key in ("update", "examples", "global_batch", "skipped", "loss")}
+        counters = {key: getattr(self, key) for key in ("update", "examples", "global_batch", "skipped", "loss", "held_out")}
         return Checkpoint(tensors, {"stage": self.stage.name, **counters, "scaler": scaler.state_dict() if scaler else None})
 
     def restore(self, checkpoint: Checkpoint) -> int:
@@ -116,9 +135,14 @@ class State:
         self.ema.average = [averages[name].to(p.device) for name, p in trained(self.network).items()]
         restore_optimizer(self.optimizer, list(trained(self.network)), checkpoint.part("optimizer"))
         values = checkpoint.values
-        earlier: dict[str, Any] = {"global_batch": self.global_batch, "examples": values["update"] * self.global_batch}
+        earlier: dict[str, Any] = {
+            "global_batch": self.global_batch,
+            "examples": values["update"] * self.global_batch,
+            "held_out": [],
+        }
         values = earlier | values  # checkpoints that were written before these keys: as it is now
         self.update, self.examples, self.skipped, self.loss = (values[k] for k in ("update", "examples", "skipped", "loss"))
+        self.held_out = list(values["held_out"])
         if self.accelerator.scaler and values["scaler"]:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         return values["global_batch"]

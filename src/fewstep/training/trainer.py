@@ -107,7 +107,7 @@ class Trainer:
         state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
         self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
         network.eval()
-        entry = {"stage": stage.name, "updates": stage.updates, "batch_size": state.global_batch}
+        entry = {"stage": stage.name, "updates": state.update, "batch_size": state.global_batch}
         return entry | {"loss": state.loss, "skipped": state.skipped}
 
     def gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
@@ -136,9 +136,11 @@ class Trainer:
 
     def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
         since, first = time.monotonic(), state.update
-        while state.update < stage.updates:
+        while state.update < stage.updates and not state.settled:
             state.step(self.gradients(stage, state, denoiser))
-            done = state.update == stage.updates
+            if stage.validate is not None and state.update % stage.validate_every == 0:
+                state.validate(denoiser)
+            done = state.update == stage.updates or state.settled
             if done or state.update % self.settings.log_every == 0:
                 self._report(stage, state, (state.update - first) / max(time.monotonic() - since, 1e-9), position)
                 if state.longest_bad_row >= BAD_IN_A_ROW:
@@ -172,11 +174,12 @@ class Trainer:
         drawn = stage.draw(generator, size * parts * processes)
         for part in range(parts):
             slot = (part * processes + self.accelerator.process_index) * size
-            x, condition = self.data.batch(start + slot, size)
-            if "noise" not in drawn:
+            x, condition, *more = (stage.data or self.data).batch(start + slot, size)
+            if "noise" not in drawn and stage.data is None:
                 shape = (size * parts * processes, *x.shape[1:])
                 drawn["noise"] = torch.randn(shape, generator=generator, device=self.accelerator.device)
             batch = {key: value[slot : slot + size] for key, value in drawn.items()}
+            batch |= {key: self._to_device(value) for part in more for key, value in part.items()}
             yield batch | {"x": self._to_device(x), "condition": each(self._to_device, condition)}
 
     def _to_device(self, values: Tensor) -> Tensor:
@@ -185,9 +188,10 @@ class Trainer:
         return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
     def _report(self, stage: Stage, state: State, speed: float, position: str) -> None:
-        loss, done = state.read(), state.update == stage.updates
+        loss, done = state.read(), state.update == stage.updates or state.settled
         images = speed * state.global_batch
         bad = f", {state.skipped} skipped" if state.skipped else ""
+        bad += f", held out {state.held_out[-1]:.3g}" if state.held_out else ""
         ending = "done" if done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
         self.line.show(
             f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
@@ -195,6 +199,7 @@ class Trainer:
         )
         if self.main:
             known = {"loss": loss if math.isfinite(loss) else None, "learning_rate": state.rate, "images_per_second": images}
+            known |= {"held_out": state.held_out[-1]} if state.held_out else {}
             self.log.write(stage=stage.name, update=state.update, **known, skipped=state.skipped)
 
     def _save(self, state: State) -> None:

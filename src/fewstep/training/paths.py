@@ -1,0 +1,197 @@
+"""A pool of the guided teacher's own paths, made once in shards, and the stage that learns from it (`method.paths`)."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.data import fingerprints
+from fewstep.errors import InputError
+from fewstep.files import write_atomically
+from fewstep.method.conditioning import Condition, take, to
+from fewstep.method.paths import draw_path_w, path_target, second_order_states
+from fewstep.method.process import Process, time_grid, to_float64
+from fewstep.method.stage_one import WEIGHTINGS, balance, weighted_error
+from fewstep.method.stage_two import draw_index
+from fewstep.models.denoiser import Denoiser
+from fewstep.models.model import Model
+from fewstep.progress import LiveLine, clock
+from fewstep.training.recipe import Recipe
+from fewstep.training.stage import Batch, Examples, Stage, uniform
+from fewstep.training.trainer import Trainer
+
+SHARD = 512  # paths in each file
+INDEX = "paths.json"
+CONDITION = "condition"
+VALIDATED = 512  # paths kept out that each validation looks at, at most
+
+
+class PathPool:
+    """Paths in memory: states (n, N + 1, ...) at the student's times, conditions (n, ...) and weights w (n,); a share of them is kept out."""
+
+    def __init__(self, states: Tensor, condition: Condition, w: Tensor, held_out: float, seed: int) -> None:
+        self.states, self.condition, self.w, self.seed = states, condition, w, seed
+        self.held = max(1, round(held_out * len(w))) if held_out else 0
+        self.count = len(w) - self.held
+
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition, Batch]:
+        """States (count, N + 1, ...), conditions (count, ...) and {"w": (count,)} from position `start` on, in epochs shuffled by the seed."""
+        epochs = [divmod(position, self.count) for position in range(start, start + count)]
+        orders = {
+            epoch: torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + epoch)) for epoch, _ in epochs
+        }
+        index = torch.stack([orders[epoch][place] for epoch, place in epochs])
+        return self.states[index], take(self.condition, index), {"w": self.w[index]}
+
+    def kept_out(self, limit: int = VALIDATED) -> tuple[Tensor, Condition, Tensor]:
+        """The paths that are never trained on, or the first of them."""
+        index = slice(self.count, self.count + min(self.held, limit))
+        return self.states[index], take(self.condition, index), self.w[index]
+
+
+def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, trainer: Trainer) -> PathPool:
+    """The pool of a run for the rung `paths.rung`, written first, or as far as it is missing; each process makes its own shards.
+
+    Path i is a function of (seed, i): noise, its w, and the condition of the data's example i.
+
+    Raises:
+        InputError: a pool of another teacher or other settings is in the run, a shard is damaged, or the disk is full.
+    """
+    settings, accelerator = recipe.paths, trainer.accelerator
+    folder = trainer.run / f"paths-{settings.rung:04d}"
+    known = {
+        "count": settings.count, "solver_steps": settings.solver_steps, "low_share": settings.low_share, "rung": settings.rung,
+        "seed": recipe.train.seed, "guidance_scale": list(recipe.student.guidance_scale), "guidance": teacher.info.guidance,
+        "teacher": fingerprints.of_weights(teacher.denoiser.network.state_dict()),
+    }  # fmt: skip
+    claim_pool(folder, known, trainer)
+    shards = [range(start, min(start + SHARD, settings.count)) for start in range(0, settings.count, SHARD)]
+    line, began = LiveLine(quiet=trainer.quiet), time.monotonic()
+    for number, rows in enumerate(shards):
+        file = folder / f"{number:05d}.safetensors"
+        if number % accelerator.num_processes == accelerator.process_index and not file.is_file():
+            write_shard(file, made_paths(recipe, teacher, process, data, rows, trainer))
+        line.show(
+            f"paths  {rows.stop}/{settings.count}  {clock(time.monotonic() - began)} so far", final=rows.stop == settings.count
+        )
+    accelerator.wait_for_everyone()
+    parts = [read_shard(folder / f"{number:05d}.safetensors", len(rows)) for number, rows in enumerate(shards)]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    states, w = joined.pop("states"), joined.pop("w")
+    condition = joined.get(CONDITION, {name.removeprefix(f"{CONDITION}."): value for name, value in joined.items()})
+    return PathPool(states, condition, w, settings.held_out, recipe.train.seed)
+
+
+def claim_pool(folder: Path, known: dict[str, Any], trainer: Trainer) -> None:
+    """Make the folder with what its paths are a function of, or check that it is that.
+
+    Raises:
+        InputError: it holds the paths of another teacher or other settings.
+    """
+    file = folder / INDEX
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is damaged ({error}); remove {folder} to make its paths anew") from None
+        if changed := [key for key, value in known.items() if before.get(key) != value]:
+            raise InputError(f"{folder} holds paths with another {changed[0]}; remove it, or name another --out")
+    trainer.accelerator.wait_for_everyone()
+    if trainer.main and not file.is_file():
+        write_atomically(file, lambda aside: aside.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8"))
+    trainer.accelerator.wait_for_everyone()
+
+
+@torch.no_grad()
+def made_paths(
+    recipe: Recipe, teacher: Model, process: Process, data: Examples, rows: range, trainer: Trainer
+) -> dict[str, Tensor]:
+    """The tensors of some rows of the pool: states, w, and the leaves of the condition, on the CPU."""
+    settings, device = recipe.paths, trainer.accelerator.device
+    key = hashlib.sha256(f"paths {recipe.train.seed} {rows.start}".encode()).digest()[:7]
+    generator = torch.Generator().manual_seed(int.from_bytes(key, "big"))
+    condition = data.batch(rows.start, len(rows))[1]
+    noise = torch.randn(len(rows), *teacher.info.shape, generator=generator)
+    places = (
+        torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator, dtype=torch.float64)
+    ) / len(rows)
+    w = draw_path_w(places, recipe.student.guidance_scale, settings.low_share)
+    estimate, times = teacher.denoiser.guided(process), time_grid(settings.solver_steps, device)
+    every = settings.solver_steps // (settings.rung or 1)
+    states = torch.empty(len(rows), (settings.rung or 1) + 1, *teacher.info.shape)
+    for chosen in (w == 0, w != 0):  # without guidance an evaluation is one call of the network
+        for index in chosen.nonzero().flatten().split(recipe.train.batch_size):
+            z, c = noise[index].to(device), to(take(condition, index), device)
+            weights = None if w[index[0]] == 0 else to_float64(w[index], device)
+            path = list(second_order_states(estimate, z, times, c, weights, process))
+            states[index] = torch.stack([z.float(), *(state.float() for state in path[every - 1 :: every])], 1).cpu()
+    leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
+    return {"states": states, "w": w.float(), **{name: value.cpu() for name, value in leaves.items()}}
+
+
+def write_shard(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a shard, whole or not at all."""
+    from safetensors.torch import save_file
+
+    whole = {name: value.contiguous() for name, value in tensors.items()}
+    write_atomically(file, lambda aside: save_file(whole, aside))
+
+
+def read_shard(file: Path, count: int) -> dict[str, Tensor]:
+    """The tensors of a shard of so many paths.
+
+    Raises:
+        InputError: it is missing, damaged, or of another number.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is damaged ({error}); remove it, and the same command makes it again") from None
+    if any(len(value) != count for value in tensors.values()):
+        raise InputError(f"{file} holds another number of paths than {count}; remove it, and the same command makes it again")
+    return tensors
+
+
+def paths_stage(recipe: Recipe, student: Model, pool: PathPool | None) -> Stage:
+    """Learn each step of a rung straight from the guided teacher's paths: one evaluation of the student an example, no teacher.
+
+    Without a pool it can be opened, not trained.
+    """
+    settings, steps, process = recipe.paths, recipe.paths.rung or 1, student.denoiser.process
+    weighting = WEIGHTINGS[settings.weighting]
+
+    def error_at(denoiser: Denoiser, states: Tensor, condition: Condition, w: Tensor, index: Tensor) -> Tensor:
+        z, target, t = path_target(states, index, steps, process)
+        w = w.to(t)
+        return balance(w, settings.balance) * weighted_error(denoiser(z, t, condition, w), target, t, process, weighting)
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        return {"index": draw_index(uniform(generator, n, stratified=True), steps)}
+
+    def error(denoiser: Denoiser, batch: Batch) -> Tensor:
+        return error_at(denoiser, batch["x"], batch["condition"], batch["w"], batch["index"])
+
+    @torch.no_grad()
+    def validate(denoiser: Denoiser) -> float:
+        """The mean error of paths that are kept out, at every step."""
+        assert pool is not None
+        device, total, number = denoiser.device, 0.0, 0
+        states, condition, w = pool.kept_out()
+        for part in torch.arange(len(w)).split(recipe.train.batch_size):
+            moved, c, weights = states[part].to(device), to(take(condition, part), device), w[part].to(device)
+            for i in range(1, steps + 1):
+                total += float(error_at(denoiser, moved, c, weights, torch.full((len(part),), i, device=device)).sum())
+                number += len(part)
+        return total / number
+
+    return Stage(
+        f"steps-{steps:04d}", settings.updates, settings.learning_rate, settings.schedule, draw, error, data=pool,
+        validate=validate if pool is not None and pool.held else None, validate_every=settings.validate_every, patience=settings.patience,
+    )  # fmt: skip
