@@ -190,7 +190,7 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
     command(capsys, "export", folder, tmp_path / "plain", "--negative-prompt", "dog", "--guidance-scale", "2")
     exported = fewstep.open_model(tmp_path / "plain")
     assert (drawn(exported) - drawn(student.with_negative_prompt("dog"), guidance_scale=2.0)).abs().max() < 1e-5
-    assert "negative prompt" in refused(capsys, "export", tmp_path / "plain", tmp_path / "no", "--negative-prompt", "dog")
+    assert "negative_prompts = true" in refused(capsys, "export", tmp_path / "plain", tmp_path / "no", "--negative-prompt", "dog")
 
 
 def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):

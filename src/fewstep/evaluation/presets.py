@@ -18,11 +18,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> EvaluateSettings:
-    """What was asked for, over [evaluate] of the run's recipe, over the preset's values.
+def checked_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of [evaluate] that are given, checked; those that are None are left out.
 
     Raises:
-        InputError: an unknown preset or key, or a value out of its bounds.
+        InputError: an unknown key, or a value out of its bounds.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    return make_recipe({"evaluate": given}, "fewstep evaluate").evaluate.model_dump(exclude_unset=True)
+
+
+def settings_of(models: EvaluatedModels, preset: str, given: dict[str, Any]) -> EvaluateSettings:
+    """What was given, over [evaluate] of the run's recipe, over the preset's values.
+
+    Raises:
+        InputError: an unknown preset.
     """
     if preset not in PRESETS:
         raise InputError(f"preset '{preset}' is not known; {nearest(preset, PRESETS)}")
@@ -33,8 +43,7 @@ def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> 
     own = recipe.evaluate.model_dump(exclude_unset=True) if recipe else {}
     if recipe and preset == "quick" and models.students:
         values["samples"] = affordable_samples(EvaluateSettings(**values | own), recipe)
-    given = {key: list(v) if isinstance(v, tuple) else v for key, v in asked.items() if v is not None}
-    return make_recipe({"evaluate": values | own | given}, "fewstep evaluate").evaluate
+    return EvaluateSettings(**values | own | given)
 
 
 def affordable_samples(settings: EvaluateSettings, recipe: Recipe) -> int:
