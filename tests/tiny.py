@@ -97,3 +97,20 @@ def awake(student):
     (weight,) = [p for name, p in network.named_parameters() if name.endswith(ends)]
     torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
     return student
+
+
+def watched_parts(monkeypatch):
+    """A list that gets a weak reference to each stock pipeline (text encoders, VAE) that a family of diffusers hands out from now on."""
+    import weakref
+
+    from fewstep.models.families.diffusers_family import DiffusersFamily
+
+    real, handed_out = DiffusersFamily.parts, []
+
+    def parts(self, *names):
+        pipeline = real(self, *names)
+        handed_out.append(weakref.ref(pipeline))
+        return pipeline
+
+    monkeypatch.setattr(DiffusersFamily, "parts", parts)
+    return handed_out

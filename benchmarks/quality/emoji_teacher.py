@@ -142,11 +142,11 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(recipe.train.seed)
     network = new_network(vae, len(tokenizer), latents.shape[-1], args.features, recipe.network.block_out_channels)
     began = time.monotonic()
-    process, prediction = process_of_scheduler(dict(scheduler().config))
+    process, prediction = process_of_scheduler({**scheduler().config, "_class_name": type(scheduler()).__name__})
     denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
     data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
     with closing(Trainer(out, data, recipe.train, args.device, args.quiet)) as trainer:
-        found = trainer.train(teaching(recipe, process), denoiser)
+        found = trainer.train(teaching(recipe, denoiser), denoiser)
     save_pipeline(network.cpu(), vae, tokenizer, out)
     parts = {"unet": network.unet, "text_encoder": network.text_encoder, "vae": vae}
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "fewstep" / "method"
-MODULES = ("process", "parameterization", "guidance", "stage_one", "stage_two", "samplers", "gaussian_mixture")
+MODULES = ("process", "parameterization", "guidance", "guidance_rules", "stage_one", "stage_two", "samplers", "gaussian_mixture")
 NAME = re.compile(r"`(\w+)`|(?s:```.*?```)")
 
 

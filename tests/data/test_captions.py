@@ -11,6 +11,7 @@ from PIL import Image
 
 import pipelines
 from fewstep import open_model
+from fewstep.data import encoding
 from fewstep.data.encoding import EncodedData, encoded
 from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
@@ -23,16 +24,24 @@ def picture(k):
     return Image.new("RGB", (16, 16), (40 * k, 200 - 40 * k, 10))
 
 
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory):
+def text_files(root):
     """Five pictures with a .txt beside each, at two depths."""
-    root = tmp_path_factory.mktemp("beside")
     (root / "deeper").mkdir()
     for k, caption in enumerate(CAPTIONS):
         place = root / ("deeper" if k > 2 else ".") / f"{'z' if k < 3 else 'a'}{k}"
         picture(k).save(place.with_suffix(".png"))
         place.with_suffix(".txt").write_text(caption + "\n")
     return root
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    return text_files(tmp_path_factory.mktemp("beside"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return open_model(pipelines.text_pipeline(tmp_path_factory.mktemp("teacher") / "pipeline"))
 
 
 def metadata_jsonl(root, column="text"):
@@ -44,9 +53,9 @@ def metadata_jsonl(root, column="text"):
 
 
 def metadata_csv(root):
-    for k in range(5):
-        picture(k).save(root / f"{k}.png")
-    (root / "metadata.csv").write_text("file_name,caption\n" + "".join(f"{k}.png,{c}\n" for k, c in enumerate(CAPTIONS)))
+    lines = map(json.loads, (metadata_jsonl(root) / "metadata.jsonl").read_text().splitlines())
+    (root / "metadata.csv").write_text("file_name,caption\n" + "".join(f"{x['file_name']},{x['text']}\n" for x in lines))
+    (root / "metadata.jsonl").unlink()
     return root
 
 
@@ -84,16 +93,12 @@ WANTED = sorted((caption, (40 * k, 200 - 40 * k, 10)) for k, caption in enumerat
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # datasets leaves metadata.csv open until it is collected
-@pytest.mark.parametrize("build", [metadata_jsonl, metadata_csv, arrays, parquet, tar])
+@pytest.mark.parametrize("build", [text_files, metadata_jsonl, metadata_csv, arrays, parquet, tar])
 def test_every_form_of_captions_gives_the_same_pairs(tmp_path, build):
-    assert pairs(open_data(path=str(build(tmp_path)), captions=True, size=16, **quiet)) == WANTED
-    gc.collect()
-
-
-def test_a_text_beside_each_picture_is_its_caption(beside):
-    data = open_data(path=str(beside), captions=True, **quiet)
+    data = open_data(path=str(build(tmp_path)), captions=True, size=16, **quiet)
     assert isinstance(data, Data) and pairs(data) == WANTED
     assert data.description["kind"] == "captions" and data.description["classes"] == []
+    gc.collect()
 
 
 def test_a_column_is_named_or_refused(tmp_path):
@@ -112,19 +117,18 @@ def test_what_cannot_be_used_is_left_out_counted_and_named(beside, tmp_path):
     (tmp_path / "z1.txt").write_text("  \n")
     (tmp_path / "z2.txt").write_bytes(b"\xff\xfe\xff")
     (tmp_path / "a3.png").write_bytes(b"no picture")
-    said = []
-    data = open_data(path=str(tmp_path), captions=True, report=said.append)
+    lines = []
+    data = open_data(path=str(tmp_path), captions=True, report=lines.append)
     assert (len(data), data.classes) == (1, ("fish",))
-    assert len(said) == 1 and said[0].startswith("skipped 4 of 5 pictures")
+    assert len(lines) == 1 and lines[0].startswith("skipped 4 of 5 pictures")
     for part in ("z0.png: it has no caption (z0.txt is missing)", "z1.png: it has no caption", "z2.txt cannot be read", "a3.png: "):
-        assert part in said[0]
+        assert part in lines[0]
 
 
 def test_rows_without_a_caption_are_left_out(tmp_path):
-    root = metadata_jsonl(tmp_path)
-    lines = (root / "metadata.jsonl").read_text().splitlines()
-    (root / "metadata.jsonl").write_text("\n".join([*lines[:-1], json.dumps({"file_name": "4.png", "text": None})]) + "\n")
-    data = open_data(path=str(root), captions=True, size=16, **quiet)
+    rows = metadata_jsonl(tmp_path) / "metadata.jsonl"
+    rows.write_text(rows.read_text().replace('"fish"', "null"))
+    data = open_data(path=str(tmp_path), captions=True, size=16, **quiet)
     assert len(data) == 4 and data.skipped[0].endswith("it has no caption")
 
 
@@ -137,19 +141,10 @@ def test_without_captions_the_error_says_where_they_are_looked_for(tmp_path):
         open_data(path=str(tmp_path / "bad.npz"), captions=True)
 
 
-def test_captions_are_encoded_with_their_own_pictures(beside, tmp_path):
-    teacher = open_model(pipelines.text_pipeline(tmp_path / "pipeline"))
+def test_captions_are_encoded_with_their_own_pictures_once_or_as_they_are_asked_for(beside, teacher, monkeypatch):
     data = open_data(path=str(beside), captions=True, seed=3, **quiet)
-    (x, labels), (z, condition) = data.batch(2, 4), encoded(data, teacher).batch(2, 4)
+    (x, labels), (z, condition) = data.batch(2, 7), encoded(data, teacher).batch(2, 7)
     torch.testing.assert_close(z, teacher.family.to_latents(x))
     torch.testing.assert_close(condition, teacher.condition(prompts=[data.classes[k] for k in labels]))
-
-
-def test_many_captions_are_encoded_as_they_are_asked_for(beside, tmp_path, monkeypatch):
-    from fewstep.data import encoding
-
-    teacher = open_model(pipelines.text_pipeline(tmp_path / "pipeline"))
-    data = open_data(path=str(beside), captions=True, **quiet)
-    whole = EncodedData(data, teacher).batch(1, 7)
-    monkeypatch.setattr(encoding, "HELD", 2)
-    torch.testing.assert_close(EncodedData(data, teacher, batch=3).batch(1, 7), whole)
+    monkeypatch.setattr(encoding, "HELD", 2)  # more captions than are held in memory
+    torch.testing.assert_close(EncodedData(data, teacher, batch=3).batch(2, 7), (z, condition))

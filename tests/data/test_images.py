@@ -41,33 +41,12 @@ def test_a_picture_of_the_right_size_comes_in_to_the_bit(tmp_path, grey):
     Image.fromarray(values).save(tmp_path / "a.png")
     pictures = read_images(tmp_path / "a.png", grey)
     assert ((pictures.pixels[0, 0] + 1) * 127.5).round().byte().numpy().tolist() == values.tolist()
-    assert pictures.shapes == [(8, 8)]
-    assert pictures.names == [str(tmp_path / "a.png")]
+    assert (pictures.shapes, pictures.names) == ([(8, 8)], [str(tmp_path / "a.png")])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
-def test_every_mode(tmp_path, colour, mode):
-    image = gradient().convert("I;16" if mode == "I;16" else mode)
-    if mode == "F":
-        image.save(tmp_path / "a.tiff")
-        with pytest.raises(InputError, match="floating-point"):
-            read_images(tmp_path / "a.tiff", colour)
-        return
-    ending = "jpg" if mode in ("CMYK", "YCbCr") else "png"
-    image.save(tmp_path / f"a.{ending}")
-    x = read_images([tmp_path / f"a.{ending}", image], colour).pixels
-    assert x.shape == (2, 3, 16, 16)
-    assert -1 <= float(x.min()) < float(x.max()) <= 1
-
-
-def test_transparent_parts_are_white(tmp_path, colour):
-    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert bool((read_images(tmp_path / "a.png", colour).pixels == 1).all())
-
-
-def test_rotation_in_the_metadata_is_applied(tmp_path, colour):
-    image, exif = Image.new("RGB", (16, 16)), Image.Exif()
-    image.paste((255, 255, 255), (0, 0, 16, 8))  # white above
+def test_transparent_parts_are_white_and_rotation_is_applied(tmp_path, colour):
+    image, exif = Image.new("RGBA", (16, 16), (0, 0, 0, 255)), Image.Exif()
+    image.paste((0, 0, 0, 0), (0, 0, 16, 8))  # transparent above
     exif[0x0112] = 3  # upside down
     image.save(tmp_path / "a.png", exif=exif)
     x = read_images([tmp_path / "a.png", Image.open(tmp_path / "a.png")], colour).pixels
@@ -86,8 +65,7 @@ def test_an_animation_gives_its_first_frame_and_says_so(tmp_path, colour):
 def test_the_smallest_and_the_longest(tmp_path, colour, size):
     Image.new("RGB", size, "white").save(tmp_path / "a.png")
     pictures = read_images(tmp_path / "a.png", colour)
-    assert bool((pictures.pixels == 1).all())
-    assert pictures.shapes == [size]
+    assert bool((pictures.pixels == 1).all()) and pictures.shapes == [size]
 
 
 @pytest.mark.parametrize("side", [12_000, 20_000])
@@ -106,9 +84,7 @@ def test_what_is_no_picture_is_one_line(tmp_path, colour):
     for name in ("cut.jpg", "text.png", "empty.png", "nothing.png", "."):
         with pytest.raises(InputError, match=r"cannot (read|identify)") as refused:
             read_images([whole, tmp_path / name], colour)
-        assert str(tmp_path) in str(refused.value)
-        assert "\n" not in str(refused.value)
-        assert "; give a" in str(refused.value)
+        assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
     for wrong in (3, None, [b"bytes"]):
         with pytest.raises(InputError, match="give a file"):
             read_images(wrong, colour)
@@ -139,10 +115,8 @@ def painted(mode, white=(0, 0, 20, 20)):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "RGBA, opaque"])
 def test_masks_of_every_mode_are_cropped_and_resized_as_the_picture(colour, mode):
     mask = read_masks(painted(mode), read_images([gradient(40, 20), gradient(80, 40)], colour))  # white left half
-    assert mask.shape == (2, 1, 16, 16)
-    assert mask.dtype == torch.bool
-    assert bool(mask[..., :8].all())
-    assert not bool(mask[..., 8:].any())
+    assert mask.shape == (2, 1, 16, 16) and mask.dtype == torch.bool
+    assert bool(mask[..., :8].all()) and not bool(mask[..., 8:].any())
 
 
 def test_a_pixel_that_white_touches_is_filled(grey):

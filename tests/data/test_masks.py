@@ -21,6 +21,7 @@ from fewstep.models.families.class_conditional_inpainting import ClassConditiona
 from fewstep.models.sampling import to_images
 from fewstep.training.distill import new_teacher
 from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import write_cache
 from tiny import LABELS, X, counted
 
 FILLS = TINY | {"teach.inpainting": True, "data.name": "digits"}
@@ -191,19 +192,14 @@ def test_what_such_networks_refuse(run, tmp_path):
         settings = load_recipe(None, {f"data.{key}": "somewhere", "teacher.path": str(folder / "teacher")})
         with pytest.raises(InputError, match=rf"data\.{key}: a network that fills in needs pictures"):
             fewstep.distill(recipe=settings, out=tmp_path / "out", device="cpu", quiet=True)
-    from fewstep.training.run_folder import write_cache
-
     settings = load_recipe(None, {"data.name": "digits", "teacher.path": str(folder / "teacher")})
     with pytest.raises(InputError, match=r"this teacher fills in.*nothing to cache"):
         write_cache(settings, tmp_path / "cache", device="cpu", quiet=True)
 
 
 def test_guided_inputs_come_with_masks(run, tmp_path):
-    _, folder = run
-    changes = {k: v for k, v in TINY.items() if not k.startswith("network")}
-    changes |= {"stage_one.guided_inputs": 0.5, "stage_two.guided_inputs": 0.5, "stage_two.ladder": [2, 1], "data.name": "digits"}
-    settings = load_recipe(
-        None, changes | {"teacher.path": str(folder / "teacher"), "stage_one.updates": 1, "stage_two.last_updates": 1}
-    )
-    student = fewstep.distill(recipe=settings, out=tmp_path / "run", device="cpu", quiet=True)
+    changes = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"data.name": "digits"}
+    changes |= {"stage_one.guided_inputs": 0.5, "stage_two.guided_inputs": 0.5, "stage_two.ladder": [2, 1]}
+    changes |= {"teacher.path": str(run[1] / "teacher"), "stage_one.updates": 1, "stage_two.last_updates": 1}
+    student = fewstep.distill(recipe=load_recipe(None, changes), out=tmp_path / "run", device="cpu", quiet=True)
     assert len(leaf(student.example(4))) == 4

@@ -5,26 +5,15 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.errors import InputError
 from fewstep.method import process as noise_process
 from fewstep.method.process import Cosine, RectifiedFlow, add_noise, betas_of, ddim_step, log_snr, renoise, time_grid
-from fewstep.models.families.schedulers import discrete_betas
 from processes import STABLE_DIFFUSION, VARIANCE_PRESERVING, ZERO_SNR, every_process_and_zero_snr, randn
 
-CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
-SCHEDULERS = {
-    "stable diffusion": DDIMScheduler(**CONFIG),
-    "ddpm": DDPMScheduler(num_train_timesteps=1000),
-    "stable diffusion, pndm": PNDMScheduler(**CONFIG),
-    "stable diffusion, euler": EulerDiscreteScheduler(**CONFIG),
-    "zero terminal snr": DDIMScheduler(**CONFIG, rescale_betas_zero_snr=True),
-    "squared cosine": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
-    "trained betas": DDIMScheduler(num_train_timesteps=7, trained_betas=[0.1, 0.2, 0.1, 0.4, 0.3, 0.6, 0.9]),
-}
 times = st.floats(0.01, 0.99)
 
 
@@ -60,15 +49,6 @@ def test_end_points():
     alpha, sigma = alpha_sigma(STABLE_DIFFUSION, 0, 1)
     assert (float(alpha[0]), float(sigma[0])) == (1, 0)
     assert float(alpha[1] ** 2) == pytest.approx(0.00466, abs=1e-5)  # the signal that Stable Diffusion's last step still holds
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS.keys())
-def test_discrete_betas_has_the_alphas_of_the_scheduler(scheduler):
-    steps = scheduler.config["num_train_timesteps"]
-    process = discrete_betas(dict(scheduler.config))
-    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    assert process.train_timesteps == steps
-    torch.testing.assert_close(process.at(t, t)[0] ** 2, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=1e-7)
 
 
 def test_stock_schedulers_take_our_betas():
@@ -189,11 +169,6 @@ def test_settings_come_back_through_json(process):
         (noise_process.process_of, {"name": "cosin"}, "'cosin' is not known"),
         (noise_process.process_settings, object(), "object"),
         (betas_of, RectifiedFlow(), "flow scheduler"),
-        (discrete_betas, {}, "no betas"),
-        (discrete_betas, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler has no betas"),
-        (discrete_betas, {"beta_schedule": "sigmoid"}, "squaredcos_cap_v2"),
-        (discrete_betas, {"beta_schedule": "linear", "use_flow_sigmas": True}, "RectifiedFlow"),
-        (discrete_betas, {"beta_schedule": "linear", "prediction_type": "flow_prediction"}, "RectifiedFlow"),
     ],
 )
 def test_what_is_no_known_process_is_refused(make, given, message):

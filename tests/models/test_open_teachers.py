@@ -14,9 +14,6 @@ from safetensors.torch import load_file, save_file
 import fewstep
 import pipelines
 from fewstep.errors import InputError
-from fewstep.method.parameterization import FLOW, V
-from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
-from fewstep.models.families.schedulers import process_of_scheduler, scheduler_of
 
 
 @pytest.fixture(scope="module")
@@ -111,31 +108,6 @@ def test_files_that_are_no_checkpoint(tmp_path):
     old.write_bytes(b"")
     with pytest.raises(InputError, match=rf"pickled.*from_single_file\('{old}'"):
         fewstep.open_model(old)
-
-
-def test_the_process_of_a_scheduler():
-    process, prediction = process_of_scheduler(dict(pipelines.scheduler("EulerDiscreteScheduler").config))
-    assert (process.train_timesteps, prediction.name) == (1000, "eps")
-    zero = pipelines.scheduler("DDIMScheduler", rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    process, prediction = process_of_scheduler(dict(zero.config))
-    alpha, sigma = process.at(torch.ones(1), torch.ones(1))
-    assert prediction.name == "v" and alpha < 1e-8 and sigma == 1
-    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "num_train_timesteps": 1000}
-    assert process_of_scheduler(flow)[0] == RectifiedFlow(3.0)
-    dynamic = flow | {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
-    torch.testing.assert_close(process_of_scheduler(dynamic, 4096)[0].shift, 3.1581929)  # e^1.15
-    with pytest.raises(InputError, match="needs the size"):
-        process_of_scheduler(dynamic)
-
-
-@pytest.mark.parametrize("process", [Cosine(), DiscreteBetas(tuple(torch.linspace(1e-4, 0.02, 1000).tolist())), RectifiedFlow(3.0)])
-def test_a_scheduler_of_ours_is_read_back_as_the_same_process(process):
-    made = scheduler_of(process, FLOW if isinstance(process, RectifiedFlow) else V)
-    again, prediction = process_of_scheduler(dict(made.config) | {"_class_name": type(made).__name__})
-    assert prediction == (FLOW if isinstance(process, RectifiedFlow) else V)
-    t = torch.arange(1, 11).double() / 10
-    for ours, theirs in zip(process.at(t, t), again.at(t, t), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
 def test_a_class_conditional_folder_of_pixels(tmp_path):

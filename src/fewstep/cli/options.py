@@ -69,8 +69,8 @@ def listed(option: str, text: str | None, kind: Any = str, separator: str = ",")
     try:
         return None if text is None else [kind(word.strip()) for word in text.split(separator)]
     except ValueError:
-        example = f"{'whole ' if kind is int else ''}numbers, as {separator.join('124')}"
-        raise InputError(f"--{option} {str(text)[:40]}: give {example}") from None
+        what = f"{'whole ' if kind is int else ''}numbers separated by {separator!r}, as {separator.join('124')}"
+        raise InputError(f"--{option} {str(text)[:40]}: give {what}") from None
 
 
 def scale_or_scales(text: str | None) -> float | list[float] | None:

@@ -17,7 +17,7 @@ from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
 from fewstep.data.decoding import shortened
 from fewstep.data.encoding import PictureRows, conditions
-from fewstep.data.latent_cache import CONDITION, INDEX, check_made_by, is_cache, read_index
+from fewstep.data.latent_cache import CONDITION, INDEX, is_cache, read_index
 from fewstep.data.prompts import PromptRows
 from fewstep.devices import check_device
 from fewstep.errors import InputError
@@ -41,10 +41,10 @@ class Writer:
         self.known: dict[str, Any] = {}  # the shards of the index, by file
 
     def write(self, made_by: dict[str, Any], report: Callable[[str], None]) -> None:
-        """Write the cache in the folder, or what it lacks.
+        """Write the cache in the folder, or what it lacks; `made_by` is what a cache that is there was made by.
 
         Raises:
-            InputError: the folder holds something else or another cache, the disk is full, or nothing can be encoded.
+            InputError: the folder holds something else, the disk is full, or nothing can be encoded.
         """
         made_by = made_by | {"shard_size": self.shard_size}
         self._check_folder(made_by)
@@ -64,7 +64,6 @@ class Writer:
         """Check the folder, or begin its index."""
         if is_cache(self.folder):
             index = read_index(self.folder)
-            check_made_by(self.folder, index["made_by"], made_by)
             before = index["made_by"].get("shard_size")
             if before != self.shard_size:
                 raise InputError(f"the cache {self.folder} has data.shard_size = {before}: set it to that, or name another folder")
@@ -79,39 +78,43 @@ class Writer:
                 left.unlink(missing_ok=True)
         self.state.wait_for_everyone()
 
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
     def _is_intact(self, number: int) -> bool:
         """Whether a shard is there as it was written, to the bit."""
-        file, entry = self.folder / name_of(number), self._entry(number)
-        return bool(
-            entry and file.is_file() and file.stat().st_size == entry["bytes"] and fingerprints.whole(file) == entry["sha256"]
-        )
+        file, entry = self._shard(number), self._entry(number)
+        return bool(entry) and file.is_file() and fingerprints.whole(file) == entry["sha256"]
 
-    def _entry(self, number: int) -> dict[str, Any] | None:
-        """What is noted of a shard: beside it while the cache is being written, later in the index."""
+    def _entry(self, number: int) -> dict[str, Any]:
+        """What is noted of a shard, if anything: beside it while the cache is being written, later in the index."""
+        file = self._shard(number)
         try:
-            return json.loads((self.folder / name_of(number)).with_suffix(".json").read_text(encoding="utf-8"))
+            return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return self.known.get(name_of(number))
+            return self.known.get(file.name, {})
 
     def _write_shard(self, number: int, items: list[Any]) -> None:
         from safetensors.torch import save_file
 
-        tensors, skipped, cut = self._encoded(items)
-        file = self.folder / name_of(number)
+        with warnings_of_cut_prompts() as cut:
+            which, condition = self._conditions(items)
+        tensors, skipped = self._encoded(items, which, condition)
+        file = self._shard(number)
         write_atomically(file, lambda aside: save_file(tensors, aside))
         entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
-        self._write_json(file.with_suffix(".json").name, entry | {"leaves": shapes, "skipped": skipped, "cut": cut})
+        self._write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut})
 
-    def _encoded(self, items: list[Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
-        """The tensors of a shard, "name: reason" of what is left out, and the warnings of prompts that are cut."""
+    def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
+        """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
         given = [self.rows.prompt_or_label(item) for item in items]
         distinct = {value: place for place, value in enumerate(dict.fromkeys(value for value in given if value is not None))}
         which = torch.tensor([0 if value is None else distinct[value] for value in given])
-        condition: Condition = torch.zeros(1, dtype=torch.long)
-        with warnings_of_cut_prompts() as cut:
-            if distinct:
-                condition = conditions(self.model, list(distinct), self.batch)
+        return which, conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+
+    def _encoded(self, items: list[Any], which: Tensor, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
+        """The tensors of a shard, and "name: reason" of what is left out."""
         encoded: list[dict[str, Tensor]] = []
         skipped: list[str] = []
         for start in range(0, len(items), self.batch):
@@ -123,14 +126,14 @@ class Writer:
             self.made += len(items[part])
             self._show(within=min(start + self.batch, len(items)))
         if not encoded:
-            return {"x": torch.zeros(0)}, skipped, cut
+            return {"x": torch.zeros(0)}, skipped
         leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
         tensors = {name: torch.cat([made[name] for made in encoded]) for name in encoded[0]} | leaves
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}, skipped, cut
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}, skipped
 
     def _finish(self, made_by: dict[str, Any], shards: int, report: Callable[[str], None]) -> None:
         """Write the complete index, and report what was left out."""
-        entries = [entry for number in range(shards) if (entry := self._entry(number)) is not None]
+        entries = [entry for number in range(shards) if (entry := self._entry(number))]
         count = sum(entry["count"] for entry in entries)
         skipped, cut = ([text for entry in entries for text in entry[what]] for what in ("skipped", "cut"))
         if not count:
@@ -139,18 +142,17 @@ class Writer:
         leaves = next(entry["leaves"] for entry in entries if entry["count"])
         self._write_index(made_by, complete=True, count=count, leaves=leaves, shards=entries)
         for number in range(shards):
-            (self.folder / name_of(number)).with_suffix(".json").unlink(missing_ok=True)
+            self._shard(number).with_suffix(".json").unlink(missing_ok=True)
         if skipped:
             report(f"skipped {len(skipped)} of {len(skipped) + count} pictures: {shortened(skipped)}")
         if cut:
             report(f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut: {shortened(cut)}")
 
     def _write_index(self, made_by: dict[str, Any], **values: Any) -> None:
-        self._write_json(INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
+        self._write_json(self.folder / INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        text = json.dumps(values, indent=1)
-        write_atomically(self.folder / name, lambda aside: aside.write_text(text, encoding="utf-8"))
+    def _write_json(self, file: Path, values: dict[str, Any]) -> None:
+        write_atomically(file, lambda aside: aside.write_text(json.dumps(values, indent=1), encoding="utf-8"))
 
     def _show(self, within: int = 0, final: bool = False) -> None:
         """How far it is, from the shards of this process, which stand for those of the others."""
@@ -158,11 +160,6 @@ class Writer:
         speed = self.made * self.state.num_processes / max(time.monotonic() - self.began, 1e-9)
         left = "done" if final else f"{clock((total - done) / speed)} left" if total and speed else ""
         self.line.show(f"cache  {done}/{total or '?'}  {speed:.1f} examples/s  {left}".rstrip(), final=final)
-
-
-def name_of(number: int) -> str:
-    """The file of a shard."""
-    return f"{number:05d}.safetensors"
 
 
 @contextmanager
@@ -180,11 +177,7 @@ def warnings_of_cut_prompts() -> Iterator[list[str]]:
 
 
 def processes(device: str | None) -> PartialState:
-    """The processes of accelerate, and this one's device.
-
-    Raises:
-        InputError: the device is not here.
-    """
+    """The processes of accelerate, and this one's device; raises InputError where the device is not here."""
     check_device(device)
     if not torch.distributed.is_initialized():
         reset_accelerator()  # another run in this process may have had another device

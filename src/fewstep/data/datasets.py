@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.decoding import Example, Unreadable, attempt, threads
+from fewstep.data.decoding import Example, attempt, threads
 from fewstep.data.sources import Source, resolve, shuffled
 from fewstep.errors import InputError
 from fewstep.progress import to_stderr
@@ -88,7 +88,7 @@ class StreamingData:
             InputError: fewer than two classes, or no picture can be read.
         """
         self.classes: tuple[str, ...] = source.classes or ()
-        check_classes(len(self.classes), source.path, self.classes)
+        check_classes(self.classes, source.path)
         self.size, self._channels = size, channels  # of the decoded pictures
         self._source, self._flip, self._seed, self._report = source, flip, seed, report
         self._unreadable: dict[str, str] = {}
@@ -96,7 +96,7 @@ class StreamingData:
         self._length = source.total  # of an epoch; None until the first one has been read to its end
         self._pool = threads()
         self.channels = self._channels = channels or self._first().shape[0]
-        self._go_to(0, 0)
+        self._go_to(0)
 
     def with_classes(self, known: tuple[str, ...]) -> "StreamingData":
         """These data, with labels from now on that index a model's classes, matched by name."""
@@ -104,15 +104,6 @@ class StreamingData:
         if (order != np.arange(len(order))).any():
             self._order, self.classes = order[self._order], known
         return self
-
-    def _first(self) -> np.ndarray:
-        """The first picture in the order of the source that can be read."""
-        for example in islice(self._source.examples(None, 0), MOST_UNREADABLE):
-            picture, _ = self._decoded(example)
-            if picture is not None:
-                return picture
-        why = f": {self.skipped[0]}" if self.skipped else ""
-        raise InputError(f"{self._source.path}: no picture can be read{why}: give data with readable pictures")
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -122,7 +113,8 @@ class StreamingData:
     @property
     def description(self) -> dict[str, Any]:
         """What the data are, for JSON; the fingerprint is None, since the content is not read beforehand."""
-        return describe(self._source, self._length, self.classes, self.size, self.channels, len(self._unreadable), None)
+        facts = {"images": self._length, "classes": list(self.classes), "size": self.size, "channels": self.channels}
+        return self._source.describe(**facts, skipped=len(self._unreadable), sha256=None)
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Pictures float32 (count, c, size, size) in [-1, 1] and labels int64 (count,) from position `start` on.
@@ -136,24 +128,32 @@ class StreamingData:
         self._seek(start)
         self._fill(count)
         stand_in = self._ahead[-1]
-        for k in range(len(self._ahead) - 1, -1, -1):
+        for k in reversed(range(len(self._ahead))):
             self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
-        chosen = [self._ahead.popleft() for _ in range(count)]
+        pictures, names = zip(*(self._ahead.popleft() for _ in range(count)), strict=True)
         self._position = start + count
-        labels, _ = resolve([label for _, label in chosen], self._source.classes, self._source.path)
-        images = torch.from_numpy(np.stack([picture for picture, _ in chosen]))
+        labels, _ = resolve(names, self._source.classes, self._source.path)
+        images = torch.from_numpy(np.stack(pictures))
         return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
 
-    def _go_to(self, epoch: int, position: int) -> None:
+    def _first(self) -> np.ndarray:
+        """The first picture in the order of the source that can be read."""
+        for example in islice(self._source.examples(None, 0), MOST_UNREADABLE):
+            if (picture := self._decoded(example)[0]) is not None:
+                return picture
+        why = f": {self.skipped[0]}" if self.skipped else ""
+        raise InputError(f"{self._source.path}: no picture can be read{why}: give data with readable pictures")
+
+    def _go_to(self, epoch: int) -> None:
+        """Make the beginning of an epoch the position."""
         self._raw = self._endless(epoch)
-        self._position = position
+        self._position = epoch * (self._length or 0)
         self._ahead: deque[tuple[Any, Any]] = deque()  # (uint8 (c, h, w) or None, label) from the position on; the last is readable
 
     def _endless(self, epoch: int) -> Iterator[Example]:
         for current in counting(epoch):
             seen = 0
-            for example in self._source.examples(self._seed, current):
-                seen += 1
+            for seen, example in enumerate(self._source.examples(self._seed, current), 1):  # noqa: B007 - counted below
                 yield example
             if not seen:
                 raise InputError(f"{self._source.path} has no examples: give data with pictures")
@@ -162,10 +162,10 @@ class StreamingData:
     def _seek(self, start: int) -> None:
         """Make `start` the position, reading on without decoding, or anew from the beginning of its epoch."""
         if start < self._position:
-            self._go_to(0, 0)
+            self._go_to(0)
         while self._position < start:
             if self._length and start // self._length > self._position // self._length:
-                self._go_to(start // self._length, start - start % self._length)
+                self._go_to(start // self._length)
                 continue
             if self._ahead:
                 self._ahead.popleft()
@@ -184,26 +184,18 @@ class StreamingData:
 
     def _decoded(self, example: Example) -> tuple[Any, Any]:
         outcome = attempt(example, self.size, self._channels)
-        if not isinstance(outcome, Unreadable):
+        if not isinstance(outcome, str):
             return outcome, example.label
         if example.title not in self._unreadable:
-            self._unreadable[example.title] = outcome.reason
-            self._report(f"skipped a picture that cannot be read: {example.title}: {outcome.reason}")
+            self._unreadable[example.title] = outcome
+            self._report(f"skipped a picture that cannot be read: {example.title}: {outcome}")
         return None, None
 
 
-def describe(
-    source: Source, images: int | None, classes: tuple[str, ...], size: int, channels: int, skipped: int, sha256: str | None
-) -> dict[str, Any]:
-    """What the data are, for JSON."""
-    what = {"kind": source.kind, "path": source.path, "images": images, "classes": list(classes)}
-    return {**what, "size": size, "channels": channels, "skipped": skipped, "sha256": sha256}
-
-
-def check_classes(number: int, path: str, names: tuple[str, ...]) -> None:
+def check_classes(classes: Sequence[str], path: str) -> None:
     """Raises InputError where there are fewer than two classes."""
-    if number < 2:
-        only = f"only one class ('{names[0]}')" if names else "no classes"
+    if len(classes) < 2:
+        only = f"only one class ('{classes[0]}')" if classes else "no classes"
         raise InputError(f"{path} has {only}, and guidance needs at least 2: give data of two classes or more")
 
 
@@ -213,24 +205,21 @@ def class_order(classes: Sequence[str], known: Sequence[str], where: str, report
     Raises:
         InputError: some names agree and others do not, or there are more or fewer than the model's.
     """
+    classes, known = list(classes), list(known)
     if len(classes) != len(known):
-        raise InputError(
-            f"{where}: the data's number of classes is {len(classes)}, the teacher's {len(known)}; give data that fits"
-        )
-    numbers, same = tuple(str(k) for k in range(len(known))), set(classes) & set(known)
-    if tuple(classes) == tuple(known) or numbers in (tuple(classes), tuple(known)):
+        counts = f"the data's number of classes is {len(classes)}, the teacher's {len(known)}"
+        raise InputError(f"{where}: {counts}; give data that fits")
+    if classes == known or list(map(str, range(len(known)))) in (classes, known):
         return np.arange(len(known))
-    if not same:
-        report(
-            f"{where}: the data's classes ({', '.join(classes[:3])}, ...) are taken for the teacher's ({', '.join(known[:3])}, ...)"
-        )
+    odd = sorted(set(classes) - set(known))
+    if len(odd) == len(set(classes)):
+        names = f"the data's classes ({', '.join(classes[:3])}, ...) are taken for the teacher's ({', '.join(known[:3])}, ...)"
+        report(f"{where}: {names}")
         return np.arange(len(known))
-    if odd := sorted(set(classes) - same):
-        raise InputError(
-            f"{where}: the class '{odd[0]}' is none of the teacher's, while others are: rename it as the teacher's class"
-        )
+    if odd:
+        raise InputError(f"{where}: the class '{odd[0]}' is none of the teacher's, others are: rename it as the teacher's class")
     report(f"{where}: the data's classes are in another order than the teacher's: they are matched by name")
-    return np.array([list(known).index(name) for name in classes])
+    return np.array([known.index(name) for name in classes])
 
 
 def span(start: int, count: int) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 import hashlib
 import io
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 
 Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
@@ -33,13 +35,6 @@ class Example:
         if self.name or not isinstance(self.pixels, bytes):
             return self.name or "a picture without a name"
         return f"the picture of {len(self.pixels)} bytes with sha256 {hashlib.sha256(self.pixels).hexdigest()[:12]}"
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Why a picture cannot be read, in one line."""
-
-    reason: str
 
 
 def threads() -> ThreadPoolExecutor:
@@ -105,12 +100,17 @@ def square(image: Any, size: int | None) -> Any:
 
     if size is None or image.size == (size, size):
         return image
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
+    side, box = min(image.size), central_box(image)
     if side == size:
         return image.crop(box)
     return image.resize((size, size), Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC, box=box)
+
+
+def central_box(image: Any) -> tuple[int, int, int, int]:
+    """The central square of an image: left, top, right, bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return left, top, left + side, top + side
 
 
 def as_array(image: Any) -> np.ndarray:
@@ -119,15 +119,16 @@ def as_array(image: Any) -> np.ndarray:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def attempt(example: Example, size: int | None, channels: int | None) -> np.ndarray | Unreadable:
-    """The decoded picture, or why there is none."""
+def attempt(example: Example, size: int | None, channels: int | None) -> np.ndarray | str:
+    """The decoded picture, or in one line why it cannot be read."""
     if example.fault:
-        return Unreadable(example.fault)
+        return example.fault
     try:
         return decode(example.pixels, size, channels)
     except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
-        text = str(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else str(error)
-        return Unreadable(" ".join(text.split()) or type(error).__name__)
+        return (
+            first_line(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else first_line(error)
+        )
 
 
 def shortened(lines: list[str]) -> str:
@@ -135,47 +136,12 @@ def shortened(lines: list[str]) -> str:
     return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
-class Pile:
-    """Pictures of one shape in one buffer that grows in place, so that the peak is the array itself and not twice that."""
-
-    def __init__(self, limit: int, total: int | None) -> None:
-        self.buffer, self.count, self.shape, self.first = bytearray(), 0, (0, 0, 0), ""
-        self.limit, self.total = limit, total
-
-    def add(self, array: np.ndarray, title: str) -> None:
-        """Append uint8 (c, h, w).
-
-        Raises:
-            InputError: the pictures are not of one square size, or pass the memory limit.
-        """
-        if not self.count:
-            self.shape, self.first = array.shape, title
-        if array.shape[1] != array.shape[2]:
-            raise InputError(f"{title} is {array.shape[2]}x{array.shape[1]}, not square: set data.size to the size to train at")
-        if array.shape[1:] != self.shape[1:]:
-            sizes = f"{self.first} is {self.shape[2]}x{self.shape[1]}, {title} is {array.shape[2]}x{array.shape[1]}"
-            raise InputError(f"the pictures differ in size ({sizes}): set data.size to the size to train at")
-        if array.shape[0] > self.shape[0]:  # the first in colour after grey ones
-            self.buffer = bytearray(np.repeat(self.array(), 3, axis=1).tobytes())
-            self.shape = array.shape
-        if array.shape[0] < self.shape[0]:
-            array = np.repeat(array, 3, axis=0)
-        self.count += 1
-        check_memory(max(self.count, self.total or 0) * array.size, self.limit)
-        self.buffer += array.tobytes()
-
-    def array(self) -> np.ndarray:
-        """uint8 (n, c, h, w), a view of the buffer."""
-        return np.frombuffer(self.buffer, np.uint8).reshape(self.count, *self.shape)
-
-
 def check_memory(needed: int, limit: int) -> None:
     """Raises InputError where the decoded pictures need more than `limit` bytes."""
     if needed > limit:
         sizes = f"{needed / 2**30:.3g} GiB or more of memory, over the limit of {limit / 2**30:.3g} GiB"
-        raise InputError(
-            f"the decoded pictures need {sizes}: set data.streaming = true (a folder or `datasets`) or a smaller data.size"
-        )
+        remedy = "set data.streaming = true (a folder or `datasets`) or a smaller data.size"
+        raise InputError(f"the decoded pictures need {sizes}: {remedy}")
 
 
 def gather(
@@ -183,26 +149,38 @@ def gather(
 ) -> tuple[np.ndarray, list[Any], list[str]]:
     """All pictures that can be read, uint8 (n, c, h, w), their labels, and "name: reason" of each that cannot.
 
+    They are put into one buffer that grows in place, so that the peak is the array itself and not twice that.
+
     Raises:
         InputError: none can be read, they need more than `limit` bytes, or `size` is None and they are not of one square size.
     """
-    pile, labels, skipped = Pile(limit, total), [], []
+    buffer, labels, skipped, items = bytearray(), [], [], iter(examples)
+    shape, first = (0, 0, 0), ""
     with threads() as pool:
-        for chunk in chunks(iter(examples), 256):
-            outcomes = pool.map(lambda example: attempt(example, size, channels), chunk)
-            for example, outcome in zip(chunk, outcomes, strict=True):
-                if isinstance(outcome, Unreadable):
-                    skipped.append(f"{example.title}: {outcome.reason}")
-                else:
-                    pile.add(outcome, example.title)
-                    labels.append(example.label)
+        while chunk := list(islice(items, 256)):
+            for example, array in zip(chunk, pool.map(partial(attempt, size=size, channels=channels), chunk), strict=True):
+                if isinstance(array, str):
+                    skipped.append(f"{example.title}: {array}")
+                    continue
+                if not labels:
+                    shape, first = array.shape, example.title
+                check_shape(array, example.title, shape, first)
+                if len(array) > shape[0]:  # the first in colour after grey ones
+                    grey = np.frombuffer(buffer, np.uint8).reshape(-1, *shape)
+                    buffer, shape = bytearray(np.repeat(grey, 3, axis=1).tobytes()), array.shape
+                labels.append(example.label)
+                check_memory(max(len(labels), total or 0) * math.prod(shape), limit)
+                buffer += np.broadcast_to(array, shape).tobytes()
     if not labels:
         why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
         raise InputError(f"{why}: give data with readable pictures")
-    return pile.array(), labels, skipped
+    return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped
 
 
-def chunks(items: Iterator[Example], length: int) -> Iterator[list[Example]]:
-    """Lists of up to `length` items, in order."""
-    while chunk := list(islice(items, length)):
-        yield chunk
+def check_shape(array: np.ndarray, title: str, shape: tuple[int, ...], first: str) -> None:
+    """Raises InputError where a picture (c, h, w) is not square, or not of the size of the first one."""
+    if array.shape[1] != array.shape[2]:
+        raise InputError(f"{title} is {array.shape[2]}x{array.shape[1]}, not square: set data.size to the size to train at")
+    if array.shape[1:] != shape[1:]:
+        sizes = f"{first} is {shape[2]}x{shape[1]}, {title} is {array.shape[2]}x{array.shape[1]}"
+        raise InputError(f"the pictures differ in size ({sizes}): set data.size to the size to train at")

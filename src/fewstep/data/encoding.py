@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data.datasets import Data, as_input, class_order
-from fewstep.data.decoding import Example, Unreadable, attempt, threads
+from fewstep.data.decoding import Example, attempt, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, join, take, to
@@ -19,55 +19,55 @@ HELD = 256  # conditions that are kept in memory; more distinct ones are encoded
 
 
 def conditions(model: Model, prompts_or_labels: Sequence[int | str], batch: int = HELD) -> Condition:
-    """The condition (n, ...) of labels or prompts, on the CPU, `batch` prompts at a time.
+    """The condition (n, ...) of labels or prompts, on the CPU, `batch` prompts at a time; without the mask that a model may take.
 
     Raises:
         InputError: the model needs more than a class or a prompt.
     """
     if model.info.condition == "class":
         return torch.tensor([int(label) for label in prompts_or_labels])
+    prompts = [str(prompt) for prompt in prompts_or_labels]
+    encode = model.family.encode_prompts if model.family.takes_mask else model.family.encode
     try:
-        return in_batches(lambda part: model.condition(prompts=part), [str(prompt) for prompt in prompts_or_labels], batch)
+        parts = (encode(prompts[k : k + batch], model.denoiser.device) for k in range(0, len(prompts), batch))
+        return reduce(join, (to(part, "cpu") for part in parts))
     except InputError as error:
-        raise InputError(
-            f"pictures with classes or captions are not enough: {error}; give data whose batches hold whole conditions"
-        ) from None
+        remedy = "give data whose batches hold whole conditions"
+        raise InputError(f"pictures with classes or captions are not enough: {error}; {remedy}") from None
 
 
-def in_batches(encode: Callable[[list[str]], Condition], prompts: list[str], batch: int) -> Condition:
-    """The conditions (n, ...) of prompts, on the CPU, encoded `batch` at a time."""
-    return reduce(join, (to(encode(prompts[start : start + batch]), "cpu") for start in range(0, len(prompts), batch)))
+def label_conditions(model: Model, classes: Sequence[str], batch: int) -> Callable[[Tensor], Condition]:
+    """A function from labels int64 (n,) to conditions (n, ...): the labels, or the encoded names of their classes or captions.
+
+    Where the names are few, all are encoded now. Raises InputError as `conditions` does.
+    """
+    if model.info.condition == "class":
+        return lambda labels: labels
+    if len(classes) <= HELD:
+        return partial(take, conditions(model, classes, batch))
+    return lambda labels: conditions(model, [classes[int(k)] for k in labels], batch)
 
 
-def latents(model: Model, x: Tensor) -> Tensor:
-    """What the model denoises, float32 on the CPU, of pictures x (n, c, h, w) in [-1, 1]."""
-    with torch.no_grad():
-        return model.family.to_latents(x.to(model.denoiser.device)).float().cpu()
+@torch.no_grad()
+def latents(model: Model, x: Tensor, batch: int | None = None) -> Tensor:
+    """What the model denoises, float32 on the CPU, of pictures x (n, c, h, w) in [-1, 1], `batch` at a time."""
+    parts = x.split(batch or len(x))
+    return torch.cat([model.family.to_latents(part.to(model.denoiser.device)).float().cpu() for part in parts])
 
 
 class EncodedData:
     """The latents of a model's VAE for pictures, and their captions or the names of their classes as its prompts (or the labels)."""
 
     def __init__(self, data: Any, model: Model, batch: int = HELD) -> None:
-        """Encode the prompts of all classes or captions now, where they are few.
-
-        Raises:
-            InputError: the model needs more than a class or a prompt.
-        """
+        """Encode the prompts of all classes or captions now, where they are few; raises InputError as `conditions` does."""
         self.data, self.model, self.encode_batch = data, model, batch
         self.classes, self.description = data.classes, data.description
-        few = model.info.condition == "text" and len(data.classes) <= HELD
-        self._texts = conditions(model, data.classes, batch) if few else None
+        self.conditions = label_conditions(model, data.classes, batch)
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Latents (count, c, h, w) and conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)
-        z = torch.cat([latents(self.model, part) for part in x.split(self.encode_batch)])
-        if self._texts is not None:
-            return z, take(self._texts, labels)
-        if self.model.info.condition == "class":
-            return z, labels
-        return z, conditions(self.model, [self.classes[k] for k in labels.tolist()], self.encode_batch)
+        return latents(self.model, x, self.encode_batch), self.conditions(labels)
 
 
 def is_encoded(model: Model) -> bool:
@@ -100,11 +100,7 @@ class PictureRows:
         return self.source.examples(None, 0)
 
     def prompt_or_label(self, item: Example) -> int | str | None:
-        """What the model is conditioned on for a picture; None where the picture is left out.
-
-        Raises:
-            InputError: a label that is none of the classes.
-        """
+        """What the model is conditioned on for a picture; None where it is left out; raises InputError for an unknown class."""
         if item.fault:
             return None
         classes = self.source.classes
@@ -112,16 +108,15 @@ class PictureRows:
             return str(item.label)
         label = classes.index(item.label) if isinstance(item.label, str) and item.label in classes else item.label
         if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < len(classes):
-            raise InputError(
-                f"{self.source.path}: the label {label!r} is not one of the {len(classes)} classes: name all in data.classes"
-            )
+            known = f"not one of the {len(classes)} classes"
+            raise InputError(f"{self.source.path}: the label {label!r} is {known}: name all in data.classes")
         return classes[int(label)] if self._order is None else int(self._order[label])
 
     def encode(self, items: list[Example], condition: Condition | None) -> tuple[dict[str, Tensor], list[int], list[str]]:
         """(tensors, the places in `items` that they are of, "name: reason" of the others): "x", and with flips "mirrored"."""
         outcomes = list(self._pool.map(partial(attempt, size=self.size, channels=self.channels), items))
-        readable = {k: outcome for k, outcome in enumerate(outcomes) if not isinstance(outcome, Unreadable)}
-        skipped = [f"{items[k].title}: {outcome.reason}" for k, outcome in enumerate(outcomes) if isinstance(outcome, Unreadable)]
+        skipped = [f"{item.title}: {why}" for item, why in zip(items, outcomes, strict=True) if isinstance(why, str)]
+        readable = {k: picture for k, picture in enumerate(outcomes) if not isinstance(picture, str)}
         if not readable:
             return {}, [], skipped
         x = as_input(torch.from_numpy(np.stack(list(readable.values()))), np.arange(0), None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fewstep.data.decoding import Example
-from fewstep.data.sources import NO_CAPTION, Source, SourceSettings, numbered, with_caption
+from fewstep.data.sources import NO_CAPTION, Source, SourceSettings, captioned, numbered
 from fewstep.errors import InputError
 
 # fmt: off
@@ -15,17 +15,15 @@ PICTURES = {
     ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
 }
 # fmt: on
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
+SPLITS = {"train": "train", "training": "train"}  # by the name of a folder
+SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
 SYSTEM = {"@eadir", "$recycle.bin", "lost+found", "system volume information"}  # what file servers and systems put beside data
 
 
 def split_of(name: str) -> str | None:
     """The split that a folder's name stands for, whatever its case: "Val" for validation; None for other names."""
-    return next((split for split, names in SPLITS.items() if name.casefold() in names), None)
+    return SPLITS.get(name.casefold())
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -75,43 +73,31 @@ def open_folder(folder: Path, files: list[Path], settings: SourceSettings) -> So
     captions = settings.captions_first and settings.layout in ("auto", "captions") and has_captions(files)
     if settings.layout == "captions" and not captions:
         raise InputError(f"{folder}: data.layout = 'captions', and no picture has a .txt of the same name beside it: add them")
-    level = caption_split_level(pictures) if captions else class_split_level(folder, pictures, settings)
-    below, chosen = of_split(folder, pictures, settings, level)
     left = [f"{count} files in {name}, a folder of the system" for name, count in hidden.items()]
-    if level is not None:
-        odd = [
-            p for p in pictures if len(p.parts) < level + 2 or not (split_of(p.parts[level]) or p.parts[level] == settings.split)
-        ]
-        left += [f"{count} pictures in no split ({name})" for name, count in sorted(Counter(str(p.parent) for p in odd).items())]
-    source = with_captions(below, chosen) if captions else with_classes(below, chosen, settings, left)
+    if captions:
+        tops = {file.parts[0] if len(file.parts) > 1 else "" for file in pictures}
+        splits = {split_of(name) for name in tops} - {None}
+        level = 0 if len(splits) > 1 or (splits and all(map(split_of, tops))) else None
+        source = with_captions(*of_split(folder, pictures, settings, level, left))
+    else:
+        level = class_split_level(folder, pictures, settings.layout)
+        source = with_classes(*of_split(folder, pictures, settings, level, left), settings, left)
     if left:
         settings.report(f"{folder}: left out: {'; '.join(left)}")
     return source
 
 
-def caption_split_level(pictures: list[Path]) -> int | None:
-    """0 where pictures with captions lie in folders of splits, None where there are none."""
-    tops = {file.parts[0] if len(file.parts) > 1 else "" for file in pictures}
-    splits = {split_of(name) for name in tops} - {None}
-    return 0 if len(splits) > 1 or (splits and all(map(split_of, tops))) else None
-
-
-def class_split_level(folder: Path, pictures: list[Path], settings: SourceSettings) -> int | None:
-    """How deep the folders of splits are: 0 (train/cat/1.png), 1 (cat/train/1.png), None where there are none.
-
-    Raises:
-        InputError: the names allow two readings.
-    """
-    layout, nested = settings.layout, [file for file in pictures if len(file.parts) > 1]
+def class_split_level(folder: Path, pictures: list[Path], layout: str) -> int | None:
+    """How deep the folders of splits are: 0 (train/cat/1.png), 1 (cat/train/1.png), None for none; raises `two_readings`."""
+    nested = [file for file in pictures if len(file.parts) > 1]
     if layout == "classes":
         return None
     tops = {file.parts[0] for file in nested}
-    splits, others = {name for name in tops if split_of(name)}, {name for name in tops if not split_of(name)}
-    kinds = {split_of(name) for name in splits}
+    splits = {name for name in tops if split_of(name)}
     holds_classes = any(len(file.parts) > 2 and file.parts[0] in splits for file in pictures)
-    if splits and (layout == "splits" or (holds_classes and (len(kinds) > 1 or not others))):
+    if splits and (layout == "splits" or (holds_classes and (len(set(map(split_of, splits))) > 1 or splits == tops))):
         return 0
-    if splits and (holds_classes or (len(splits) > 1 and not others)):
+    if splits and (holds_classes or (len(splits) > 1 and splits == tops)):
         raise two_readings(folder, f"{listed(tops)} may be classes", f"{listed(splits)} may be splits")
     inner = [file for file in nested if len(file.parts) > 2 and split_of(file.parts[1])]
     if inner and (layout == "splits" or len(inner) == len(nested)):
@@ -124,9 +110,8 @@ def class_split_level(folder: Path, pictures: list[Path], settings: SourceSettin
 
 def two_readings(folder: Path, classes: str, splits: str) -> InputError:
     """The error of a folder whose names may be classes or splits."""
-    return InputError(
-        f'{folder}: {classes} (set data.layout = "classes"), or {splits} (set data.layout = "splits", or name the folder of one)'
-    )
+    remedy = '(set data.layout = "splits", or name the folder of one)'
+    return InputError(f'{folder}: {classes} (set data.layout = "classes"), or {splits} {remedy}')
 
 
 def listed(names: Iterable[str]) -> str:
@@ -135,12 +120,10 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + (", ..." if len(ordered) > 5 else "")
 
 
-def of_split(folder: Path, pictures: list[Path], settings: SourceSettings, level: int | None) -> tuple[Path, list[Path]]:
-    """The folder and the pictures of the split, whose folders are `level` deep; with level None all pictures.
-
-    Raises:
-        InputError: there is no such split, or two folders are it.
-    """
+def of_split(
+    folder: Path, pictures: list[Path], settings: SourceSettings, level: int | None, left: list[str]
+) -> tuple[Path, list[Path]]:
+    """The folder and the pictures of the split, whose folders are `level` deep; with level None all. What is in none joins `left`."""
     split = settings.split
     if level is None:
         if split != "train":
@@ -148,6 +131,8 @@ def of_split(folder: Path, pictures: list[Path], settings: SourceSettings, level
         return folder, pictures
     names = {file.parts[level] for file in pictures if len(file.parts) > level + 1}
     names = {name for name in names if split_of(name) or name == split}
+    odd = Counter(str(file.parent) for file in pictures if len(file.parts) < level + 2 or file.parts[level] not in names)
+    left += [f"{count} pictures in no split ({name})" for name, count in sorted(odd.items())]
     chosen = names & {split} or {name for name in names if split_of(name) == split_of(split) is not None}
     if not chosen:
         raise InputError(f"{folder} has no split '{split}': set data.split to one of {listed(names)}")
@@ -163,40 +148,34 @@ def with_captions(folder: Path, pictures: list[Path]) -> Source:
     """Pictures, given relative to the folder, with the .txt of the same name beside each."""
 
     def example(k: int) -> Example:
-        file, text = folder / pictures[k], folder / pictures[k].with_suffix(".txt")
-        raw = Example(file, None, pictures[k].as_posix(), fault=f"{NO_CAPTION} ({text.name} is missing)")
-        if not text.is_file():
-            return raw
+        file, text = pictures[k], pictures[k].with_suffix(".txt")
+        caption, fault = None, ""
         try:
-            return with_caption(Example(file, text.read_text(encoding="utf-8-sig"), raw.name))
+            caption = (folder / text).read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            fault = f"{NO_CAPTION} ({text.name} is missing)"
         except (OSError, UnicodeDecodeError) as error:
-            return Example(file, None, raw.name, fault=f"its caption {text.name} cannot be read ({error})")
+            fault = f"its caption {text.name} cannot be read ({error})"
+        return Example(folder / file, caption, file.as_posix(), fault)
 
-    return numbered("captions", str(folder), None, example, len(pictures))
+    return captioned(str(folder), numbered("captions", str(folder), None, example, len(pictures)).examples, len(pictures))
 
 
 def with_classes(folder: Path, pictures: list[Path], settings: SourceSettings, left: list[str]) -> Source:
-    """Pictures in one sub-folder a class, at any depth; labels follow the sorted names. What is left out is added to `left`.
-
-    Raises:
-        InputError: there are no sub-folders.
-    """
+    """Pictures in one sub-folder a class, at any depth; labels follow the sorted names. What is left out joins `left`."""
     inside = [file for file in pictures if len(file.parts) > 1]
     if not inside:
         many = f"the {len(pictures)} pictures lie in no sub-folder"
         raise InputError(f"{folder} {settings.but}{many}: put those of each class in a sub-folder")
-    if len(inside) < len(pictures):
-        first = next(file for file in pictures if len(file.parts) == 1)
-        left.append(f"{len(pictures) - len(inside)} pictures outside the sub-folders ({first}, ...)")
+    if outside := [file for file in pictures if len(file.parts) == 1]:
+        left.append(f"{len(outside)} pictures outside the sub-folders ({outside[0]}, ...)")
     classes = tuple(sorted({file.parts[0] for file in inside}))
+    label = {name: k for k, name in enumerate(classes)}
     folders = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith((".", "__"))}
     if empty := {name for name in folders - set(classes) if name.casefold() not in SYSTEM}:
         left.append(f"sub-folders without pictures, which are no classes ({listed(empty)})")
-    label = {name: k for k, name in enumerate(classes)}
-    return numbered(
-        "folder",
-        str(folder),
-        classes,
-        lambda k: Example(folder / inside[k], label[inside[k].parts[0]], inside[k].as_posix()),
-        len(inside),
-    )
+
+    def example(k: int) -> Example:
+        return Example(folder / inside[k], label[inside[k].parts[0]], inside[k].as_posix())
+
+    return numbered("folder", str(folder), classes, example, len(inside))

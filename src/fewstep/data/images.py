@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.decoding import as_array, as_mode, square, upright
-from fewstep.errors import InputError
+from fewstep.data.decoding import as_array, as_mode, central_box, square, upright
+from fewstep.data.encoding import latents
+from fewstep.errors import InputError, first_line
 from fewstep.models.metadata import Info
 from fewstep.models.model import DECODED, Model
 
@@ -36,10 +37,7 @@ def warn(line: str) -> None:
 
 def into_model(model: Model, pixels: Tensor) -> Tensor:
     """What the model works on, (n, c, h, w), of pixels (n, c, h, w) in [-1, 1]: for a model in pixel space the pixels themselves."""
-    if model.info.image_size is None:
-        return pixels
-    device = model.denoiser.device
-    return torch.cat([model.family.to_latents(part.to(device)).float().cpu() for part in pixels.split(DECODED)])
+    return pixels if model.info.image_size is None else latents(model, pixels, DECODED)
 
 
 def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: Say = warn) -> Pictures:
@@ -136,9 +134,7 @@ def open_picture(source: Picture, otherwise: str, say: Say) -> Any:
 
 def _central(image: Any) -> Any:
     """The central square of an image, before anything is converted: a long strip costs the memory of its square alone."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image if image.width == image.height else image.crop((left, top, left + side, top + side))
+    return image if image.width == image.height else image.crop(central_box(image))
 
 
 def _attempt(read: Callable[[], Any], name: str) -> Any:
@@ -152,6 +148,5 @@ def _attempt(read: Callable[[], Any], name: str) -> Any:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(f"{name} has more than the limit of {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
-            why = " ".join(str(error).split()) or type(error).__name__
-            why = why if name in why else f"{name}: {why}"
+            why = first_line(error) if name in str(error) else f"{name}: {first_line(error)}"
             raise InputError(f"{'' if why.startswith('cannot ') else 'cannot read '}{why}; {FORMATS}") from None

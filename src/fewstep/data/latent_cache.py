@@ -5,6 +5,7 @@ A shard `00000.safetensors` holds "x" (n, ...), perhaps "mirrored" (n, ...), the
 """
 
 import json
+import reprlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,19 @@ class CachedData:
         index = read_index(self.folder)
         if not index["complete"]:
             raise InputError(f"the cache {folder} is not finished: run `fewstep cache` with the same --out again")
-        self.shards = [shard for shard in index["shards"] if shard["count"]]
         self.made_by, self.count = index["made_by"], int(index["count"])
         self.description = self.made_by["data"] | {"cache": str(folder), "images": self.count}
         if flip and not self.made_by["data"].get("flip"):
             raise InputError(f"the cache {folder} was made without data.flip = true: set it to false, or make another cache")
-        self._check_sizes()
+        self.shards = [shard for shard in index["shards"] if shard["count"]]
         self._starts = np.cumsum([0] + [shard["count"] for shard in self.shards])
-        self._open = lru_cache(maxsize=OPEN)(self._map)
+        for shard in self.shards:
+            file = self.folder / shard["file"]
+            size = file.stat().st_size if file.is_file() else None
+            if size != shard["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes in place of {shard['bytes']}"
+                raise InputError(f"{file} {found}: {REMAKE}")
+        self._map = lru_cache(maxsize=OPEN)(mapped)
 
     def __len__(self) -> int:
         """The number of examples, which is the length of an epoch."""
@@ -61,40 +67,33 @@ class CachedData:
         rows = rows_at(positions, self.count, self.seed)
         mirrored = coins(positions, self.seed) if self.flip else np.zeros(count, dtype=bool)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
+        places = zip(shards.tolist(), (rows - self._starts[shards]).tolist(), mirrored, strict=True)
         read = [
-            self._row(int(shard), int(row - self._starts[shard]), bool(flip))
-            for shard, row, flip in zip(shards, rows, mirrored, strict=True)
+            self._row(self.folder / self.shards[shard]["file"], row, "mirrored" if flip else "x") for shard, row, flip in places
         ]
         leaves = {name: torch.stack([row[name] for row in read]) for name in read[0]}
         x = leaves.pop("x")
         return x, leaves.get(CONDITION, {name.removeprefix(f"{CONDITION}."): leaf for name, leaf in leaves.items()})
 
-    def _row(self, shard: int, row: int, mirrored: bool) -> dict[str, Tensor]:
-        """One example: "x" and the leaves of its condition, without the batch."""
+    def _row(self, file: Path, row: int, side: str) -> dict[str, Tensor]:
+        """One example: "x", which is stored as `side`, and the leaves of its condition, without the batch."""
         from safetensors import SafetensorError
 
         try:
-            file, which = self._open(shard)
-            taken = {"x": file.get_slice("mirrored" if mirrored else "x")[row]}
-            names = [name for name in file.keys() if name.startswith(CONDITION)]  # noqa: SIM118 - not a dict
-            return taken | {name: file.get_slice(name)[int(which[row])] for name in names}
+            tensors, which = self._map(file)
+            names = [name for name in tensors.keys() if name.startswith(CONDITION)]  # noqa: SIM118 - not a dict
+            leaves = {name: tensors.get_slice(name)[int(which[row])] for name in names}
+            return {"x": tensors.get_slice(side)[row]} | leaves
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.folder / self.shards[shard]['file']} is damaged ({error}): {REMAKE}") from None
+            raise InputError(f"{file} is damaged ({error}): {REMAKE}") from None
 
-    def _map(self, shard: int) -> tuple[Any, Tensor]:
-        """The memory-mapped file of a shard, and where each of its examples has its condition."""
-        from safetensors import safe_open
 
-        file = safe_open(self.folder / self.shards[shard]["file"], framework="pt")  # its pages are read when rows are asked for
-        return file, file.get_tensor("which")
+def mapped(file: Path) -> tuple[Any, Tensor]:
+    """The memory-mapped shard, whose pages are read when rows are asked for, and where each of its examples has its condition."""
+    from safetensors import safe_open
 
-    def _check_sizes(self) -> None:
-        for shard in self.shards:
-            file = self.folder / shard["file"]
-            size = file.stat().st_size if file.is_file() else None
-            if size != shard["bytes"]:
-                found = "is missing" if size is None else f"has {size} bytes in place of {shard['bytes']}"
-                raise InputError(f"{file} {found}: {REMAKE}")
+    tensors = safe_open(file, framework="pt")
+    return tensors, tensors.get_tensor("which")
 
 
 def is_cache(folder: Path) -> bool:
@@ -103,18 +102,13 @@ def is_cache(folder: Path) -> bool:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a cache.
-
-    Raises:
-        InputError: there is none, or it is of something else.
-    """
+    """The index of a cache; raises InputError where there is none, or it is of something else."""
     file = folder / INDEX
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(
-            f"{folder} is no cache ({INDEX} is not there): make one by `fewstep cache RECIPE --out {folder}`"
-        ) from None
+        remedy = f"make one by `fewstep cache RECIPE --out {folder}`"
+        raise InputError(f"{folder} is no cache ({INDEX} is not there): {remedy}") from None
     except ValueError as error:
         raise InputError(f"{file} is damaged ({error}): remove the folder and make the cache anew") from None
     if not isinstance(index, dict) or index.get("what") != "cache of fewstep":
@@ -133,29 +127,22 @@ def teacher_fingerprint(model: Model) -> dict[str, Any] | None:
     return {"path": str(folder), "family": model.family.name, "parts": prints}
 
 
-def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str | None:
+def check_made_by(folder: Path, now: dict[str, Any]) -> None:
+    """Raises InputError where the cache was made by another teacher or of other data than `now` names."""
+    before = read_index(folder)["made_by"]
+    for what, other in (("teacher", "by another teacher"), ("data", "of other data")):
+        if now.get(what) is not None and (changed := difference(before[what], now[what], f"{what}.")):
+            remedy = "make one for this recipe in another folder, or put back what it was made with"
+            raise InputError(f"the cache {folder} was made {other}: {changed}; {remedy}")
+
+
+def difference(before: dict[str, Any], now: dict[str, Any], prefix: str) -> str | None:
     """The first key, paths aside, in which two records differ, with both values; None where they agree."""
     for key in dict.fromkeys([*now, *before]):
-        one, other, name = before.get(key), now.get(key), f"{prefix}{key}"
+        one, other = before.get(key), now.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            if inner := difference(one, other, f"{name}."):
+            if inner := difference(one, other, f"{prefix}{key}."):
                 return inner
         elif key != "path" and one != other:
-            return f"{name} was {shown(one)} and is {shown(other)}"
+            return f"{prefix}{key} was {reprlib.repr(one)} and is {reprlib.repr(other)}"
     return None
-
-
-def shown(value: Any) -> str:
-    """A value in a few characters."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:16]}...{text[-4:]}"
-
-
-def check_made_by(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises InputError where the cache was made by another teacher or of other data than `now` names."""
-    for what in ("teacher", "data"):
-        if now.get(what) is not None and (changed := difference(before[what], now[what], f"{what}.")):
-            raise InputError(
-                f"the cache {folder} was made {'by another teacher' if what == 'teacher' else 'of other data'}: {changed}; "
-                "make one for this recipe in another folder, or put back what it was made with"
-            )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fewstep.data import fingerprints
-from fewstep.data.datasets import Data, StreamingData, check_classes, describe
+from fewstep.data.datasets import Data, StreamingData, check_classes
 from fewstep.data.decoding import gather, shortened
 from fewstep.data.folders import files_below, open_folder, pictures_of
 from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
@@ -56,20 +56,8 @@ def open_data(
         raise InputError(f"data.channels = {channels} is neither 1 (grey) nor 3 (colour): set one of them, or leave it out")
     if seed < 0:
         raise InputError(f"the seed {seed} is negative: give 0 or more")
-    columns = {"image_column": image_column, "label_column": label_column, "caption_column": caption_column}
-    names = tuple(classes) if classes else None
-    settings = SourceSettings(
-        name,
-        path,
-        split,
-        layout,
-        **columns,
-        classes=names,
-        streaming=streaming,
-        captions=captions,
-        memory_limit=memory_limit,
-        report=report,
-    )
+    columns, names = (image_column, label_column, caption_column), tuple(classes) if classes else None
+    settings = SourceSettings(name, path, split, layout, *columns, names, streaming, captions, memory_limit, report)
     source = open_source(settings)
     if not streaming:
         return load(source, size, channels, flip, seed, settings)
@@ -83,18 +71,13 @@ def open_data(
 
 
 def open_source(settings: SourceSettings) -> Source:
-    """The pictures that the settings name, not yet decoded: with captions where those come first and are there, else with classes.
-
-    Raises:
-        InputError: as for `open_data`.
-    """
+    """The pictures that the settings name, not yet decoded, with captions or with classes; raises InputError as `open_data` does."""
     name, path, split = settings.name, str(settings.path), settings.split
     if (name is None) == (settings.path is None):
         raise InputError("data needs one of data.path and data.name: set data.path, or data.name = 'digits'")
     if name is not None:
         if name not in NAMED:
-            known = nearest(name, NAMED)
-            raise InputError(f"unknown data.name = '{name}': {known} (a folder, file or hub id goes in data.path)")
+            raise InputError(f"unknown data.name = '{name}': {nearest(name, NAMED)} (a folder, file or hub id goes in data.path)")
         if split != "train":
             raise InputError(f"data.name = '{name}' has no split '{split}': leave data.split at 'train'")
         return NAMED[name]()
@@ -115,11 +98,7 @@ def open_source(settings: SourceSettings) -> Source:
 
 
 def open_layout(folder: Path, settings: SourceSettings) -> Source:
-    """What a folder holds: tables or metadata for `datasets`, else pictures; that the other of the two is left out is reported.
-
-    Raises:
-        InputError: as for `open_data`.
-    """
+    """What a folder holds: tables or metadata for `datasets`, else pictures; that the other of the two is left out is reported."""
     files = files_below(folder)
     if is_table(folder, files, settings):
         if (beside := pictures_of(files)) and not metadata_of(folder, files):
@@ -128,32 +107,26 @@ def open_layout(folder: Path, settings: SourceSettings) -> Source:
     settings.check_no_column()
     source = open_folder(folder, files, settings)
     if strays := table_files(files):
-        settings.report(
-            f'{folder}: left out: {len(strays)} tables beside pictures ({strays[0]}, ...): data.layout = "table" reads them'
-        )
+        beside = f"{len(strays)} tables beside pictures ({strays[0]}, ...)"
+        settings.report(f'{folder}: left out: {beside}: data.layout = "table" reads them')
     return source
 
 
 def load(source: Source, size: int | None, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
-    """All of the source decoded in memory.
-
-    Raises:
-        InputError: as for `open_data`.
-    """
+    """All of the source decoded in memory; raises InputError as `open_data` does."""
     pixels, labels, skipped, report = source.pixels, source.labels, [], settings.report
     fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
     if pixels is None or labels is None or not fits:
         pixels, labels, skipped = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
     index, classes = resolve(labels, source.classes, source.path)
-    here = np.unique(index)
-    if source.kind != "captions":
-        check_classes(len(here), source.path, tuple(classes[k] for k in here))
+    here, named = np.unique(index), source.kind != "captions"
+    if named:
+        check_classes([classes[k] for k in here], source.path)
     if skipped:
         report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shortened(skipped)}")
     if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), here)]:
         report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
     images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
-    digest = fingerprints.of_pictures(images, labels, classes)
-    named = () if source.kind == "captions" else classes
-    words = describe(source, len(labels), named, pixels.shape[3], pixels.shape[1], len(skipped), digest)
-    return Data(images, labels, classes, tuple(skipped), words, flip, seed)
+    facts = {"images": len(labels), "classes": list(classes) if named else [], "size": pixels.shape[3], "channels": pixels.shape[1]}
+    facts |= {"skipped": len(skipped), "sha256": fingerprints.of_pictures(images, labels, classes)}
+    return Data(images, labels, classes, tuple(skipped), source.describe(**facts), flip, seed)

@@ -1,15 +1,15 @@
 """Training data of networks that fill in pictures: every example with a mask of its own, and with what that leaves of it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial, reduce
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.encoding import HELD, in_batches, latents
+from fewstep.data.encoding import HELD, label_conditions, latents
 from fewstep.method.conditioning import Condition, join, take, to
 from fewstep.models.families import Family
 from fewstep.models.model import Model
@@ -17,26 +17,26 @@ from fewstep.models.model import Model
 SHARES = {"box": 0.3, "stroke": 0.3, "half": 0.25, "all": 0.15}  # all: so that the network can draw without a picture, too
 
 
-def random_mask(size: int, seed: int, position: int, shares: Mapping[str, float] = SHARES) -> np.ndarray:
-    """What is to be filled in of the example at a position, bool (size, size), never empty: a function of its arguments alone."""
-    rng = np.random.default_rng((seed, position))
-    kind = rng.choice(list(shares), p=list(shares.values()))
-    y, x = (np.mgrid[:size, :size] + 0.5) / size  # centres of the pixels, 0 to 1
-    return SHAPES[kind](y, x, rng)
-
-
 def random_masks(count: int, size: int, seed: int = 0, start: int = 0, shares: Mapping[str, float] = SHARES) -> Tensor:
-    """The masks of `count` examples from a position on, bool (count, 1, size, size); `shares` of the kinds sum to 1."""
-    return torch.from_numpy(np.stack([random_mask(size, seed, start + i, shares) for i in range(count)]))[:, None]
+    """What is to be filled in of `count` examples from a position on, bool (count, 1, size, size), never empty.
+
+    Each mask is a function of the seed and its position alone; `shares` of the kinds sum to 1.
+    """
+    y, x = (np.mgrid[:size, :size] + 0.5) / size  # centres of the pixels, 0 to 1
+
+    def mask(position: int) -> np.ndarray:
+        rng = np.random.default_rng((seed, position))
+        return SHAPES[rng.choice(list(shares), p=list(shares.values()))](y, x, rng)
+
+    return torch.from_numpy(np.stack([mask(start + i) for i in range(count)]))[:, None]
 
 
 def box(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A rectangle inside the picture, its sides a quarter to three quarters of the picture's."""
     sides = rng.uniform(0.25, 0.75, 2)
     top, left = rng.uniform(0, 1 - sides)
-    return with_nearest(
-        (y >= top) & (y < top + sides[0]) & (x >= left) & (x < left + sides[1]), y, x, top + sides[0] / 2, left + sides[1] / 2
-    )
+    inside = (y >= top) & (y < top + sides[0]) & (x >= left) & (x < left + sides[1])
+    return with_nearest(inside, y, x, top + sides[0] / 2, left + sides[1] / 2)
 
 
 def stroke(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -55,24 +55,13 @@ def half(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return with_nearest((y - top) * math.sin(angle) + (x - left) * math.cos(angle) >= 0, y, x, top, left)
 
 
-def everything(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The whole picture."""
-    return np.ones(y.shape, dtype=bool)
-
-
 def with_nearest(mask: np.ndarray, y: np.ndarray, x: np.ndarray, top: float, left: float) -> np.ndarray:
-    """The mask and the pixel nearest to a place in it, so that on a coarse grid something is left of it."""
-    mask = mask.copy()
+    """The mask, now with the pixel nearest to a place in it, so that on a coarse grid something is left of it."""
     mask.flat[np.argmin(np.hypot(y - top, x - left))] = True
     return mask
 
 
-SHAPES: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
-    "box": box,
-    "stroke": stroke,
-    "half": half,
-    "all": everything,
-}
+SHAPES = {"box": box, "stroke": stroke, "half": half, "all": lambda y, x, rng: np.ones(y.shape, dtype=bool)}
 
 
 class MaskedData:
@@ -86,26 +75,16 @@ class MaskedData:
         self.data, self.family, self.seed, self.model, self.encode_batch = data, family, seed, model, batch
         self.classes, self.description = data.classes, data.description
         self.size, self.channels = data.size, data.channels
-        text = model is not None and model.info.condition == "text"
-        self._texts = self._encode(range(len(self.classes))) if text and len(self.classes) <= HELD else None
-
-    def _encode(self, labels: Iterable[int]) -> Condition:
-        """The encoded names of classes or captions (n, ...), on the CPU."""
-        assert self.model is not None
-        encode = partial(self.family.encode_prompts, device=self.model.denoiser.device)
-        return in_batches(encode, [self.classes[k] for k in labels], self.encode_batch)
+        self.conditions = label_conditions(model, data.classes, batch) if model else None
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the network denoises (count, c, h, w) and whole conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)
-        masks, family = random_masks(count, x.shape[-1], self.seed, start), self.family
-        if self.model is None:
-            return x, family.with_mask(labels, x, masks)
-        conditioned: Condition = labels
-        if self.model.info.condition == "text":
-            conditioned = self._encode(labels.tolist()) if self._texts is None else take(self._texts, labels)
-        device, done = self.model.denoiser.device, []
+        masks = random_masks(count, x.shape[-1], self.seed, start)
+        if self.model is None or self.conditions is None:
+            return x, self.family.with_mask(labels, x, masks)
+        condition, device, whole = self.conditions(labels), self.model.denoiser.device, []
         for part in torch.arange(count).split(self.encode_batch):
-            whole = family.with_mask(to(take(conditioned, part), device), x[part].to(device), masks[part].to(device))
-            done.append((latents(self.model, x[part]), to(whole, "cpu")))
-        return torch.cat([z for z, _ in done]), reduce(join, (whole for _, whole in done))
+            given = to(take(condition, part), device)
+            whole.append(to(self.family.with_mask(given, x[part].to(device), masks[part].to(device)), "cpu"))
+        return latents(self.model, x, self.encode_batch), reduce(join, whole)

@@ -57,13 +57,11 @@ class PromptRows:
         if steps > limit:
             raise InputError(f"data.sampling_steps is {steps}; this teacher takes 1 to {limit}")
         self.prompts, self.model, self.guidance_scale = prompts, model, guidance_scale
-        self.steps, self.samples, self.seed = steps, samples, seed
-        self.length = len(prompts) * samples
-        self.total: int | None = self.length
+        self.steps, self.samples, self.seed, self.total = steps, samples, seed, len(prompts) * samples
 
     def items(self) -> Iterator[tuple[int, str]]:
         """(row, prompt), the samples of a prompt one after another."""
-        return map(self.item, range(self.length))
+        return map(self.item, range(self.total))
 
     def item(self, row: int) -> tuple[int, str]:
         """The row and its prompt."""
@@ -97,11 +95,7 @@ class TeacherSamples:
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Samples (count, ...) and conditions (count, ...) from position `start` on."""
-        index = rows_at(span(start, count), self.rows.length, self.seed)
-        items = [self.rows.item(int(row)) for row in index]
+        items = [self.rows.item(int(row)) for row in rows_at(span(start, count), self.rows.total, self.seed)]
         condition = conditions(self.rows.model, [prompt for _, prompt in items], self.encode_batch)
-        x: list[Tensor] = []
-        for first in range(0, count, self.encode_batch):
-            part = slice(first, first + self.encode_batch)
-            x.append(self.rows.encode(items[part], take(condition, part))[0]["x"])
-        return torch.cat(x), condition
+        parts = [slice(k, k + self.encode_batch) for k in range(0, count, self.encode_batch)]
+        return torch.cat([self.rows.encode(items[part], take(condition, part))[0]["x"] for part in parts]), condition

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from fewstep.data.decoding import Example, check_memory
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 from fewstep.models.metadata import bundled
 from fewstep.progress import to_stderr
 
 MOST_CLASSES = 100_000  # more than this is an identifier that was taken for a label
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
 NO_CAPTION = "it has no caption"
+Examples = Callable[[int | None, int], Iterator[Example]]  # of (seed, epoch): shuffled; of (None, 0): in the order of the source
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,23 @@ class Source:
     kind: str
     path: str
     classes: tuple[str, ...] | None  # names in the order of the labels; None where only a pass over the labels tells
-    examples: Callable[[int | None, int], Iterator[Example]]  # (seed, epoch): shuffled; (None, 0): in the order of the source
+    examples: Examples
     total: int | None = None  # how many, unreadable ones included, where that is known beforehand
     pixels: np.ndarray | None = None  # uint8 (n, c, h, w) where it is all in memory already
     labels: Sequence[Any] | None = None  # with `pixels`
 
+    def describe(self, **facts: Any) -> dict[str, Any]:
+        """The kind and path, and facts of the decoded data, for JSON."""
+        return {"kind": self.kind, "path": self.path} | facts
+
 
 def numbered(kind: str, path: str, classes: tuple[str, ...] | None, example: Callable[[int], Example], total: int) -> Source:
     """A source that gives the example of each number from 0 to total - 1."""
-    return Source(
-        kind, path, classes, lambda seed, epoch: map(example, range(total) if seed is None else shuffled(total, seed, epoch)), total
-    )
+
+    def examples(seed: int | None, epoch: int) -> Iterator[Example]:
+        return map(example, range(total) if seed is None else shuffled(total, seed, epoch))
+
+    return Source(kind, path, classes, examples, total)
 
 
 def shuffled(total: int, seed: int, epoch: int) -> np.ndarray:
@@ -78,10 +85,14 @@ def shuffled(total: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(total)
 
 
-def with_caption(example: Example) -> Example:
-    """The example with its caption's outer blanks removed; without one it has a fault, so that it is left out, counted and named."""
-    caption = example.label.strip() if isinstance(example.label, str) else ""
-    return replace(example, label=caption) if caption else replace(example, label=None, fault=NO_CAPTION)
+def captioned(path: str, examples: Examples, total: int | None) -> Source:
+    """A source of examples whose labels are captions; one without has a fault, so that it is left out, counted and named."""
+
+    def stripped(example: Example) -> Example:
+        caption = example.label.strip() if isinstance(example.label, str) else ""
+        return replace(example, label=caption or None, fault=example.fault or ("" if caption else NO_CAPTION))
+
+    return Source("captions", path, None, lambda seed, epoch: map(stripped, examples(seed, epoch)), total)
 
 
 def resolve(labels: Sequence[Any], classes: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -104,13 +115,10 @@ def resolve(labels: Sequence[Any], classes: tuple[str, ...] | None, where: str) 
         if unknown := sorted(set(named) - set(index)):
             raise InputError(f"{where}: the label '{unknown[0]}' is not among the {len(classes)} classes: add it to data.classes")
         return np.array([index[name] for name in named], dtype=np.int64), classes
-    low, high = (min(labels), max(labels)) if len(labels) else (0, -1)
-    limit = len(classes) if classes else MOST_CLASSES
+    low, high, limit = min(labels, default=0), max(labels, default=-1), len(classes or ()) or MOST_CLASSES
     if low < 0 or high >= limit:
-        bad = low if low < 0 else high
-        raise InputError(
-            f"{where}: the label {bad} is outside 0..{limit - 1}: number the classes from 0, or name all in data.classes"
-        )
+        outside = f"the label {low if low < 0 else high} is outside 0..{limit - 1}"
+        raise InputError(f"{where}: {outside}: number the classes from 0, or name all in data.classes")
     return np.asarray(labels, dtype=np.int64), classes or tuple(str(k) for k in range(int(high) + 1))
 
 
@@ -131,27 +139,6 @@ def digits() -> Source:
     return in_memory("digits", "digits", pixels, labels.tolist(), tuple("0123456789"))
 
 
-def arrays_of(path: Path, wanted: set[str], limit: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Those of the wanted arrays that an .npz has, and the names of all that it has.
-
-    Raises:
-        InputError: the file is damaged, pickled or too large.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged path open
-            found = list(file.files)
-            for key in wanted & set(found):
-                check_memory(file.zip.getinfo(f"{key}.npy").file_size, limit)
-                arrays[key] = file[key]
-    except InputError:
-        raise
-    except Exception as error:  # zipfile, lzma, struct, EOFError, ValueError for pickles, AttributeError for a bare .npy
-        kind = "not a zip archive" if not zipfile.is_zipfile(path) else " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as an .npz ({kind}): write it anew with numpy.savez, without objects") from error
-    return arrays, found
-
-
 def npz(path: Path, settings: SourceSettings) -> Source:
     """The arrays of an .npz: `images` (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w); `labels` or `captions` (n,); `classes`.
 
@@ -160,22 +147,38 @@ def npz(path: Path, settings: SourceSettings) -> Source:
     Raises:
         InputError: the file is damaged, pickled or too large, or an array is missing or of the wrong shape, type or range.
     """
-    arrays, found = arrays_of(path, {"images", "labels", "classes", "captions"}, settings.memory_limit)
+    arrays, found = arrays_of(path, settings.memory_limit)
     key = "captions" if settings.captions_first and "captions" in arrays else "labels"
     for name in ("images", key):
         if name not in arrays:
-            raise InputError(
-                f"{path} {settings.but}has no array '{name}' (it has: {', '.join(found) or 'none'}): add it with numpy.savez"
-            )
+            has = f"has no array '{name}' (it has: {', '.join(found) or 'none'})"
+            raise InputError(f"{path} {settings.but}{has}: add it with numpy.savez")
     pixels, values = as_uint8(arrays["images"], path), arrays[key]
     if values.shape != pixels.shape[:1] or not np.issubdtype(values.dtype, np.str_ if key == "captions" else np.integer):
         need = f"need {'text' if key == 'captions' else 'integers'} of shape ({len(pixels)},), one an image"
         raise InputError(f"{key} of {path} are {values.dtype} of shape {values.shape}: {need}")
-    if key == "captions":
-        raw = in_memory(key, str(path), pixels, values.tolist(), None).examples
-        return Source(key, str(path), None, lambda seed, epoch: map(with_caption, raw(seed, epoch)), len(pixels))
-    names = tuple(map(str, arrays["classes"].ravel())) if "classes" in arrays else class_names_in(path.parent)
-    return in_memory("npz", str(path), pixels, values.tolist(), settings.classes or names)
+    names = settings.classes
+    if names is None and key == "labels":
+        names = tuple(map(str, arrays["classes"].ravel())) if "classes" in arrays else class_names_in(path.parent)
+    source = in_memory("npz", str(path), pixels, values.tolist(), names)
+    return captioned(str(path), source.examples, len(pixels)) if key == "captions" else source
+
+
+def arrays_of(path: Path, limit: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of an .npz that `npz` reads, and the names of all that it has; raises InputError as `npz` does."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged path open
+            found = list(file.files)
+            for key in {"images", "labels", "classes", "captions"} & set(found):
+                check_memory(file.zip.getinfo(f"{key}.npy").file_size, limit)
+                arrays[key] = file[key]
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, lzma, struct, EOFError, ValueError for pickles, AttributeError for a bare .npy
+        kind = "not a zip archive" if not zipfile.is_zipfile(path) else first_line(error)
+        raise InputError(f"{path} cannot be read as an .npz ({kind}): write it anew with numpy.savez, without objects") from error
+    return arrays, found
 
 
 def as_uint8(images: np.ndarray, path: Path) -> np.ndarray:
@@ -197,20 +200,16 @@ def as_uint8(images: np.ndarray, path: Path) -> np.ndarray:
 
 
 def class_names_in(folder: Path) -> tuple[str, ...] | None:
-    """The names in classes.json of the folder, a JSON list; None where there is no such file.
-
-    Raises:
-        InputError: it is not a list of names.
-    """
+    """The names in classes.json of the folder; None where there is no such file. Raises InputError where it is no list of names."""
     file = folder / "classes.json"
     if not file.is_file():
         return None
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}): write a list of names, or remove it") from error
+    except ValueError:
+        names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{file} is not a list of names: write ["first", "second", ...], or remove it')
+        raise InputError(f'{file} is not a JSON list of names: write ["first", "second", ...], or remove it')
     return tuple(names)
 
 

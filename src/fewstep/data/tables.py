@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.decoding import Example
-from fewstep.data.folders import class_names, has_captions, pictures_of, split_of
-from fewstep.data.sources import Source, SourceSettings, class_names_in, with_caption
-from fewstep.errors import InputError, nearest
+from fewstep.data.folders import class_names, has_captions, listed, pictures_of, split_of
+from fewstep.data.sources import Source, SourceSettings, captioned, class_names_in
+from fewstep.errors import InputError, first_line, nearest
 
 IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values")
 LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "class_label")
@@ -72,24 +72,28 @@ def open_table(settings: SourceSettings, files: list[Path] | None = None) -> Sou
     Raises:
         InputError: it cannot be opened or reached, has no such split or column, or streams labels whose classes nobody names.
     """
+    import datasets
+
     path = str(settings.path)
     rows = opened(path, settings.split, settings.streaming, files)
     if rows.features is None:
         raise InputError(f"{path}: `datasets` does not say which columns it has: convert it to parquet")
-    image = image_of(rows.features, settings.image_column, path)
-    caption = caption_of(rows.features, settings.caption_column, path) if settings.captions_first else None
-    label = caption or label_of(rows.features, settings, path)
-    raw = partial(examples, undecoded(rows, image, label), image, label, path)
+    image = image_of(rows.features, settings)
+    caption = caption_of(rows.features, settings) if settings.captions_first else None
+    label = caption or label_of(rows.features, settings)
+    rows = rows.select_columns([image, label])
+    if isinstance(rows.features[image], datasets.Image):  # left as bytes or paths, which decoding.py decodes
+        rows = rows.cast_column(image, datasets.Image(decode=False))
+    raw, length = partial(examples, rows, image, label, path), len(rows) if isinstance(rows, datasets.Dataset) else None
     if caption:
-        return Source("captions", path, None, lambda seed, epoch: map(with_caption, raw(seed, epoch)), length(rows))
-    names = getattr(rows.features[label], "names", None)
-    here = Path(path).expanduser()
+        return captioned(path, raw, length)
+    here, names = Path(path).expanduser(), getattr(rows.features[label], "names", None)
     known = tuple(names) if names else settings.classes
     known = known or (class_names_in(here if here.is_dir() else here.parent) if here.exists() else None)
     if settings.streaming and known is None:
         remedy = 'set data.classes = ["first", ...] or data.streaming = false'
         raise InputError(f"{path}: column '{label}' has plain labels, so a stream cannot know the classes: {remedy}")
-    return Source("datasets", path, known, raw, length(rows))
+    return Source("datasets", path, known, raw, length)
 
 
 def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> Any:
@@ -98,24 +102,24 @@ def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> 
 
     here, name = Path(path).expanduser(), split.partition("[")[0]
     lazy = streaming or (here.exists() and "[" not in split)  # train[:10%] needs the whole
+    saved = is_saved(here)
+    tables = [here] if here.is_file() else [] if saved else files_of_split(here, files or [], name)
     try:
-        if here.is_dir() and is_saved(here):
+        if saved:
             rows = datasets.load_from_disk(str(here))
-            if not isinstance(rows, datasets.DatasetDict):
-                return rows
-            if split not in rows:
-                raise InputError(f"{path} has no split '{split}': set data.split to one of {', '.join(map(str, rows))}")
-            return rows[split]
-        tables = [here] if here.is_file() else files_of_split(here, files or [], name)
-        if tables:
+        elif tables:
             builder = TABLE_FILES[tables[0].suffix.lower()]
-            return datasets.load_dataset(builder, data_files={name: [str(file) for file in tables]}, split=split, streaming=lazy)
-        return datasets.load_dataset(str(here) if here.exists() else path, split=split, streaming=lazy)
-    except InputError:
-        raise
+            rows = datasets.load_dataset(builder, data_files={name: list(map(str, tables))}, split=split, streaming=lazy)
+        else:
+            rows = datasets.load_dataset(str(here) if here.exists() else path, split=split, streaming=lazy)
     except Exception as error:  # `datasets` passes on whatever its parts raise
         what = "cannot be opened" if here.exists() else "is neither a file or folder here nor a data set that the hub hands out"
-        raise InputError(f"'{path}' {what} ({brief(error)}): check data.path, data.split and the network") from error
+        raise InputError(f"'{path}' {what} ({first_line(error)}): check data.path, data.split and the network") from error
+    if not isinstance(rows, datasets.DatasetDict):
+        return rows
+    if split not in rows:
+        raise InputError(f"{path} has no split '{split}': set data.split to one of {', '.join(map(str, rows))}")
+    return rows[split]
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
@@ -132,23 +136,18 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
         tables = tars  # img2dataset writes a .parquet beside each
     kinds = {file.suffix.lower() for file in tables}
     if len(kinds) > 1:
-        raise InputError(
-            f"{folder} has files of {' and '.join(sorted(kinds))}: name one of them, or a folder of one kind, as data.path"
-        )
-    splits = {file: split_in(file) for file in tables}
-    without = [file for file, found in splits.items() if found is None]
-    if len(without) == len(tables) and split == "train":
+        remedy = "name one of them, or a folder of one kind, as data.path"
+        raise InputError(f"{folder} has files of {' and '.join(sorted(kinds))}: {remedy}")
+    named = {file: found for file in tables if (found := split_in(file))}
+    if not tables or (not named and split == "train"):
         return [folder / file for file in tables]
-    if without and len(without) < len(tables):
-        other = next(file for file in tables if file not in without)
-        raise InputError(
-            f"{folder}: {other} may be the split '{splits[other]}', or with {without[0]} all may be one: name one file as data.path, "
-            "or give each file the name of its split"
-        )
-    chosen = [folder / file for file, found in splits.items() if found == (split_of(split) or split)]
+    if named and len(named) < len(tables):
+        (one, found), other = next(iter(named.items())), next(file for file in tables if file not in named)
+        readings = f"{one} may be the split '{found}', or with {other} all may be one"
+        raise InputError(f"{folder}: {readings}: name one file as data.path, or give each file the name of its split")
+    chosen = [folder / file for file, found in named.items() if found == (split_of(split) or split)]
     if not chosen:
-        here = ", ".join(sorted({str(found) for found in splits.values() if found})) or "train"
-        raise InputError(f"{folder} has no split '{split}': set data.split to one of {here}")
+        raise InputError(f"{folder} has no split '{split}': set data.split to one of {listed(set(named.values())) or 'train'}")
     return chosen
 
 
@@ -158,74 +157,55 @@ def split_in(file: Path) -> str | None:
     return next((split for word in words if (split := split_of(word))), None)
 
 
-def brief(error: Exception) -> str:
-    """The error in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+def column_of(features: Any, settings: SourceSettings, key: str, usual: tuple[str, ...], kind: type) -> str | None:
+    """The column that `key` of the settings names, else the only one of a kind, else the first with a usual name.
+
+    Usual names are looked for among the columns of the kind, or among all where none is. Raises InputError where there is none of
+    the name in the settings.
+    """
+    given = getattr(settings, key)
+    if given is not None and given not in features:
+        raise InputError(f"{settings.path} has no column '{given}' for data.{key}: {nearest(given, features)}")
+    typed = [name for name, feature in features.items() if isinstance(feature, kind)]
+    return given or (typed[0] if len(typed) == 1 else next((name for name in usual if name in (typed or features)), None))
 
 
-def check_column(features: Any, column: str | None, key: str, path: str) -> None:
-    """Raises InputError where a column that a key of the recipe names is not there."""
-    if column is not None and column not in features:
-        raise InputError(f"{path} has no column '{column}' for data.{key}: {nearest(column, features)}")
-
-
-def image_of(features: Any, column: str | None, path: str) -> str:
-    """The name of the column with pictures: the given one, the only one of type Image, or one with a usual name."""
+def image_of(features: Any, settings: SourceSettings) -> str:
+    """The name of the column with pictures."""
     import datasets
 
-    check_column(features, column, "image_column", path)
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    found = column or first_of(IMAGE_NAMES, typed, features)
+    found = column_of(features, settings, "image_column", IMAGE_NAMES, datasets.Image)
     if found is None:
-        raise InputError(f"{path} has no column that is plainly the picture: set data.image_column ({nearest('', features)})")
+        known = nearest("", features)
+        raise InputError(f"{settings.path} has no column that is plainly the picture: set data.image_column ({known})")
     return found
 
 
-def first_of(usual: tuple[str, ...], typed: list[str], features: Any) -> str | None:
-    """The only column of the right type, else the first usual name among those of the right type, or among all if none is."""
-    return typed[0] if len(typed) == 1 else next((name for name in usual if name in (typed or features)), None)
-
-
-def caption_of(features: Any, column: str | None, path: str) -> str | None:
+def caption_of(features: Any, settings: SourceSettings) -> str | None:
     """The name of the column of captions: the given one, else one of text with a usual name, else None."""
-    check_column(features, column, "caption_column", path)
     text = [name for name, feature in features.items() if getattr(feature, "dtype", None) in TEXT]
-    if column is not None and column not in text:
-        raise InputError(f"{path}: column '{column}' is not text: set data.caption_column to one that is ({nearest('', text)})")
-    return column or next((name for name in CAPTION_NAMES if name in text), None)
+    if settings.caption_column is None:
+        return next((name for name in CAPTION_NAMES if name in text), None)
+    found = column_of(features, settings, "caption_column", (), object)
+    if found not in text:
+        remedy = f"set data.caption_column to one that is ({nearest('', text)})"
+        raise InputError(f"{settings.path}: column '{found}' is not text: {remedy}")
+    return found
 
 
-def label_of(features: Any, settings: SourceSettings, path: str) -> str:
+def label_of(features: Any, settings: SourceSettings) -> str:
     """The name of the column with labels: integers or names."""
     import datasets
 
-    check_column(features, settings.label_column, "label_column", path)
-    typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    found = settings.label_column or first_of(LABEL_NAMES, typed, features)
+    found = column_of(features, settings, "label_column", LABEL_NAMES, datasets.ClassLabel)
     if found is None:
         remedy = f"set data.label_column to one of integers or names ({nearest('', features)})"
-        raise InputError(f"{path} {settings.but}has no column of labels: {remedy}")
-    kind = getattr(features[found], "dtype", None)
-    if not isinstance(kind, str) or not (kind.startswith(("int", "uint")) or kind in TEXT):
-        kind = kind or "lists"
-        raise InputError(f"{path}: the labels in column '{found}' are {kind}: set data.label_column to integers or names")
+        raise InputError(f"{settings.path} {settings.but}has no column of labels: {remedy}")
+    kind = str(getattr(features[found], "dtype", None) or "lists")
+    if not kind.startswith(("int", "uint")) and kind not in TEXT:
+        remedy = "set data.label_column to integers or names"
+        raise InputError(f"{settings.path}: the labels in column '{found}' are {kind}: {remedy}")
     return found
-
-
-def undecoded(rows: Any, image: str, label: str) -> Any:
-    """Only the two columns, the pictures left as bytes or paths: decoding, and what cannot be decoded, is decoding.py's affair."""
-    import datasets
-
-    rows = rows.select_columns([image, label])
-    return rows.cast_column(image, datasets.Image(decode=False)) if isinstance(rows.features[image], datasets.Image) else rows
-
-
-def length(rows: Any) -> int | None:
-    """How many rows there are, where that is known without reading them."""
-    import datasets
-
-    return len(rows) if isinstance(rows, datasets.Dataset) else None
 
 
 def examples(rows: Any, image: str, label: str, path: str, seed: int | None, epoch: int) -> Iterator[Example]:
@@ -241,20 +221,18 @@ def examples(rows: Any, image: str, label: str, path: str, seed: int | None, epo
             rows = rows.to_iterable_dataset(num_shards=max(1, min(64, len(rows))))
         rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         rows.set_epoch(epoch)
-    iterator: Iterator[Any] = iter(rows)
-    while True:
-        try:
-            row = next(iterator)
-        except StopIteration:
-            return
-        except Exception as error:  # a truncated parquet or tar: what follows in the shard is lost
-            raise InputError(f"'{path}' cannot be read to its end ({brief(error)}): replace or remove the damaged shard") from error
-        yield as_example(row[image], row[label])
+    try:
+        for row in rows:
+            yield as_example(row[image], row[label])
+    except Exception as error:  # a truncated parquet or tar: what follows in the shard is lost
+        raise InputError(
+            f"'{path}' cannot be read to its end ({first_line(error)}): replace or remove the damaged shard"
+        ) from error
 
 
 def as_example(cell: Any, label: Any) -> Example:
     """One cell of an undecoded column of pictures: bytes, or a dict of bytes and path."""
     data, name = (cell.get("bytes"), cell.get("path") or "") if isinstance(cell, dict) else (cell, "")
     if data is None and name:
-        return Example(name if "://" in name else Path(name), label, name)
+        data = name if "://" in name else Path(name)
     return Example(data, label, name)

@@ -1,6 +1,7 @@
 """What a distillation trains on: pixels with labels as they are, else what a cache holds, or what is encoded on the fly."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fewstep.data.cache_writer import Rows, Writer, processes
 from fewstep.data.datasets import Data, StreamingData, check_classes
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
-from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, read_index, teacher_fingerprint
+from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint
 from fewstep.data.loading import open_data, open_source
 from fewstep.data.masks import MaskedData
 from fewstep.data.prompts import PromptRows, TeacherSamples, read_prompts
@@ -45,18 +46,14 @@ class ToCache:
         """
         state, made_by = processes(device), {"teacher": teacher_fingerprint(self.model), "data": self.data}
         if is_cache(folder):
-            check_made_by(folder, read_index(folder)["made_by"], made_by)
-        if again or not self._is_whole(folder):
-            self.model.to(state.device or "cpu")
-            arguments = self.rows, self.model, folder, recipe.data.encode_batch, recipe.data.shard_size, state, quiet
-            Writer(*arguments).write(made_by, (lambda line: None) if quiet or not state.is_main_process else to_stderr)
+            check_made_by(folder, made_by)
+            with suppress(InputError):
+                if not again and len(data := CachedData(folder, self.seed, self.flip)):
+                    return data
+        self.model.to(state.device or "cpu")
+        arguments = self.rows, self.model, folder, recipe.data.encode_batch, recipe.data.shard_size, state, quiet
+        Writer(*arguments).write(made_by, (lambda line: None) if quiet or not state.is_main_process else to_stderr)
         return CachedData(folder, self.seed, self.flip)
-
-    def _is_whole(self, folder: Path) -> bool:
-        try:
-            return len(CachedData(folder)) > 0
-        except InputError:
-            return False
 
 
 def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
@@ -76,9 +73,11 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         return from_cache(recipe, model)
     if settings.prompts is None and not is_encoded(model):
         return open_examples(recipe, model)
-    if teacher_fingerprint(model) is None or settings.on_the_fly:
-        return on_the_fly(recipe, model)
-    return to_cache(recipe, model)
+    if model.family.folder is not None and not settings.on_the_fly:
+        return to_cache(recipe, model)
+    if settings.prompts is not None:
+        return TeacherSamples(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
+    return encoded(open_examples(recipe, model), model, settings.encode_batch)
 
 
 def masked(data: Any, recipe: Recipe) -> Any:
@@ -104,13 +103,13 @@ def with_masks(data: Any, recipe: Recipe, model: Model) -> Any:
 def from_open_data(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
     """As `prepared`, of data that are open already."""
     examples = encoded(data, model, recipe.data.encode_batch)
-    if examples is data or not isinstance(data, Data) or recipe.data.on_the_fly or teacher_fingerprint(model) is None:
+    if examples is data or not isinstance(data, Data) or recipe.data.on_the_fly or model.family.folder is None:
         return examples
+    source = source_of(data)
+    check_pictures(source, model)
     digest = fingerprints.of_pictures(data.pixels, data.labels, data.classes)
-    rows = PictureRows(source_of(data), model, data.flip)
-    check_pictures(rows.source, model)
     record = {"kind": "pictures", "path": "memory", "sha256": digest, "size": data.size, "flip": data.flip}
-    return ToCache(rows, model, record, data.seed, data.flip)
+    return ToCache(PictureRows(source, model, data.flip), model, record, data.seed, data.flip)
 
 
 def from_cache(recipe: Recipe, model: Model) -> CachedData:
@@ -123,17 +122,8 @@ def from_cache(recipe: Recipe, model: Model) -> CachedData:
     if settings.on_the_fly:
         raise InputError("data.cache and data.on_the_fly = true exclude each other: leave one of them out")
     folder = Path(str(settings.cache)).expanduser()
-    made_by = {"teacher": teacher_fingerprint(model), "data": data_fingerprint(recipe, model)}
-    check_made_by(folder, read_index(folder)["made_by"], made_by)
+    check_made_by(folder, {"teacher": teacher_fingerprint(model), "data": data_fingerprint(recipe, model)})
     return CachedData(folder, recipe.train.seed, settings.flip)
-
-
-def on_the_fly(recipe: Recipe, model: Model) -> Any:
-    """Examples that are encoded, or sampled, in every update."""
-    settings = recipe.data
-    if settings.prompts is not None:
-        return TeacherSamples(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
-    return encoded(open_examples(recipe, model), model, settings.encode_batch)
 
 
 def to_cache(recipe: Recipe, model: Model) -> ToCache:
@@ -170,63 +160,54 @@ def check_pictures(source: Source, model: Model) -> None:
     """Raises InputError where pictures are not what the model's latents are of, or its conditioning needs more than they have."""
     info = model.info
     if source.kind != "captions":
-        check_classes(len(source.classes or ()), source.path, source.classes or ())
+        check_classes(source.classes or (), source.path)
     if info.condition == "text":
         conditions(model, [(source.classes or ("a",))[0]])
     if len(info.shape) > 3:
         raise InputError("this teacher denoises videos, which pictures are not: set data.prompts, and its own samples stand in")
-    found = tuple(latents(model, torch.zeros(1, *2 * (info.picture[1],)).expand(1, info.picture[0], -1, -1)).shape[1:])
+    channels, size = info.picture
+    found = tuple(latents(model, torch.zeros(1, channels, size, size)).shape[1:])
     if found != info.shape:
-        raise InputError(
-            f"square pictures become latents of shape {found}, the teacher's is {info.shape}: set data.prompts instead"
-        )
+        shapes = f"latents of shape {found}, the teacher's is {info.shape}"
+        raise InputError(f"square pictures become {shapes}: set data.prompts instead")
 
 
 def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
-    """The rows of the recipe's prompts.
-
-    Raises:
-        InputError: pictures are given as well, or the prompts cannot be used.
-    """
+    """The rows of the recipe's prompts; raises InputError where pictures are given as well, or the prompts cannot be used."""
     settings = recipe.data
     if settings.path is not None or settings.name is not None:
         raise InputError("data.prompts is for training without pictures: leave out data.path and data.name, or data.prompts")
-    scales, seed = recipe.student.guidance_scale, recipe.train.seed
-    prompts = read_prompts(str(settings.prompts))
-    return PromptRows(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, seed)
+    scales, prompts = recipe.student.guidance_scale, read_prompts(str(settings.prompts))
+    return PromptRows(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, recipe.train.seed)
 
 
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
     settings = {key: getattr(recipe.data, key) for key in (*SOURCE_KEYS, "size", "channels", "flip")}
-    if teacher is not None:
-        channels, size = teacher.info.picture
-        settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
-        settings["captions"] = teacher.info.condition == "text"
-    data = open_data(**settings, seed=recipe.train.seed)
-    return data.with_classes(teacher.info.classes) if teacher is not None and teacher.info.condition == "class" else data
+    if teacher is None:
+        return open_data(**settings, seed=recipe.train.seed)
+    channels, size = teacher.info.picture
+    settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
+    data = open_data(**settings, captions=teacher.info.condition == "text", seed=recipe.train.seed)
+    return data.with_classes(teacher.info.classes) if teacher.info.condition == "class" else data
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
     """What identifies the recipe's data, before any is decoded; None where it names none."""
-    settings = recipe.data
-    if settings.prompts is not None:
-        text = "\n".join(read_prompts(settings.prompts))
-        chosen = {key: getattr(settings, key) for key in ("samples_per_prompt", "sampling_steps")}
-        record = {"kind": "prompts", "path": settings.prompts, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-        return record | chosen | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
-    if settings.path is None and settings.name is None:
+    settings = recipe.data.model_dump(mode="json")
+    if settings["prompts"] is not None:
+        text = "\n".join(read_prompts(settings["prompts"]))
+        record = {"kind": "prompts", "path": settings["prompts"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        record |= {key: settings[key] for key in ("samples_per_prompt", "sampling_steps")}
+        return record | {"guidance_scale": list(recipe.student.guidance_scale), "seed": recipe.train.seed}
+    path = settings["path"] or settings["name"]
+    if path is None:
         return None
-    chosen = {key: getattr(settings, key) for key in SOURCE_KEYS if key not in ("path", "streaming", "classes")}
-    if settings.layout == "auto":  # a cache that was written before there was this key stays valid
-        del chosen["layout"]
-    classes = None if settings.classes is None else list(settings.classes)
-    record = {
-        "kind": "pictures",
-        "path": settings.path or settings.name,
-        "sha256": fingerprint_of(settings.path or str(settings.name)),
-    }
-    return record | chosen | {"classes": classes, "size": model.info.picture[1], "flip": settings.flip}
+    record = {"kind": "pictures", "path": path, "sha256": fingerprint_of(path)}
+    record |= {key: settings[key] for key in SOURCE_KEYS if key not in ("path", "streaming")}
+    if settings["layout"] == "auto":  # a cache that was written before there was this key stays valid
+        del record["layout"]
+    return record | {"size": model.info.picture[1], "flip": settings["flip"]}
 
 
 def fingerprint_of(path: str) -> str:
