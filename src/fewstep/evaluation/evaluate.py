@@ -21,7 +21,7 @@ from fewstep.evaluation.evaluation_run import EvaluationRun, with_ratios
 from fewstep.evaluation.feature_files import INCEPTION, open_features
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.latency import machine
-from fewstep.evaluation.presets import checked_values, default_batch_size, settings_of
+from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
@@ -61,9 +61,8 @@ def evaluate(
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
-    given = checked_values(settings)
-    models = open_models(model, against, given.get("steps"))
-    chosen = settings_of(models, preset, given)
+    models = open_models(model, against, settings.get("steps"))
+    chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = examples_of(data, models, resize, split), {"batch_size": batch_size, "seed": seed}
     metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)

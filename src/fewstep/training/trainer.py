@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,7 +32,7 @@ from fewstep.training.checkpoint import load_newest, save_newest
 from fewstep.training.logging import RunLog, tracker_arguments
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Batch, Examples, Stage
-from fewstep.training.train_state import State, trained
+from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
 Save = Callable[[Model, Path], Any]  # writes a model folder
@@ -116,7 +117,9 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for part, batch in enumerate(self._batches(stage, state.update, state.examples)):
             with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
-                loss = stage.error(denoiser, batch).mean() / parts
+                errors = stage.error(denoiser, batch)
+                state.observe(errors.detach())
+                loss = errors.mean() / parts
                 # a loss that is not finite must make every process's gradients so, whatever its own derivative is
                 self.accelerator.backward(loss * torch.where(loss.isfinite(), 1.0, torch.nan))
             total += loss.detach().float()
@@ -138,6 +141,12 @@ class Trainer:
         since, first = time.monotonic(), state.update
         while state.update < stage.updates and not state.settled:
             state.step(self.gradients(stage, state, denoiser))
+            if state.update - first == OBSERVED and (few := state.few_examples()) and self.main:
+                warnings.warn(
+                    f"{stage.name}: the loss of its first {OBSERVED} updates is that of about {few[0]:.3g} of their {few[1]} examples; the others teach "
+                    "next to nothing: set the stage's weighting to 'auto' or 'min_snr', and look for outliers in the data",
+                    stacklevel=2,
+                )
             if stage.validate is not None and state.update % stage.validate_every == 0:
                 state.validate(denoiser)
             done = state.update == stage.updates or state.settled
