@@ -25,7 +25,7 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import write_atomically
+from fewstep.files import contents, write_atomically
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine
 from fewstep.training.recipe import to_toml
@@ -206,7 +206,7 @@ def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
         for key in (key for key, value in known.items() if before.get(key, value) != value):
             found = f"{out} holds an evaluation with {key} {before[key]!r}, not {known[key]!r}"
             raise InputError(f"{found}; put it back, or name another --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or contents(out)):
         raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
     state.wait_for_everyone()
     if state.is_main_process:
