@@ -196,7 +196,7 @@ def test_progress_is_shown_within_a_batch_and_counts_each_evaluation_once(run, t
         whole.sampled(configuration)
     assert seen == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
     assert done == [128, 256, 384, 512, 640, 768, 768, 832, 896, 896] and whole.work == 896  # a guided call is two evaluations
-    assert not student.model.denoiser.network._forward_hooks
+    assert not student.model.denoiser.network._forward_hooks  # noqa: SLF001
 
 
 def test_noise_belongs_to_the_sample(run):
