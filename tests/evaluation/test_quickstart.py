@@ -5,24 +5,20 @@ from html import unescape
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fewstep import open_model
+from fewstep.data.fingerprints import whole
 from fewstep.errors import InputError
 from fewstep.evaluation.configurations import Configuration
 from fewstep.evaluation.quickstart import checks, quickstart
-from fewstep.evaluation.teacher_samples import fixed_noise, key_of, load_references, references_file, save_references, with_stored
+from fewstep.evaluation.teacher_samples import REFERENCES, WEIGHTS, fixed_noise, key_of, load_references, with_stored
 from fewstep.models.metadata import bundled
 
 SMALL = {
-    "stage_one.updates": 3,
-    "stage_two.updates": 2,
-    "stage_two.last_updates": 2,
-    "train.batch_size": 8,
-    "train.log_every": 1,
-    "evaluate.samples": 66,
-    "evaluate.guidance_scale": [1.0, 2.0],
-}
+    "stage_one.updates": 3, "stage_two.updates": 2, "stage_two.last_updates": 2, "train.batch_size": 8, "train.log_every": 1,
+    "evaluate.samples": 66, "evaluate.guidance_scale": [1.0, 2.0],
+}  # fmt: skip
 
 
 def test_quickstart_leaves_a_run_with_a_page(tmp_path):
@@ -72,7 +68,7 @@ def configuration(teacher, steps, scale):
 
 def test_shipped_samples_belong_to_the_bundled_teacher():
     teacher = open_model("digits")
-    references = load_references(references_file(), bundled("digits-teacher"))
+    references = load_references(REFERENCES, bundled("digits-teacher"))
     noise, labels = fixed_noise(teacher, 1000)
     assert {key_of(n, s) for n in (64, 256) for s in (1.0, 2.0, 3.0, 5.0)} == set(references)
     shipped = with_stored(configuration(teacher, 64, 2.0), references, noise, labels)  # two of them are sampled again
@@ -81,7 +77,8 @@ def test_shipped_samples_belong_to_the_bundled_teacher():
 
 
 def test_samples_of_other_weights_are_refused(tmp_path, teacher_folder):
-    save_references(tmp_path / "r.safetensors", bundled("digits-teacher"), {"steps-0064/scale-1": torch.zeros(3, 1, 8, 8)})
+    weights = {"weights": whole(bundled("digits-teacher") / WEIGHTS)}
+    save_file({"steps-0064/scale-1": torch.zeros(3, 1, 8, 8).half()}, tmp_path / "r.safetensors", weights)
     with pytest.raises(InputError, match="other weights"):
         load_references(tmp_path / "r.safetensors", teacher_folder)
     assert load_references(tmp_path / "none.safetensors", teacher_folder) == {}

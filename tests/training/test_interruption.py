@@ -72,6 +72,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, teacher_folder):
         assert_close(two[key], one[key], atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_network_whose_last_weights_have_no_part_in_the_error(tmp_path):
     teacher, prompts = flow_pipelines.qwen_pipeline(tmp_path / "teacher"), tmp_path / "prompts.txt"
     prompts.write_text("a cat\ndog\na hat\nbig dog\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def run(tmp_path, digits):
             recipe = load_recipe(None, TINY | {key.replace("__", "."): value for key, value in changes.items()})
             model = new_teacher(recipe, digits)
             trainer = stack.enter_context(closing(Trainer(tmp_path / name, digits, recipe.train, "cpu", quiet)))
-            return model, trainer, teaching(recipe, model.denoiser.process)
+            return model, trainer, teaching(recipe, model.denoiser)
 
         yield make
 

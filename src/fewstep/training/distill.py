@@ -75,7 +75,7 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | No
     if trainer.main:
         write_recipe(trainer.run, recipe)
     model.denoiser.network.requires_grad_(True)
-    return train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
+    return train_or_open(teaching(recipe, model.denoiser), model, trainer)
 
 
 def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:

@@ -15,11 +15,12 @@ from fewstep.files import write_atomically
 from fewstep.method.conditioning import Condition, take, to
 from fewstep.method.paths import draw_path_w, path_target, second_order_states
 from fewstep.method.process import Process, time_grid, to_float64
-from fewstep.method.stage_one import WEIGHTINGS, balance, weighted_error
+from fewstep.method.stage_one import balance, weighted_error
 from fewstep.method.stage_two import draw_index
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
+from fewstep.training.losses import weighting_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.stage import Batch, Examples, Stage, uniform
 from fewstep.training.trainer import Trainer
@@ -165,7 +166,7 @@ def paths_stage(recipe: Recipe, student: Model, pool: PathPool | None) -> Stage:
     Without a pool it can be opened, not trained.
     """
     settings, steps, process = recipe.paths, recipe.paths.rung or 1, student.denoiser.process
-    weighting = WEIGHTINGS[settings.weighting]
+    weighting = weighting_of(recipe, "paths", student.denoiser.predicts, process)
 
     def error_at(denoiser: Denoiser, states: Tensor, condition: Condition, w: Tensor, index: Tensor) -> Tensor:
         z, target, t = path_target(states, index, steps, process)

@@ -9,7 +9,8 @@ from fewstep.method.stage_two import rungs
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
+Weighting = Literal["auto", "snr_plus_one", "truncated_snr", "snr", "min_snr"]
+Gamma = Annotated[float, Field(ge=1, le=1e6)]  # of the weighting min_snr: its bound
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -126,7 +127,8 @@ class TeachSettings(Section):
     schedule: Schedule = "cosine"  # of the learning rate, after the warmup
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of examples without their condition
     prediction: Literal["v", "x", "eps"] = "v"  # what a new network gives
-    weighting: Weighting = "snr_plus_one"  # of the error in x: snr_plus_one is the plain error in v
+    weighting: Weighting = "auto"  # of the error in x: snr_plus_one, the plain error in v; of a network that predicts x min_snr
+    min_snr_gamma: Gamma = 5.0
     inpainting: bool = False  # a new network that also takes a mask and what is known of the picture, and fills in the rest
 
     @model_validator(mode="after")
@@ -165,7 +167,8 @@ class StageOneSettings(Section):
     updates: Updates = 10_000
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "linear"
-    weighting: Weighting = "snr_plus_one"
+    weighting: Weighting = "auto"  # snr_plus_one; of students that predict x min_snr: min(SNR + 1, min_snr_gamma)
+    min_snr_gamma: Gamma = 5.0
     times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of examples that start from the teacher's guided samples
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
@@ -184,7 +187,8 @@ class StageTwoSettings(Section):
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
     schedule: Schedule = "linear"
-    weighting: Weighting = "truncated_snr"  # truncated_snr: max(SNR, 1)
+    weighting: Weighting = "auto"  # truncated_snr: max(SNR, 1); of students that predict x min_snr
+    min_snr_gamma: Gamma = 5.0
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # as in stage one
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
@@ -204,7 +208,8 @@ class PathsSettings(Section):
     updates: Updates = 5_000
     learning_rate: LearningRate = 3e-4
     schedule: Schedule = "linear"
-    weighting: Weighting = "snr_plus_one"
+    weighting: Weighting = "auto"  # snr_plus_one; of students that predict x min_snr: min(SNR + 1, min_snr_gamma)
+    min_snr_gamma: Gamma = 5.0
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # as in stage one
 
     @model_validator(mode="after")
