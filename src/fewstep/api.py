@@ -12,6 +12,7 @@ from fewstep.data.images import read_images, read_masks
 from fewstep.editing import inpainting, sdedit, style_transfer
 from fewstep.export import hub
 from fewstep.export.model_card import write_card
+from fewstep.locks import locked
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
 from fewstep.training import run_folder
@@ -105,10 +106,11 @@ def teach(
     With `teach.start` the model of that folder is trained on, of whatever family: its network alone, text encoder and VAE stay.
 
     Raises:
-        InputError: recipe, data or folder cannot be used.
+        InputError: recipe, data or folder cannot be used, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
+    with locked(out):
+        return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
 
 
 def distill(
@@ -129,8 +131,9 @@ def distill(
     may come from the recipe instead. Every rung's student is a model folder in the run folder `out`. The same call resumes.
 
     Raises:
-        InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
+        InputError: recipe, teacher, data or folder cannot be used, or do not belong together, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
-    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))
+    with locked(out):
+        return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))

@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cache import distilled, index_of, made, pictures, pipeline, prompts, recipe, written  # noqa: F401 - fixtures
+from test_cache import cache, distilled, index_of, made, pictures, pipeline, prompts, recipe, written  # noqa: F401 - fixtures
 
 from conftest import run_command
 from fewstep.data.fingerprints import of_file, of_files
 from fewstep.data.prompts import read_prompts
 from fewstep.errors import InputError
+from fewstep.locks import locked
 from fewstep.training.recipe import load_recipe
 
 
@@ -47,6 +48,14 @@ def test_a_folder_of_something_else_is_not_written_into(recipe, pictures, made, 
         written(recipe(data__shard_size=4), made)
     with pytest.raises(InputError, match="nothing to cache"):
         written(recipe(teacher__path="digits", data__path=None, data__name="digits"), tmp_path / "digits")
+
+
+def test_the_second_command_that_writes_a_cache_says_so_and_changes_nothing(recipe, cache):
+    with locked(cache):
+        before = {path: path.read_bytes() for path in cache.iterdir()}
+        with pytest.raises(InputError, match="another command"):
+            written(recipe(), cache)
+        assert {path: path.read_bytes() for path in cache.iterdir()} == before
 
 
 def test_prompts_are_lines_and_bounds_are_checked(prompts):

@@ -20,7 +20,7 @@ from fewstep.evaluation import presets
 from fewstep.evaluation.accumulator import Accumulator
 from fewstep.evaluation.configurations import configurations, open_models, rescaled, run_of
 from fewstep.evaluation.evaluation_run import EvaluationRun, noise_of
-from fewstep.evaluation.presets import checked_values, default_batch_size, settings_of
+from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.results_table import text_table
 from fewstep.evaluation.sample_conditions import SampleConditions
 from fewstep.progress import LiveLine
@@ -314,7 +314,7 @@ def test_the_part_of_the_data_that_is_named_or_that_the_recipe_names_is_compared
 
 
 def settings(run, preset="quick", **asked):
-    return settings_of(open_models(run, None, None), preset, checked_values(asked))
+    return settings_of(open_models(run, None, None), preset, asked)
 
 
 def test_a_quick_evaluation_makes_no_more_evaluations_than_the_training(run, monkeypatch):

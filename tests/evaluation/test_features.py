@@ -228,3 +228,11 @@ def test_onnx_files_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):
         open_features(str(tmp_path / "bad.onnx"), None)
+
+
+def test_pixels_are_made_real_in_batches_whatever_their_number(tmp_path, monkeypatch):
+    taken, pictures = [], classifiers.pictures
+    monkeypatch.setattr(classifiers, "EPOCHS", 2)
+    monkeypatch.setattr(classifiers, "pictures", lambda data, rows: taken.append(len(rows)) or pictures(data, rows))
+    train_or_load_classifier(blobs(300), tmp_path, quiet=True)
+    assert max(taken) <= 64 and sum(taken) == 2 * 240 + 60

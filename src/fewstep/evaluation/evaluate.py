@@ -21,11 +21,11 @@ from fewstep.evaluation.evaluation_run import EvaluationRun, with_ratios
 from fewstep.evaluation.feature_files import INCEPTION, open_features
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.latency import machine
-from fewstep.evaluation.presets import checked_values, default_batch_size, settings_of
+from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import write_atomically
+from fewstep.files import contents, write_atomically
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine
 from fewstep.training.recipe import to_toml
@@ -62,9 +62,8 @@ def evaluate(
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
-    given = checked_values(settings)
-    models = open_models(model, against, given.get("steps"), variant)
-    chosen = settings_of(models, preset, given)
+    models = open_models(model, against, settings.get("steps"), variant)
+    chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = examples_of(data, models, resize, split), {"batch_size": batch_size, "seed": seed}
     metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
@@ -208,7 +207,7 @@ def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
         for key in (key for key, value in known.items() if before.get(key, value) != value):
             found = f"{out} holds an evaluation with {key} {before[key]!r}, not {known[key]!r}"
             raise InputError(f"{found}; put it back, or name another --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or contents(out)):
         raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
     state.wait_for_everyone()
     if state.is_main_process:

@@ -18,21 +18,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def checked_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The keys of [evaluate] that are given, checked; those that are None are left out.
+def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> EvaluateSettings:
+    """What was asked for (not None), over [evaluate] of the run's recipe, over the preset's values.
 
     Raises:
-        InputError: an unknown key, or a value out of its bounds.
-    """
-    given = {key: value for key, value in values.items() if value is not None}
-    return make_recipe({"evaluate": given}, "fewstep evaluate").evaluate.model_dump(exclude_unset=True)
-
-
-def settings_of(models: EvaluatedModels, preset: str, given: dict[str, Any]) -> EvaluateSettings:
-    """What was given, over [evaluate] of the run's recipe, over the preset's values.
-
-    Raises:
-        InputError: an unknown preset.
+        InputError: an unknown preset or key, or a value out of its bounds.
     """
     if preset not in PRESETS:
         raise InputError(f"preset '{preset}' is not known; {nearest(preset, PRESETS)}")
@@ -43,7 +33,8 @@ def settings_of(models: EvaluatedModels, preset: str, given: dict[str, Any]) -> 
     own = recipe.evaluate.model_dump(exclude_unset=True) if recipe else {}
     if recipe and preset == "quick" and models.students:
         values["samples"] = affordable_samples(EvaluateSettings(**values | own), recipe)
-    return EvaluateSettings(**values | own | given)
+    given = {key: value for key, value in asked.items() if value is not None}
+    return make_recipe({"evaluate": values | own | given}, "fewstep evaluate").evaluate
 
 
 def affordable_samples(settings: EvaluateSettings, recipe: Recipe) -> int:

@@ -12,6 +12,7 @@ from fewstep.evaluation.configurations import EvaluatedModels, configurations, o
 from fewstep.evaluation.evaluate import measure, write_results
 from fewstep.evaluation.report import Grids
 from fewstep.evaluation.teacher_samples import REFERENCES, fixed_noise, load_references, with_stored
+from fewstep.locks import locked
 from fewstep.models.metadata import bundled
 from fewstep.models.pretrained import open_model
 from fewstep.training.distill import distill_model
@@ -43,21 +44,22 @@ def quickstart(
     recipe = load_recipe("digits", changes)
     if (path := recipe.teacher.path) != "digits":
         raise InputError(f"teacher.path is {path}: the quickstart distils the bundled teacher; use fewstep distill for yours")
-    run = open_run(out, recipe)
-    teacher_folder = run / "teacher"
-    if not (teacher_folder / "fewstep.json").is_file():
-        aside = run / ".teacher"  # renamed when whole, so that a copy that was cut short is never taken for the teacher
-        shutil.copytree(bundled("digits-teacher"), aside, dirs_exist_ok=True)
-        aside.rename(teacher_folder)
-    teacher, data = open_model(teacher_folder), open_examples(recipe)
-    assert isinstance(data, Data)
-    weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
-    say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
-    trainer = Trainer(run, data, recipe.train, device, quiet)
-    try:
-        distill_model(recipe, teacher, data, trainer)
-    finally:
-        trainer.close()
+    with locked(out):
+        run = open_run(out, recipe)
+        teacher_folder = run / "teacher"
+        if not (teacher_folder / "fewstep.json").is_file():
+            aside = run / ".teacher"  # renamed when whole, so that a copy that was cut short is never taken for the teacher
+            shutil.copytree(bundled("digits-teacher"), aside, dirs_exist_ok=True)
+            aside.rename(teacher_folder)
+        teacher, data = open_model(teacher_folder), open_examples(recipe)
+        assert isinstance(data, Data)
+        weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
+        say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
+        trainer = Trainer(run, data, recipe.train, device, quiet)
+        try:
+            distill_model(recipe, teacher, data, trainer)
+        finally:
+            trainer.close()
     trained = time.monotonic() - began
     metrics, grids, models = evaluate_digits(run, teacher_folder, run / "evaluation", data, device=device, quiet=quiet)
     say(f"digit classifier: {metrics['features']['held_out_accuracy']:.1%} right on digits that it was not trained on")

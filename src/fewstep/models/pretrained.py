@@ -14,7 +14,7 @@ import torch
 
 from fewstep.compat import checkpoint_kind
 from fewstep.errors import InputError, as_input_error
-from fewstep.files import writing
+from fewstep.files import contents, temporary, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
@@ -78,11 +78,11 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
         InputError: the folder holds something else, or cannot be written.
         RuntimeError: stock diffusers gives other samples than we do (a fault of ours; nothing is left behind).
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INFO).is_file())):
+    if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):
         raise InputError(f"{folder} holds something else; name a folder that is new or empty")
     given, model = model, model.fold_negative_prompt()
     network = merged(model.denoiser.network)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    aside = temporary(folder)
     try:
         with writing(folder):
             aside.mkdir(parents=True)

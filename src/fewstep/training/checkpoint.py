@@ -1,6 +1,8 @@
-"""The resume state of a stage in one safetensors file, replaced atomically: at any moment a whole one is on the disk."""
+"""The resume state of a stage in one safetensors file, replaced atomically; a run keeps the last two, for one may be damaged."""
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError
-from fewstep.files import write_atomically
+from fewstep.errors import InputError, first_line
+from fewstep.files import write_atomically, writing
+
+NEWEST, BEFORE = "state.safetensors", "state-before.safetensors"  # the two that a run keeps
+NEXT = "state-next.safetensors"  # whole, and about to be the newest
 
 
 @dataclass
@@ -46,7 +51,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint at `path`, None where there is none.
 
     Raises:
-        InputError: the file is not a checkpoint of ours.
+        InputError: the file is damaged, or no checkpoint of ours.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -56,8 +61,43 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         with safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {})["fewstep"])
             return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, values)  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a checkpoint of fewstep ({error}); remove it to train that stage from its start") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"the checkpoint {path} is damaged ({first_line(error)})") from None
+
+
+def save_newest(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the newest checkpoint of a run into its folder of checkpoints; the one before is kept, all older ones are not.
+
+    Raises:
+        InputError: the disk is full or not writable; the last checkpoint survives.
+    """
+    save_checkpoint(folder / NEXT, checkpoint)
+    with writing(folder):
+        if (folder / NEWEST).is_file():
+            os.replace(folder / NEWEST, folder / BEFORE)
+        os.replace(folder / NEXT, folder / NEWEST)
+
+
+def load_newest(folder: Path, report: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
+    """The newest checkpoint in a run's folder of checkpoints, or, after a report, the one before where that is damaged; None without any.
+
+    Raises:
+        InputError: there is none that can be read.
+    """
+    problem: InputError | None = None
+    for file in (folder / NEWEST, folder / BEFORE):
+        try:
+            checkpoint = load_checkpoint(file)
+        except InputError as error:
+            problem = problem or error
+            continue
+        if checkpoint is not None:
+            if problem is not None:
+                report(f"{problem}; the one before it, {file}, is used")
+            return checkpoint
+    if problem is not None:
+        raise InputError(f"{problem}; no other can be read: remove {folder} to train that stage from its start")
+    return None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fewstep.data.latent_cache import CachedData
 from fewstep.errors import InputError
+from fewstep.files import contents
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
@@ -59,7 +60,7 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
             raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
-    elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in contents(run))):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     return run
 

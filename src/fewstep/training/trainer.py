@@ -28,7 +28,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
-from fewstep.training.checkpoint import load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import load_newest, save_newest
 from fewstep.training.logging import RunLog, tracker_arguments
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Batch, Examples, Stage
@@ -126,7 +126,7 @@ class Trainer:
         return total
 
     def _restore(self, stage: Stage, state: State) -> None:
-        checkpoint = load_checkpoint(self._checkpoint_path)
+        checkpoint = load_newest(self._checkpoints, to_stderr if self.main else lambda line: None)
         if checkpoint is not None and checkpoint.values["stage"] == stage.name:
             before, now = state.restore(checkpoint), state.global_batch
             if before != now and not self.quiet:
@@ -214,12 +214,12 @@ class Trainer:
     def _save(self, state: State) -> None:
         state.read()  # so that the counters go along
         if self.main:
-            save_checkpoint(self._checkpoint_path, state.checkpoint())
+            save_newest(self._checkpoints, state.checkpoint())
         self.accelerator.wait_for_everyone()
 
     @property
-    def _checkpoint_path(self) -> Path:
-        return self.run / "checkpoint" / "state.safetensors"
+    def _checkpoints(self) -> Path:
+        return self.run / "checkpoint"
 
     def _asked_to_stop(self, state: State) -> bool:
         if self.accelerator.num_processes == 1:
