@@ -84,6 +84,7 @@ def test_two_processes_are_one_with_twice_the_batch_also_where_one_goes_on_with_
         assert cut[key].equal(two[key]), key
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_network_whose_last_weights_have_no_part_in_the_error(tmp_path):
     teacher, prompts = flow_pipelines.qwen_pipeline(tmp_path / "teacher"), tmp_path / "prompts.txt"
     prompts.write_text("a cat\ndog\na hat\nbig dog\n", encoding="utf-8")

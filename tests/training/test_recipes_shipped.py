@@ -154,6 +154,7 @@ def test_a_config_that_makes_no_network_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_adapters_and_gradient_checkpointing_take_less_memory():
     whole, kept, adapters = (
         planned("dit", "train.batch_size=4", *more)[1]
