@@ -33,6 +33,9 @@ PromptFile = Annotated[str | None, typer.Option("--prompts", help="Text file, on
 
 # of the commands that draw
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, run folder, or 'digits'.")]
+Variant = Annotated[
+    str | None, typer.Option(help="Of a teacher's weights, as fp16; without it plain ones, or the only one there is.")
+]
 NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or number; again for more.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]

@@ -84,10 +84,10 @@ class EvaluatedModels:
         return self
 
 
-def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> EvaluatedModels:
+def open_models(model: Any, against: Any, steps: Sequence[int] | None, variant: str | None = None) -> EvaluatedModels:
     """The models of a run folder (its rungs in `steps`, and stage one), of a model folder, a bundled name or a `Model`.
 
-    Without `steps`: those of a run that its recipe evaluates, or a student's own.
+    `variant` is that of the teacher's weights. Without `steps`: those of a run that its recipe evaluates, or a student's own.
 
     Raises:
         InputError: nothing there, no student for any of the steps, or a teacher that does not belong to the student.
@@ -97,14 +97,14 @@ def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> Evalua
     if run and recipe and Path(model) == run:
         students, teacher = models_of_run(run, recipe, steps)
     else:
-        students, teacher = models_of(model, steps)
+        students, teacher = models_of(model, steps, variant if against is None else None)
     name = None if teacher is None else "itself"
     if isinstance(against, Model):
         teacher, name = against, "from Python"
     elif against is not None:
-        teacher, name = open_model(against), str(against)
+        teacher, name = open_model(against, variant=variant), str(against)
     elif teacher is None and run and recipe and (name := teacher_of_run(run, recipe)):
-        teacher = open_model(name, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
+        teacher = open_model(name, revision=recipe.teacher.revision, variant=variant or recipe.teacher.variant)
     if teacher is not None:
         guidance = next((student.info.guidance for student in students.values() if student.info.guidance), {})
         teacher = guided_as(teacher, guidance)  # it and its stock samplers are guided as the students were taught
@@ -120,9 +120,9 @@ def run_of(model: Any) -> Path | None:
     return next((f for f in folders if (f / "recipe.toml").is_file() and not (f / INFO).is_file()), None)
 
 
-def models_of(model: Any, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
+def models_of(model: Any, steps: Sequence[int] | None, variant: str | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
     """(students, teacher) of one model."""
-    opened = model if isinstance(model, Model) else open_model(model)
+    opened = model if isinstance(model, Model) else open_model(model, variant=variant)
     own = opened.info.steps
     if opened.info.kind == "teacher":
         return {}, opened

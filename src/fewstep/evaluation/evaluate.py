@@ -36,14 +36,15 @@ FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
 def evaluate(
-    model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None, preset: str = "quick",
+    model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
+    variant: str | None = None, preset: str = "quick",
     inception: str | Path | None = None, batch_size: int | None = None, seed: int = 0, resize: bool = False,
     split: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model, its teacher and baselines on the teacher, from the same noise; the content of `out/metrics.json`.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
-    that of the run. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
+    that of the run, `variant` that of the teacher's weights. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
     `split` names the part of it that is compared with. `settings` are keys of a recipe's [evaluate]: `steps`, `guidance_scale`,
     `baselines`, `budgets`, `reference_steps`, `samples`, `features`, `clip`, `prompts`, `bootstrap`. A key that is left out is that of
     the run's recipe, or without one there that of the `preset`: "quick", which evaluates networks no more often than the run's
@@ -61,7 +62,7 @@ def evaluate(
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
-    models = open_models(model, against, settings.get("steps"))
+    models = open_models(model, against, settings.get("steps"), variant)
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = examples_of(data, models, resize, split), {"batch_size": batch_size, "seed": seed}

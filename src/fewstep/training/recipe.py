@@ -161,12 +161,14 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def arguments(
-    recipe: Any, teacher: Any, data: Any, steps: int | None, guidance_scale: tuple[float, float] | None
+    recipe: Any, teacher: Any, data: Any, steps: int | None, guidance_scale: tuple[float, float] | None, variant: str | None = None
 ) -> dict[str, Any]:
     """The recipe's keys that the arguments of `distill` stand for."""
     changes: dict[str, Any] = {}
     if isinstance(teacher, str | Path):
         changes["teacher.path"] = str(teacher)
+    if variant is not None:
+        changes["teacher.variant"] = variant
     if isinstance(data, str | Path):
         changes["data.path"] = str(data)
     if guidance_scale is not None:

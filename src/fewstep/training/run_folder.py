@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.data.latent_cache import CachedData
 from fewstep.errors import InputError
 from fewstep.files import contents
-from fewstep.models.denoiser import Denoiser
+from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
@@ -152,6 +152,7 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
 
     if not all(hasattr(data, name) for name in ("batch", "classes", "size", "channels", "description")):
         raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
+    check_finite(denoiser.network, "the teacher's network")
     denoiser.network.eval()
     return teacher_around(denoiser, Own(denoiser.network, denoiser.call), data)
 
