@@ -7,16 +7,19 @@ Writes src/fewstep/bundled/digits-references.safetensors (half precision, with t
 
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from benchmarks.command import parser_of, progress, run_main
 from fewstep import open_model
-from fewstep.evaluation.teacher_samples import fixed_noise, key_of, references_file, save_references
+from fewstep.data.fingerprints import whole
+from fewstep.evaluation.teacher_samples import REFERENCES, SEED, WEIGHTS, fixed_noise, key_of
 from fewstep.models.metadata import bundled
 
 
 def main(words: list[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--teacher", type=Path, default=bundled("digits-teacher"))
-    parser.add_argument("--out", type=Path, default=references_file())
+    parser.add_argument("--out", type=Path, default=REFERENCES)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=[1.0, 2.0, 3.0, 5.0])
@@ -27,9 +30,9 @@ def main(words: list[str] | None = None) -> None:
     for scale in args.guidance_scale:
         for steps in args.steps:
             drawn = teacher.sample_tensor(labels, steps=steps, guidance_scale=scale, noise=noise, batch_size=250)
-            samples[key_of(steps, scale)] = drawn.samples
+            samples[key_of(steps, scale)] = drawn.samples.half()
             progress(f"scale {scale:g}, {steps} steps: {drawn.seconds:.0f} s")
-    save_references(args.out, args.teacher, samples)
+    save_file(samples, args.out, {"weights": whole(args.teacher / WEIGHTS), "seed": str(SEED)})
     print(args.out)
 
 

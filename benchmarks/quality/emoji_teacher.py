@@ -146,7 +146,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
     data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
     with closing(Trainer(out, data, recipe.train, args.device, args.quiet)) as trainer:
-        found = trainer.train(teaching(recipe, process), denoiser)
+        found = trainer.train(teaching(recipe, denoiser), denoiser)
     save_pipeline(network.cpu(), vae, tokenizer, out)
     parts = {"unet": network.unet, "text_encoder": network.text_encoder, "vae": vae}
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}

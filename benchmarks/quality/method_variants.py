@@ -33,11 +33,12 @@ from fewstep.evaluation.teacher_samples import fixed_noise
 from fewstep.method.conditioning import choose
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import add_noise
-from fewstep.method.stage_one import WEIGHTINGS, weighted_error
+from fewstep.method.stage_one import weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, forward_path, rungs
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.metadata import INFO
 from fewstep.training.distill import distill_model, next_student
+from fewstep.training.losses import weighting_of
 from fewstep.training.recipe import Recipe, load_recipe
 from fewstep.training.stage import Batch, Stage, uniform
 from fewstep.training.trainer import Trainer
@@ -91,7 +92,7 @@ def distilled_apart(recipe: Recipe, teacher: Model, trainer: Trainer) -> dict[st
 def branches(recipe: Recipe, teacher: Model, steps: int, k: int) -> Stage:
     """Plain progressive distillation (2202.00512), the condition left out of every second example."""
     settings, process = recipe.stage_two, teacher.denoiser.process
-    unguided = without_w(teacher.denoiser)
+    unguided, weighting = without_w(teacher.denoiser), weighting_of(recipe, "stage_two", teacher.denoiser.predicts, process)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         index = draw_index(uniform(generator, n, stratified=True), steps)
@@ -101,9 +102,7 @@ def branches(recipe: Recipe, teacher: Model, steps: int, k: int) -> Stage:
         path, null = batch["path"].T, teacher.denoiser.null_condition(batch["condition"])
         z, condition = add_noise(batch["x"], batch["noise"], path[0], process), choose(batch["dropped"], null, batch["condition"])
         target = collapsed_target(unguided, z, path, condition, None, process)
-        return weighted_error(
-            without_w(student)(z, path[0], condition, None), target, path[0], process, WEIGHTINGS[settings.weighting]
-        )
+        return weighted_error(without_w(student)(z, path[0], condition, None), target, path[0], process, weighting)
 
     updates = settings.last_updates if steps <= 2 else settings.updates
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)

@@ -24,7 +24,7 @@ from benchmarks.speed import tables
 from fewstep import Model, open_model
 from fewstep.data.loading import Data
 from fewstep.errors import InputError
-from fewstep.evaluation.statistics import Entropies
+from fewstep.evaluation.metrics import inception_score
 from fewstep.evaluation.teacher_samples import fixed_noise
 from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine, clock
@@ -108,8 +108,9 @@ def quality_rows(drawn: list[Samples], labels: Tensor, data: Data) -> list[Row]:
     for name, samples in zip(("teacher", "student"), drawn, strict=True):
         logits = measures.features.logits(measures.features(samples.samples))
         assert logits is not None
+        p = logits.double().softmax(1)
         row = measures.row(samples, labels, drawn[0].samples, model=name, steps=samples.steps)
-        rows.append(row | {"inception_score": Entropies.empty(logits.shape[1]).add(logits).score()})
+        rows.append(row | {"inception_score": inception_score(p.sum(0), float(torch.special.entr(p).sum()), len(p))})
     return rows
 
 

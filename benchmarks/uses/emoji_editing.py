@@ -18,12 +18,12 @@ from benchmarks.command import Row, parser_of, run_main, write_result
 from benchmarks.quality.emoji_judge import found_captions, read, share_within
 from benchmarks.uses import tables
 from benchmarks.uses.editing import Editor, bounds, jobs_of, sheet
-from benchmarks.uses.subject import measured, models_of
+from benchmarks.uses.subject import edge_correlation, measured, models_of
 from fewstep import Model, open_model
 from fewstep.data.images import into_model
 from fewstep.data.sources import shuffled
 from fewstep.evaluation.clip_score import ClipScore
-from fewstep.evaluation.metrics import edge_correlation, psnr
+from fewstep.evaluation.metrics import psnr
 from fewstep.method.conditioning import Condition
 from fewstep.models.sampling import Samples
 

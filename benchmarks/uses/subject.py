@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.command import Row, parser_of, progress, run_main
 from fewstep import Model, open_model
@@ -22,7 +23,7 @@ from fewstep.data.loading import Data, open_data
 from fewstep.errors import InputError
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.features import Features
-from fewstep.evaluation.metrics import edge_correlation, psnr, rms
+from fewstep.evaluation.metrics import psnr, rms
 from fewstep.models.metadata import INFO, bundled
 from fewstep.models.sampling import Samples
 from fewstep.training.examples import open_examples
@@ -70,6 +71,24 @@ class Subject:
             "images": len(self.labels), "seen_in_training": self.seen, "data": Path(str(self.data.description.get("path"))).name,
             "classifier_accuracy": self.classifier.held_out_accuracy, "accuracy_on_the_pictures": accuracy,
         }  # fmt: skip
+
+
+def edge_correlation(images: Tensor, reference: Tensor) -> Tensor:
+    """How much of the structure is the same: float64 (n,), 1 where edges lie alike, 0 where unlike or where there are none.
+
+    The correlation over pixels of how steep the grey values of images (n, c, h, w) and of their references are.
+    """
+    steep = [steepness(x) for x in (images, reference)]
+    one, other = (x - x.mean(1, keepdim=True) for x in steep)
+    length = one.norm(dim=1) * other.norm(dim=1)
+    return torch.where(length > 1e-9, (one * other).sum(1) / length.clamp(min=1e-9), 0.0)
+
+
+def steepness(images: Tensor) -> Tensor:
+    """Length of the gradient of the grey values, clipped to [-1, 1], at every pixel: float64 (n, h * w)."""
+    grey = functional.pad(images.double().clamp(-1, 1).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    down, right = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1], grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    return torch.hypot(down, right).flatten(1)
 
 
 def subject(run: Path, images: int, teacher: str | None = None, data: str | None = None) -> Subject:

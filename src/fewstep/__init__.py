@@ -13,7 +13,7 @@ Packages in reading order, which is also the order of imports (import-linter kee
     playground   the page in the browser
     cli          the commands
 
-Beneath all of them: errors, files, devices, progress.
+Beneath all of them: errors, files, locks, devices, progress.
 """
 
 from importlib import import_module

@@ -13,10 +13,11 @@ from fewstep.editing import inpainting, sdedit, style_transfer
 from fewstep.errors import InputError, shown
 from fewstep.export import hub
 from fewstep.export.model_card import write_card
+from fewstep.locks import locked
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
 from fewstep.training import run_folder
-from fewstep.training.recipe import Recipe
+from fewstep.training.recipe import Recipe, arguments, load_recipe
 
 
 class Model(model.Model):
@@ -67,7 +68,7 @@ class Model(model.Model):
             return hub.push_folder(folder, repo_id, private=private, token=token)
 
 
-_save = partial(pretrained.save_model, write_card=write_card)
+save_with_card = partial(pretrained.save_model, write_card=write_card)
 
 
 def public(opened: model.Model) -> Model:
@@ -83,16 +84,18 @@ def open_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
+    verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder (its rung for `steps`, else its last), or the bundled one of a name ("digits", "digits-student").
 
     A folder of a stock diffusers pipeline, a hub id (with its `revision` and `variant`) or a single `.safetensors` checkpoint is
     opened as a teacher. `network` is the module, or the `Denoiser`, whose weights the folder of a network of one's own holds.
+    With `verify` false a folder's files are not compared with their hashes.
 
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
     """
-    return public(pretrained.open_model(path, device, steps, network, revision=revision, variant=variant))
+    return public(pretrained.open_model(path, device, steps, network, revision=revision, variant=variant, verify=verify))
 
 
 def teach(
@@ -108,10 +111,11 @@ def teach(
     With `teach.start` the model of that folder is trained on, of whatever family: its network alone, text encoder and VAE stay.
 
     Raises:
-        InputError: recipe, data or folder cannot be used.
+        InputError: recipe, data or folder cannot be used, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
+    with locked(out):
+        return public(run_folder.teach(load_recipe(recipe, changes), out, device, quiet, save_with_card))
 
 
 def distill(
@@ -132,8 +136,9 @@ def distill(
     may come from the recipe instead. Every rung's student is a model folder in the run folder `out`. The same call resumes.
 
     Raises:
-        InputError: recipe, teacher, data or folder cannot be used, or do not belong together.
+        InputError: recipe, teacher, data or folder cannot be used, or do not belong together, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
-    return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))
+    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
+    with locked(out):
+        return public(run_folder.distill(settings, teacher, data, out, device, quiet, save_with_card))

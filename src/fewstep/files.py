@@ -1,12 +1,60 @@
 """Writing files and folders so that nothing of anyone's is lost."""
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError, first_line, shown
+
+LOCK = ".fewstep.lock"  # in a folder that a command works in
+NO_VERIFY = "FEWSTEP_NO_VERIFY"  # an environment variable, so that all processes of a command have it
+UMASK = os.umask(0o022)  # there is no other way to read it
+os.umask(UMASK)
+TEMPORARY = re.compile(r"\..+\.(\d+)\.fewstep")  # what `temporary` names
+
+
+def verifying() -> bool:
+    """Whether files are compared with their hashes when they are read: unless `--no-verify` or the environment says no."""
+    return os.environ.get(NO_VERIFY, "") in ("", "0")
+
+
+def usual_mode(path: Path) -> None:
+    """Give a file that has just been written the permissions that the user's umask gives; safetensors keeps its own to the owner."""
+    path.chmod(0o666 & ~UMASK)
+
+
+def temporary(path: Path) -> Path:
+    """The name beside `path` under which this process writes what is to take its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.fewstep")
+
+
+def contents(folder: Path) -> list[Path]:
+    """What is in a folder, without temporary files and folders that a killed process has left, and without a lock."""
+    return [path for path in folder.iterdir() if path.name != LOCK and not TEMPORARY.fullmatch(path.name)]
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders of processes that no longer run from a folder and from those in it."""
+    for path in [*folder.glob(".*.fewstep"), *folder.glob("*/.*.fewstep")]:
+        named = TEMPORARY.fullmatch(path.name)
+        if named and not is_running(int(named[1])):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def path_of(what: str, given: Any) -> Path:
@@ -31,7 +79,7 @@ def path_of(what: str, given: Any) -> Path:
 def check_new(folder: str | Path) -> None:
     """Raises InputError where something is in the folder already: nothing of anyone's is overwritten."""
     folder = path_of("folder", folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise InputError(f"{folder} holds something already; name a folder that is new or empty")
 
 
@@ -54,13 +102,14 @@ def write_atomically(path: Path, write: Any) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = temporary(path)
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(aside)
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
+            usual_mode(aside)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)

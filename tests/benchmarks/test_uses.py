@@ -128,3 +128,15 @@ def test_codes_are_alike_where_they_are_and_not_where_they_are_not():
     x = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert style_transfer.alike(x, 3 * x + 1) == pytest.approx(1)
     assert abs(style_transfer.alike(x, x.roll(1, 0))) < 0.1
+
+
+def test_edges_are_alike_in_a_picture_its_negative_and_a_paler_one_alone():
+    x = torch.randn(5, 3, 7, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for alike in (x, -x, 0.3 * x + 0.2):
+        torch.testing.assert_close(uses.edge_correlation(alike.clamp(-1, 1), x), torch.ones(5).double())
+    other = torch.randn(200, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert abs(uses.edge_correlation(other, other.roll(1, 0)).mean()) < 0.05
+    bar = torch.zeros(1, 1, 8, 8)
+    bar[..., 2] = 1.0
+    assert uses.edge_correlation(bar, bar.roll(1, 3)) < 0.5 < uses.edge_correlation(bar, 0.5 * bar)
+    assert uses.edge_correlation(torch.zeros(2, 1, 8, 8), bar.expand(2, -1, -1, -1)).tolist() == [0, 0]

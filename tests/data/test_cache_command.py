@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cache import distilled, index_of, made, pictures, pipeline, prompts, recipe, written  # noqa: F401 - fixtures
+from test_cache import cache, distilled, index_of, made, pictures, pipeline, prompts, recipe, written  # noqa: F401 - fixtures
 
 from conftest import run_command
 from fewstep.data.fingerprints import of_file, of_files
 from fewstep.data.prompts import read_prompts
 from fewstep.errors import InputError
+from fewstep.locks import locked
 from fewstep.training.recipe import load_recipe
 
 
@@ -49,6 +50,14 @@ def test_a_folder_of_something_else_is_not_written_into(recipe, pictures, made, 
         written(recipe(teacher__path="digits", data__path=None, data__name="digits"), tmp_path / "digits")
 
 
+def test_the_second_command_that_writes_a_cache_says_so_and_changes_nothing(recipe, cache):
+    with locked(cache):
+        before = {path: path.read_bytes() for path in cache.iterdir()}
+        with pytest.raises(InputError, match="another command"):
+            written(recipe(), cache)
+        assert {path: path.read_bytes() for path in cache.iterdir()} == before
+
+
 def test_prompts_are_lines_and_bounds_are_checked(prompts):
     assert read_prompts(prompts) == ("a cat", "dog", "owl")
     for key in ("data.samples_per_prompt", "data.sampling_steps", "data.encode_batch", "data.shard_size"):
@@ -78,6 +87,7 @@ def sums(folder):
     return [shard["sha256"] for shard in index_of(folder)["shards"]]
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_every_signal_and_processes_share_it(recipe, tmp_path):
     out, _ = cache_command(recipe(), tmp_path / "one")
     assert "7 examples in 7 shards" in out

@@ -61,9 +61,6 @@ def test_streamed_data_are_read_for_one_epoch_and_not_kept(tmp_path):
     Stream.description = {"images": None}
     with pytest.raises(InputError, match=r"data\.streaming = false"):
         computed(FEATURES, Stream(), tmp_path)
-
-
-def test_one_image_is_refused(tmp_path):
     data = Data(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a", "b"))
     with pytest.raises(InputError, match="1 images"):
         computed(FEATURES, data, tmp_path)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from cheap_features import pixels
+from cheap_features import clip_model, pixels
 from test_evaluate import SMALL
 
 import fewstep
@@ -36,21 +36,7 @@ def _few_features(monkeypatch):
 
 @pytest.fixture
 def clip(tmp_path):
-    """A folder of a CLIP model with four features and random weights."""
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = sizes | {
-        "vocab_size": 54,
-        "max_position_embeddings": pipelines.TOKENS,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 1,
-    }
-    CLIPModel(CLIPConfig(text_config=text, vision_config=sizes | {"image_size": 16, "patch_size": 8}, projection_dim=4)).save_pretrained(tmp_path / "clip")  # fmt: skip
-    pipelines.tokenizer().save_pretrained(tmp_path / "clip")
-    return tmp_path / "clip"
+    return clip_model(tmp_path / "clip")
 
 
 @pytest.mark.usefixtures("_few_features")
@@ -65,10 +51,8 @@ def test_latents_are_measured_as_the_pictures_that_they_stand_for(tmp_path):
     teacher = fewstep.open_model(folder)
     models, labels = open_models(tmp_path / "run", None, [2]), torch.arange(6) % 3
     noise = noise_of(0, 6, teacher.info.shape, 0)
-    drawn = [
-        model.sample_tensor(labels, steps=steps, guidance_scale=2.0, noise=noise).pictures()
-        for model, steps in ((models.students["student", 2], 2), (teacher, 3))
-    ]
+    pairs = (models.students["student", 2], 2), (teacher, 3)
+    drawn = [model.sample_tensor(labels, steps=n, guidance_scale=2.0, noise=noise).pictures() for model, n in pairs]
     assert drawn[0].shape == (6, 3, 16, 16)
     assert student["rms_to_teacher"] == pytest.approx(float((drawn[0] - drawn[1]).square().mean().sqrt()), rel=2e-3)
     assert student["frechet_to_teacher"] > 0
@@ -79,21 +63,19 @@ def test_latents_are_measured_as_the_pictures_that_they_stand_for(tmp_path):
 def test_text_is_asked_for_the_datas_captions_and_scored_by_clip(tmp_path, clip):
     folder = pipelines.text_pipeline(tmp_path / "teacher")
     data = pictures(tmp_path / "data.npz", captions=np.array(CAPTIONS * 3))
-    metrics = fewstep.evaluate(folder, str(data), tmp_path / "out", clip=str(clip), **FEW)
+    metrics = fewstep.evaluate(folder, str(data), tmp_path / "out", clip=clip, **FEW)
     assert metrics["features"]["name"] == "clip"
-    assert metrics["data"]["captions"] == 4
-    assert "classes" not in metrics["data"]
-    for row in metrics["rows"]:
-        assert -100 <= row["clip_score"] <= 100
-        assert row["class_accuracy"] is None
+    assert metrics["data"]["captions"] == 4 and "classes" not in metrics["data"]
+    assert all(-100 <= row["clip_score"] <= 100 and row["class_accuracy"] is None for row in metrics["rows"])
     assert "CLIP" in (tmp_path / "out" / "report.html").read_text()
     (tmp_path / "prompts.txt").write_text("ab\nba\n")
-    asked = fewstep.evaluate(folder, str(data), tmp_path / "asked", clip=str(clip), prompts=str(tmp_path / "prompts.txt"), **FEW)
+    chosen = FEW | {"clip": clip, "prompts": str(tmp_path / "prompts.txt")}
+    asked = fewstep.evaluate(folder, str(data), tmp_path / "asked", **chosen)
     assert asked["rows"][0]["clip_score"] != metrics["rows"][0]["clip_score"]
     assert len(json.loads((tmp_path / "asked" / "evaluation.json").read_text())["prompts"]) == 12
     (tmp_path / "prompts.txt").write_text("ab\nb\n")
     with pytest.raises(InputError, match="holds an evaluation with prompts"):
-        fewstep.evaluate(folder, str(data), tmp_path / "asked", clip=str(clip), prompts=str(tmp_path / "prompts.txt"), **FEW)
+        fewstep.evaluate(folder, str(data), tmp_path / "asked", **chosen)
 
 
 def test_captions_are_asked_for_as_often_as_the_data_have_them(tmp_path):
@@ -115,16 +97,13 @@ def test_what_cannot_be_asked_for_is_one_line(tmp_path, teacher_folder):
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
 
-    text, data = (
-        pipelines.text_pipeline(tmp_path / "teacher"),
-        str(pictures(tmp_path / "data.npz", captions=np.array(CAPTIONS * 3))),
-    )
-    fails("for a model of text name --clip MODEL, --inception FILE", text, data)
+    text = pipelines.text_pipeline(tmp_path / "teacher")
+    data = str(pictures(tmp_path / "data.npz", captions=np.array(CAPTIONS * 3)))
+    fails("of text name --clip MODEL, --inception FILE", text, data)
     fails("need a CLIP model: name a folder or a hub id with --clip", text, data, features="clip")
     fails("is no CLIP model that transformers opens", text, data, clip=str(tmp_path))
     fails("prompts .* cannot be read .*set evaluate.prompts", text, data, prompts=str(tmp_path / "none.txt"))
     fails("--prompts are for a model of text", teacher_folder, "digits", prompts=str(tmp_path / "none.txt"))
-    filling = pipelines.text_pipeline(
-        tmp_path / "filling", network=pipelines.unet(in_channels=9), pipeline="StableDiffusionInpaintPipeline"
-    )
+    choices = {"network": pipelines.unet(in_channels=9), "pipeline": "StableDiffusionInpaintPipeline"}
+    filling = pipelines.text_pipeline(tmp_path / "filling", **choices)
     fails("fills in pictures, and evaluate measures samples of classes or prompts alone", filling, data)

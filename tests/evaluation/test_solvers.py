@@ -34,11 +34,12 @@ def error(name, process, steps, z, labels, w):
 
 @pytest.mark.parametrize("process", [COSINE, LINEAR, FLOW], ids=["zero terminal SNR", "linear betas", "flow"])
 @pytest.mark.parametrize("name", baselines.BASELINES)
-def test_every_baseline_goes_to_the_solution(name, process):
+def test_every_baseline_goes_to_the_solution_and_few_steps_are_finite(name, process):
     drawn = noise()
     few, many = error(name, process, 8, *drawn), error(name, process, 128, *drawn)
     assert many < 0.02
     assert many < few / 4
+    assert process is not COSINE or all(error(name, process, steps, *drawn) < 2 for steps in (1, 2, 3, 5, 16))
 
 
 @pytest.mark.parametrize(("name", "gain"), [("dpm++", 2.2), ("unipc", 2.2), ("heun", 3.0)])
@@ -48,12 +49,6 @@ def test_second_order_gains_more_from_twice_the_steps_than_ddim_and_is_nearer(na
     assert error(name, COSINE, 128, *drawn) < error(name, COSINE, 64, *drawn) / gain
     assert error(name, COSINE, 64, *drawn) < error("ddim", COSINE, 64, *drawn) / 3
     assert error("ddim", COSINE, 128, *drawn) > error("ddim", COSINE, 64, *drawn) / 2.1
-
-
-@pytest.mark.parametrize("name", baselines.BASELINES)
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 16])
-def test_few_steps_are_finite_at_a_terminal_snr_of_zero(name, steps):
-    assert error(name, COSINE, steps, *noise()) < 2
 
 
 @pytest.mark.parametrize("process", [COSINE, LINEAR], ids=["cosine", "linear"])
@@ -107,7 +102,7 @@ def test_steps_fill_the_budget_and_never_exceed_it(name):
 
 def test_bad_input(teacher_folder):
     model, z, labels = open_model(teacher_folder), torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
-    with pytest.raises(InputError, match=r"'dpmpp' is not known.*known: ddim, dpm\+\+, unipc, heun, euler"):
+    with pytest.raises(InputError, match=r"'dpmpp' is not known.*ddim, dpm\+\+, unipc, heun, euler"):
         baselines.sample_baseline(model, "dpmpp", labels, steps=4, guidance_scale=1.0, noise=z)
     for steps in (0, 2000):
         with pytest.raises(InputError, match=f"steps is {steps}; the baseline 'ddim' takes 1 to 1024"):

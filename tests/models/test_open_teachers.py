@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import fewstep
 import pipelines
@@ -64,19 +64,6 @@ def test_a_hub_id_is_downloaded_as_diffusers_does(folder, monkeypatch):
     assert asked == [("someone/something", {"revision": "main", "variant": None, "use_safetensors": True})]
     with pytest.raises(InputError, match=r"someone/nothing.*no pipeline there; check id"):
         fewstep.open_model("someone/nothing")
-
-
-def test_weights_of_a_variant(copy):
-    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
-        file = copy / part / f"{name}.safetensors"
-        save_file({k: v.half() for k, v in load_file(file).items()}, copy / part / f"{name}.fp16.safetensors", {"format": "pt"})
-        file.unlink()
-    model = fewstep.open_model(copy, variant="fp16")
-    assert next(model.denoiser.network.parameters()).dtype == torch.float32
-    saved = model.save(copy.parent / "saved")  # its parts come along, under their plain names
-    assert (saved / "text_encoder" / "model.safetensors").is_file()
-    with pytest.raises(InputError, match="cannot be opened"):
-        fewstep.open_model(copy)
 
 
 def test_a_single_file_is_converted_by_diffusers(folder, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ def edit(
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
     class_label: options.Labels = None, prompt: options.Prompts = None,
     negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
-    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    variant: options.Variant = None, steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
     seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
 ) -> None:  # fmt: skip
     """Redraw pictures under another condition (SDEdit): 00000.png, ..., a labelled grid.png and samples.json."""
@@ -30,7 +30,7 @@ def edit(
     from fewstep.editing import sdedit
 
     check_new(out)
-    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale)
+    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant)
     plans = [opened.sampling_plan(steps, scale, sampler) for scale in scales]
     strengths = distinct(sdedit.start_of(number(text), plans[0].steps, say) / plans[0].steps for text in strength)
     pictures = read_images(image, opened.info, say)
@@ -55,7 +55,7 @@ def inpaint(
         float | None, typer.Option(min=0, help="Pixels around the mask that fade; a latent's without it, or 0.")
     ] = None,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
-    steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
+    variant: options.Variant = None, steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
     seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
 ) -> None:  # fmt: skip
     """Fill in what a mask marks: 00000.png, ..., a labelled grid.png and samples.json. The rest comes back to the bit."""
@@ -65,7 +65,7 @@ def inpaint(
     from fewstep.models.sampling import to_images
 
     check_new(out)
-    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale)
+    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant)
     for scale in scales:
         opened.sampling_plan(steps, scale, sampler)
     pictures = read_images(image, opened.info, say)
@@ -101,6 +101,7 @@ def translate(
     frames: Annotated[int, typer.Option(min=2, max=1024, help="With --between: how many pictures.")] = 8,
     guidance_scale: options.Scales = None,
     encoder_guidance_scale: Annotated[float | None, typer.Option(help="Without it 1, which is stable, or that baked in.")] = None,
+    variant: options.Variant = None,
     steps: Annotated[int | None, typer.Option(min=1, help="The decoder's steps; a student's own without it.")] = None,
     encoder_steps: Annotated[int | None, typer.Option(min=1, help="The encoder's steps; its own without it.")] = None,
     batch_size: options.BatchSize = 256, seed: options.Seed = None, device: options.Device = None,
@@ -115,8 +116,8 @@ def translate(
     if bool(image) == bool(between) or (image and not to):
         raise InputError("give --image F, --from L and --to L, or --between F F and --from L")
     check_new(out)
-    drawing, scales = opened_with(decoder, device, steps, None, guidance_scale)
-    encoding = style_transfer.open_encoder(encoder or decoder, best_device(device), encoder_steps)
+    drawing, scales = opened_with(decoder, device, steps, None, guidance_scale, variant)
+    encoding = style_transfer.open_encoder(encoder or decoder, best_device(device), encoder_steps, None if encoder else variant)
     encoder_scale = encoding.scale_or_own(encoder_guidance_scale)
     fixed = {"steps": steps, "encoder_steps": encoder_steps, "encoder_guidance_scale": encoder_scale, "batch_size": batch_size}
     record = {"decoder": decoder, "encoder": encoder or decoder, "encoder_guidance_scale": encoder_scale, "from": from_}
@@ -139,13 +140,13 @@ def translate(
 
 
 def opened_with(
-    path: str, device: str | None, steps: int | None, negative_prompt: str | None, scales: list[float] | None
+    path: str, device: str | None, steps: int | None, negative_prompt: str | None, scales: list[float] | None, variant: str | None
 ) -> tuple[Any, list[float]]:
     """The model with its negative prompt, and the distinct guidance scales; without any the model's own."""
     from fewstep.api import open_model
     from fewstep.devices import best_device
 
-    model = open_model(path, best_device(device), steps).with_negative_prompt(negative_prompt)
+    model = open_model(path, best_device(device), steps, variant=variant).with_negative_prompt(negative_prompt)
     return model, distinct(scales or [model.scale_or_own(None)])
 
 

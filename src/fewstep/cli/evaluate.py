@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Device, Seed, app, listed
+from fewstep.cli.options import Device, Seed, Variant, app, listed
 
 EXAMPLES = """\b
 Examples:
@@ -25,6 +25,7 @@ def evaluate(
     steps: Annotated[str | None, typer.Option(help="Students of a run, as 1,2,4; those of its recipe without it.")] = None,
     guidance_scale: Annotated[str | None, typer.Option(help="As 1,2,5; 1 is none, as in diffusers. [quick: 1,2]")] = None,
     against: Annotated[str | None, typer.Option(help="The teacher; that of the run without it.")] = None,
+    variant: Variant = None,
     preset: Annotated[str, typer.Option(help="quick: no more network evaluations than the training; full: usual sizes.")] = "quick",
     baselines: Annotated[str | None, typer.Option(help="Stock samplers: ddim,dpm++,unipc,heun,euler, or none. [full: all]")] = None,
     budgets: Annotated[str | None, typer.Option(help="Evaluations of a baseline. [quick: 8,16; full: 4,8,16,32]")] = None,
@@ -51,7 +52,7 @@ def evaluate(
     from fewstep.evaluation.results_table import text_table
 
     metrics = run_evaluation(
-        model, data, out, against=against, preset=preset, steps=listed("steps", steps, int),
+        model, data, out, against=against, variant=variant, preset=preset, steps=listed("steps", steps, int),
         guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=[] if baselines == "none" else listed("baselines", baselines), budgets=listed("budgets", budgets, int),
         features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
         reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,

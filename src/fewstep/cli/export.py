@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Device, Seed, app
+from fewstep.cli.options import Device, Seed, Variant, app
 from fewstep.errors import InputError
 
 EXAMPLES = """\b
@@ -26,6 +26,7 @@ def export(
     format: Annotated[str, typer.Option(help="diffusers, onnx (the network alone), or lora (of a LoRA student).")] = "diffusers",
     negative_prompt: Annotated[str | None, typer.Option(help="Bake this in, of a student of student.negative_prompts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
+    variant: Variant = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
     seed: Seed = None,
@@ -41,7 +42,7 @@ def export(
         raise InputError("no folder to write is given; name one, or a repository with --push-to-hub OWNER/NAME")
     if push_to_hub:
         check_id(push_to_hub)
-    opened = open_model(model, best_device(device or "cpu"), steps)
+    opened = open_model(model, best_device(device or "cpu"), steps, variant=variant)
     if negative_prompt is not None and not opened.info.negative_prompts:
         raise InputError("--negative-prompt: only a student distilled with student.negative_prompts = true takes one; leave it out")
     opened, chosen = opened.with_negative_prompt(negative_prompt), {"guidance_scale": guidance_scale or (), "format": format}

@@ -16,10 +16,11 @@ def quickstart(
     device: options.Device = None,
 ) -> None:  # fmt: skip
     """Distil the bundled teacher of handwritten digits on this machine, measure, and write a page about it."""
+    from fewstep.api import save_with_card
     from fewstep.evaluation.quickstart import quickstart
     from fewstep.evaluation.results_table import text_table
 
-    metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device)
+    metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device, save=save_with_card)
     print(text_table(metrics["rows"], brief=True))
     missed = [f"  missed: {check['claim']}" for check in metrics["checks"] if not check["holds"]]
     reached = f"{len(metrics['checks']) - len(missed)} of {len(metrics['checks'])} goals reached"
@@ -46,7 +47,8 @@ def teach(
 
 @app.command(epilog="Example:  fewstep cache mine.toml --out caches/mine; fewstep distill mine.toml --set data.cache=caches/mine")
 def cache(
-    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None, data: options.DataPath = None,
+    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None,
+    variant: options.Variant = None, data: options.DataPath = None,
     prompts: options.PromptFile = None, settings: options.Set = None, seed: options.Seed = None,
     device: options.Device = None,
 ) -> None:  # fmt: skip
@@ -54,7 +56,7 @@ def cache(
     from fewstep.training.recipe import arguments, load_recipe
     from fewstep.training.run_folder import write_cache
 
-    changes = arguments(recipe, teacher, data, None, None) | changes_of(settings, seed, prompts)
+    changes = arguments(recipe, teacher, data, None, None, variant) | changes_of(settings, seed, prompts)
     written = write_cache(load_recipe(recipe, changes), out, device=device)
     print(f"{out}: {len(written)} examples in {len(written.shards)} shards")
 
@@ -64,7 +66,8 @@ def cache(
     "fewstep distill --teacher runs/mine/teacher --data images/ --steps 4 --out runs/mine-4"
 )
 def distill(
-    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None, data: options.DataPath = None,
+    out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None,
+    variant: options.Variant = None, data: options.DataPath = None,
     prompts: options.PromptFile = None,
     steps: Annotated[int | None, typer.Option(help="Step count of the last student.")] = None,
     guidance_scale: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range that the student serves.")] = None,
@@ -77,7 +80,7 @@ def distill(
     scales = listed("guidance-scale", guidance_scale, float)
     if scales and len(scales) != 2:
         raise InputError(f"--guidance-scale {guidance_scale}: a range has 2 numbers, as 1,5")
-    chosen = load_recipe(recipe, arguments(recipe, teacher, data, steps, scales) | changes_of(settings, seed, prompts))
+    chosen = load_recipe(recipe, arguments(recipe, teacher, data, steps, scales, variant) | changes_of(settings, seed, prompts))
     if dry_run:
         return print_plan(chosen, teaching=False, device=device)
     from fewstep.api import distill

@@ -11,7 +11,7 @@ from fewstep.cli.options import app, say, scale_or_scales
 
 @app.command(epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --out pictures")
 def sample(
-    model: options.ModelPath, out: options.NewOut, steps: options.Steps = None,
+    model: options.ModelPath, out: options.NewOut, variant: options.Variant = None, steps: options.Steps = None,
     guidance_scale: Annotated[
         str | None, typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or that baked in.")
     ] = None,
@@ -29,7 +29,7 @@ def sample(
     from fewstep.cli.sample_files import write_samples
     from fewstep.devices import best_device
 
-    opened = open_model(model, best_device(device), steps)
+    opened = open_model(model, best_device(device), steps, variant=variant)
     labels = class_label or (None if opened.info.condition == "text" or prompt else list(range(len(opened.info.classes))))
     condition = opened.condition(labels, prompt, num_images)
     record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
@@ -44,6 +44,7 @@ def sample(
 )
 def show(
     path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, or data; or a shipped name.")],
+    variant: options.Variant = None,
     images_per_second: Annotated[
         float | None, typer.Option(min=1e-9, help="Images a second that a device trains the teacher on: the time of distilling.")
     ] = None,
@@ -54,13 +55,13 @@ def show(
     """Say what a model, run, recipe or data folder is, with its memory and cost."""
     from fewstep.training.describe import describe, describe_text
 
-    found = describe(path, images_per_second=images_per_second, batch_size=batch_size, devices=devices)
+    found = describe(path, variant, images_per_second=images_per_second, batch_size=batch_size, devices=devices)
     print(json.dumps(found, indent=1) if as_json else describe_text(found))
 
 
 @app.command(epilog="Example:  fewstep bench runs/quickstart/steps-0004")
 def bench(
-    model: options.ModelPath,
+    model: options.ModelPath, variant: options.Variant = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for the throughput.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Runs that a median is taken of.")] = 20,
     as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
@@ -70,5 +71,5 @@ def bench(
     from fewstep.devices import best_device
     from fewstep.evaluation.latency import bench_model, bench_text
 
-    found = bench_model(open_model(model, best_device(device)), batch_size, repeats, progress=say)
+    found = bench_model(open_model(model, best_device(device), variant=variant), batch_size, repeats, progress=say)
     print(json.dumps(found, indent=1) if as_json else bench_text(found))

@@ -21,7 +21,7 @@ from fewstep.data.latent_cache import CONDITION, INDEX, is_cache, read_index
 from fewstep.data.prompts import PromptRows
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.files import write_atomically
+from fewstep.files import contents, write_atomically
 from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
@@ -68,14 +68,11 @@ class Writer:
             if before != self.shard_size:
                 raise InputError(f"the cache {self.folder} has data.shard_size = {before}: set it to that, or name another folder")
             self.known = {shard["file"]: shard for shard in index["shards"]}
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and (not self.folder.is_dir() or contents(self.folder)):
             raise InputError(f"{self.folder} holds something else; name a folder that is new or empty, or a cache to go on with")
         self.state.wait_for_everyone()  # all have looked before one writes
-        if self.state.is_main_process:
-            if not self.known:
-                self._write_index(made_by, complete=False, count=0, shards=[])
-            for left in self.folder.glob(".*.safetensors.*"):  # of a process that was killed
-                left.unlink(missing_ok=True)
+        if self.state.is_main_process and not self.known:
+            self._write_index(made_by, complete=False, count=0, shards=[])
         self.state.wait_for_everyone()
 
     def _shard(self, number: int) -> Path:

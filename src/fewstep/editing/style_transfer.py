@@ -157,9 +157,11 @@ def turn(first: Tensor, last: Tensor, share: float) -> Tensor:
     return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
 
 
-def open_encoder(path: str | Path, device: torch.device | str = "cpu", steps: int | None = None) -> Model:
+def open_encoder(
+    path: str | Path, device: torch.device | str = "cpu", steps: int | None = None, variant: str | None = None
+) -> Model:
     """The model of `encoder_folder`; an InputError as for that and for `open_model`."""
-    return open_model(encoder_folder(path, steps), device, steps)
+    return open_model(encoder_folder(path, steps), device, steps, variant=variant)
 
 
 def encoder_folder(path: str | Path, steps: int | None = None) -> str | Path:

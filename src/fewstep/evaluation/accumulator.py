@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,20 @@ from torch import Tensor
 
 from fewstep.data.datasets import Data
 from fewstep.errors import InputError
+from fewstep.evaluation import metrics
 from fewstep.evaluation.classifier import hash_of
 from fewstep.evaluation.features import Features
-from fewstep.evaluation.metrics import bootstrap, diversity, frechet_distance, kid, precision_recall, saturation, sharpness
-from fewstep.evaluation.statistics import Entropies, Moments, Reservoir, Statistics
+from fewstep.evaluation.statistics import Moments, Reservoir, Statistics
 from fewstep.files import write_atomically
 from fewstep.progress import LiveLine, clock
 
 SHOWN = 8  # pictures of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
-SUMS = ("images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored")
-FORMAT = 2  # of the file of the data's statistics
+SUMS = (
+    "images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored",
+    "entropy", "judged",
+)  # fmt: skip
+FORMAT = 3  # of the file of the data's statistics
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Accumulator:
     classes: int  # of the model, 0 of text: features with as many logits say whether a picture is of its class
     moments: Moments
     reservoir: Reservoir
-    entropies: Entropies | None = None
+    probabilities: Tensor | None = None  # (k,) float64, the sum of those of the classes that the features know
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
     shown: Tensor | None = None  # (up to SHOWN, c, h, w)
 
@@ -58,9 +60,12 @@ class Accumulator:
         rows = features(images)
         self.moments.add(rows)
         self.reservoir.add(rows, labels, start)
-        n, found = len(images), {"seconds": seconds, "sharpness": sharpness(images).sum(), "saturation": saturation(images).sum()}
+        n, found = len(images), {"images": len(images), "seconds": seconds}
+        found |= {"sharpness": metrics.sharpness(images).sum(), "saturation": metrics.saturation(images).sum()}
         if (logits := features.logits(rows)) is not None:
-            self.entropies = (self.entropies or Entropies.empty(logits.shape[1])).add(logits)
+            p = logits.softmax(1)
+            self.probabilities = p.sum(0) if self.probabilities is None else self.probabilities + p.sum(0)
+            found |= {"entropy": torch.special.entr(p).sum(), "judged": n}
             if logits.shape[1] == self.classes:
                 found |= {"right": (logits.argmax(1).cpu() == labels.cpu()).sum(), "labelled": n}
         if teacher is not None:
@@ -69,7 +74,7 @@ class Accumulator:
             found["clipped_square"] = (x.clamp(-1, 1) - y.clamp(-1, 1)).square().sum()
         if clip_scores is not None:
             found |= {"clip": clip_scores.sum(), "scored": n}
-        for key, value in {"images": n, **found}.items():
+        for key, value in found.items():
             self.sums[key] += float(value)
         if start < SHOWN:
             self.shown = torch.cat([*([] if self.shown is None else [self.shown]), images[: SHOWN - start].float()])
@@ -78,30 +83,30 @@ class Accumulator:
         """Take in what another process has seen, in place; itself."""
         self.moments.merge(other.moments)
         self.reservoir.merge(other.reservoir)
-        if other.entropies is not None:
-            self.entropies = other.entropies if self.entropies is None else self.entropies.merge(other.entropies)
+        if other.probabilities is not None:
+            self.probabilities = other.probabilities + (0 if self.probabilities is None else self.probabilities)
         self.sums = {key: value + other.sums[key] for key, value in self.sums.items()}
         self.shown = other.shown if self.shown is None else self.shown
         return self
 
     def state(self) -> dict[str, Tensor]:
         """For a file: tensors by name."""
-        parts = {"moments": self.moments, "reservoir": self.reservoir, "entropies": self.entropies}
-        tensors = {f"{name}/{key}": t for name, part in parts.items() if part is not None for key, t in part.state().items()}
+        parts = {"moments": self.moments, "reservoir": self.reservoir}
+        tensors = {f"{name}/{key}": value for name, part in parts.items() for key, value in part.state().items()}
         tensors["sums"] = torch.tensor([self.sums[key] for key in SUMS], dtype=torch.float64)
-        return tensors if self.shown is None else tensors | {"shown": self.shown}
+        known = {"shown": self.shown, "probabilities": self.probabilities}
+        return tensors | {key: value for key, value in known.items() if value is not None}
 
     @classmethod
     def of_state(cls, tensors: dict[str, Tensor], classes: int) -> "Accumulator":
         """From what `state` gave."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, key = name.partition("/")
-            parts.setdefault(part, {})[key] = value
-        entropies = Entropies.of_state(parts["entropies"]) if "entropies" in parts else None
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
+
         sums: dict[str, float] = dict(zip(SUMS, tensors["sums"].tolist(), strict=True))
-        moments, reservoir = Moments.of_state(parts["moments"]), Reservoir.of_state(parts["reservoir"])
-        return cls(classes, moments, reservoir, entropies, sums, tensors.get("shown"))
+        moments, reservoir = Moments.of_state(part("moments/")), Reservoir.of_state(part("reservoir/"))
+        return cls(classes, moments, reservoir, tensors.get("probabilities"), sums, tensors.get("shown"))
 
     def mean(self, key: str, of: str = "images") -> float | None:
         """The mean of one of the sums over the pictures that it was taken of; None where there are none."""
@@ -113,40 +118,38 @@ class Accumulator:
         `seconds_per_image` is the time in the network, without text encoders and without decoding latents. `repeats` are those of
         the bootstrap of the Fréchet distance.
         """
-        n, rows, statistics = int(self.sums["images"]), self.reservoir.features, data.moments.statistics()
-        precision, recall = precision_recall(rows, data.reservoir.features)
+        n, rows, others, statistics = (
+            int(self.sums["images"]),
+            self.reservoir.features,
+            data.reservoir.features,
+            data.moments.statistics(),
+        )
+        precision, recall = metrics.precision_recall(rows, others)
         square, clipped = self.mean("square", "values"), self.mean("clipped_square", "values")
-        frechet = frechet_distance(self.moments.statistics(), statistics)
+        frechet, p = metrics.frechet_distance(self.moments.statistics(), statistics), self.probabilities
         low, high = interval(rows, statistics, frechet, n, repeats) if repeats else (None, None)
         return {
-            "samples": n,
-            "fid_biased": n < BIASED_BELOW,
-            "frechet": frechet,
-            "frechet_low": low,
-            "frechet_high": high,
-            "inception_score": None if self.entropies is None else self.entropies.score(),
-            "kid": kid(rows, data.reservoir.features),
-            "precision": precision,
-            "recall": recall,
+            "samples": n, "fid_biased": n < BIASED_BELOW, "frechet": frechet, "frechet_low": low, "frechet_high": high,
+            "inception_score": None if p is None else metrics.inception_score(p, self.sums["entropy"], int(self.sums["judged"])),
+            "kid": metrics.kid(rows, others), "precision": precision, "recall": recall,
             "class_accuracy": self.mean("right", "labelled"),
             "rms_to_teacher": None if square is None else math.sqrt(square),
             "psnr_to_teacher": 10 * math.log10(4 / clipped) if clipped else None,
             "sharpness": ratio(self.mean("sharpness"), data.mean("sharpness")),
             "saturation": ratio(self.mean("saturation"), data.mean("saturation")),
-            "diversity": diversity(rows, self.reservoir.labels),
-            "clip_score": self.mean("clip", "scored"),
-            "seconds_per_image": self.mean("seconds"),
-        }
+            "diversity": metrics.diversity(rows, self.reservoir.labels),
+            "clip_score": self.mean("clip", "scored"), "seconds_per_image": self.mean("seconds"),
+        }  # fmt: skip
 
 
 def interval(rows: Tensor, data: Statistics, frechet: float, n: int, repeats: int) -> tuple[float, float]:
     """The bootstrap interval (low, high) of `frechet`, that of `n` samples, from the feature rows (m, d) kept of them."""
 
     def distance(rows: Tensor) -> float:
-        return frechet_distance(Statistics.of(rows), data)
+        return metrics.frechet_distance(Statistics.of(rows), data)
 
     own, narrower = distance(rows), math.sqrt(len(rows) / n)
-    low, high = (frechet + narrower * (end - own) for end in bootstrap(distance, rows, repeats=repeats))
+    low, high = (frechet + narrower * (end - own) for end in metrics.bootstrap(distance, rows, repeats))
     return low, high
 
 
@@ -188,19 +191,13 @@ def accumulated(features: Features, data: Any, batch_size: int, quiet: bool) -> 
     if total < 2:
         raise InputError(f"{total} images have no covariance; at least 2 are needed: give more data")
     found, line, began = Accumulator.empty(features.dimension, len(data.classes)), LiveLine(quiet=quiet), time.monotonic()
-    for start, images, labels in batches(data, total, batch_size):
-        found.add(features, images, labels, start)
-        done = start + len(images)
-        left = clock((time.monotonic() - began) * (total - done) / done)
-        line.show(f"features of the data: {done:,} of {total:,}, {left} left", final=done == total)
-    return found
-
-
-def batches(data: Any, total: int, batch_size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(position, images (n, c, h, w) in [-1, 1], labels (n,)): each image once, not mirrored where the data are in memory."""
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
-        if isinstance(data, Data):
-            yield start, data.images()[start:stop].float() / 127.5 - 1, data.labels[start:stop]
+        if isinstance(data, Data):  # not mirrored
+            images, labels = data.images()[start:stop].float() / 127.5 - 1, data.labels[start:stop]
         else:
-            yield start, *data.batch(start, stop - start)
+            images, labels = data.batch(start, stop - start)
+        found.add(features, images, labels, start)
+        left = clock((time.monotonic() - began) * (total - stop) / stop)
+        line.show(f"features of the data: {stop:,} of {total:,}, {left} left", final=stop == total)
+    return found

@@ -5,6 +5,8 @@ import io
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fewstep.evaluation.results_table import Row, order, readable
 
 LIGHT = {"ground": "#ffffff", "ink": "#1c2127", "teacher, DDIM": "#b35300", "student, deterministic": "#0a5fc2"}
@@ -97,17 +99,15 @@ def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
     from PIL import Image
 
     down, across = -(-len(panels) // 4), min(len(panels), 4)
-    below = 0.18 * max((-(-len(p.curves) // 2) for p in panels if p.ticks or p.notes), default=0)  # inches, of legends
-    tall = 2.8 + below
+    tall = 2.8 + 0.18 * max((-(-len(p.curves) // 2) for p in panels if p.ticks or p.notes), default=0)  # inches
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     with rc_context(STYLE | dict.fromkeys(inks, colours["ink"])):
-        figure = Figure((3.5 * across, tall * down), dpi=160, facecolor=colours["ground"])
+        figure = Figure((3.5 * across, tall * down), dpi=160, facecolor=colours["ground"], layout="constrained")
         for i, panel in enumerate(panels):
-            corner = (i % across + 0.2) / across, (down - 1 - i // across + (0.18 * 2.8 + below) / tall) / down
-            draw_panel(figure.add_axes((*corner, 0.77 / across, 0.7 * 2.8 / tall / down)), panel, colours)
+            draw_panel(figure.add_subplot(down, across, i + 1), panel, colours)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-    return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
@@ -117,7 +117,7 @@ def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
     others, named = iter(OTHERS * 9), bool(panel.ticks or panel.notes)
     for (name, points), marker in zip(panel.curves.items(), "os^Dv<>Pp" * 9, strict=False):
         colour = colours.get(name) or (next(others) if name else colours["student, deterministic"])
-        label = name.removeprefix("teacher, ").removesuffix(", deterministic")
+        label = name.removeprefix("teacher, ").removesuffix(", deterministic")[:30]
         axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker if named else "")
         for point, note in zip(points, panel.notes, strict=False):
             axes.annotate(note, point, (3, 3), textcoords="offset points", fontsize=6.5, color=colour)
@@ -133,8 +133,8 @@ def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
         axes.set_xticks(panel.ticks, [str(tick) for tick in panel.ticks], fontsize=8)
     axes.minorticks_off()
     if named:
-        below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.23), "borderaxespad": 0.0, "handlelength": 1.6}
-        axes.legend(ncols=2, fontsize=7.5, columnspacing=1.2, labelspacing=0.3, **below)
+        spaces: dict[str, Any] = {"columnspacing": 1.2, "labelspacing": 0.3, "handlelength": 1.6}
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2, fontsize=7.5, **spaces)
 
 
 def inline(image: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -31,7 +31,7 @@ FORMAT = 1  # of the cached file; raised where the same data would give another 
 
 
 def train_or_load_classifier(data: Any, cache: str | Path, seed: int = 0, quiet: bool = False) -> Features:
-    """The classifier of these data as features (n, 64), from `cache`, or trained now and put there as .safetensors and .json.
+    """The classifier of these data as features (n, 64), from `cache`, or trained now and put there.
 
     Raises:
         InputError: the data are streamed, or too few; the cache cannot be written.
@@ -46,29 +46,27 @@ def train_or_load_classifier(data: Any, cache: str | Path, seed: int = 0, quiet:
         "format": FORMAT, "data": hash_of(data), "size": data.size, "channels": data.channels,
         "classes": list(data.classes), "flip": data.flip, "seed": seed, "updates": updates,
     }  # fmt: skip
-    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(cache) / f"classifier-{key}.safetensors"
-    model, accuracy = new_network(data, seed), cached_accuracy(path, known)
+    about = json.dumps(known, sort_keys=True)
+    path = Path(cache) / f"classifier-{hashlib.sha256(about.encode()).hexdigest()[:16]}.safetensors"
+    model = new_network(data, seed)
     try:
+        with safe_open(path, framework="pt") as file:
+            accuracy = float(file.metadata()["held_out_accuracy"])
         model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, SafetensorError):  # not there, or not whole
-        accuracy = None
-    if accuracy is None:
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError):  # not there, or not whole
         model = new_network(data, seed)
         accuracy = train(model, data, seed, updates, quiet)
-        write_atomically(path, partial(save_file, dict(model.state_dict())))
-        text = json.dumps(known | {"held_out_accuracy": accuracy}, indent=1) + "\n"
-        write_atomically(path.with_suffix(".json"), lambda aside: aside.write_text(text))
+        metadata = {"about": about, "held_out_accuracy": repr(accuracy)}
+        write_atomically(path, partial(save_file, dict(model.state_dict()), metadata=metadata))
     return as_features(model.eval().requires_grad_(False), data, accuracy)
 
 
 def as_features(model: Any, data: Data, accuracy: float) -> Features:
     """A trained classifier's last hidden layer as features of images as large as the data's."""
-    shape = (data.channels, data.size, data.size)
 
     def run(images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != shape:
-            got, needed = ("x".join(map(str, sizes)) for sizes in (images.shape[1:], shape))
+        got, needed = ("x".join(map(str, sizes)) for sizes in (images.shape[1:], (data.channels, data.size, data.size)))
+        if got != needed:
             raise InputError(
                 f"images are {got}, but the classifier's data {needed}: open the data at the model's size and channels"
             )
@@ -90,9 +88,9 @@ def train(model: nn.ModuleDict, data: Data, seed: int, updates: int, quiet: bool
 
     The same data and seed give the same weights on the same machine with the same number of threads.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, most = torch.Generator().manual_seed(seed), len(data) * 4 // 5
     order = torch.randperm(len(data), generator=generator)
-    rows, held_out = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :][:MOST_TESTED]
+    rows, held_out = order[:most], order[most:][:MOST_TESTED]
     body, head, labels = model["body"], model["head"], data.labels
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=updates)
@@ -140,35 +138,21 @@ def network(channels: int, size: int) -> nn.Sequential:
             nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
             nn.Flatten(), nn.Linear(64 * small * small, FEATURES), nn.ReLU(),
         )  # fmt: skip
-    layers: list[nn.Module] = []
-
-    def add(width: int, kernel: int, stride: int, padding: int) -> None:
-        nonlocal channels
-        layers.extend((nn.Conv2d(channels, width, kernel, stride, padding, bias=False), nn.BatchNorm2d(width), nn.ReLU()))
-        channels = width
-
+    convolutions: list[tuple[int, int, int, int]] = []  # width, kernel, stride, padding
     if size > 64:  # whole pictures of 256 pixels would take an hour
         patch = 2 ** math.ceil(math.log2(size / 64))
-        add(16, patch, patch, 0)
+        convolutions.append((16, patch, patch, 0))
         size //= patch
-    widths = [64, 32]  # of the last levels, the last first; the ones before have 16
     halvings = next(k for k in range(9) if -(-size // 2**k) <= 7)
-    for left in reversed(range(halvings)):
-        add(widths[left] if left < 2 else 16, 3, 2, 1)
-        if left < 2:
-            add(widths[left], 3, 1, 1)
     small = -(-size // 2**halvings)
+    convolutions += [(16, 3, 2, 1)] * (halvings - 2)
+    for width in (32, 64)[-halvings:]:
+        convolutions += [(width, 3, 2, 1), (width, 3, 1, 1)]
+    layers: list[nn.Module] = []
+    for width, *shape in convolutions:
+        layers += [nn.Conv2d(channels, width, *shape, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * small * small, FEATURES), nn.ReLU())
-
-
-def cached_accuracy(path: Path, known: dict[str, Any]) -> float | None:
-    """The held-out accuracy of the classifier in `path`, where its description is there and agrees."""
-    try:
-        found = json.loads(path.with_suffix(".json").read_text())
-        accuracy = float(found.pop("held_out_accuracy"))
-    except (OSError, ValueError, KeyError):
-        return None
-    return accuracy if found == known else None
 
 
 def hash_of(data: Any) -> str:

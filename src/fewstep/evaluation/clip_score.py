@@ -40,9 +40,8 @@ class ClipScore:
                 raise ValueError(f"{len(absent)} of its weights are not there")
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"'{name}' is no CLIP model that transformers opens ({last_line(error)}): name a folder or a hub id"
-            ) from error
+            reason = f"'{name}' is no CLIP model that transformers opens ({last_line(error)})"
+            raise InputError(f"{reason}: name a folder or a hub id") from error
         return cls(torch.nn.Module.to(model.eval(), device), tokenizer, device)
 
     @torch.no_grad()

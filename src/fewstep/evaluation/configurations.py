@@ -85,10 +85,10 @@ class EvaluatedModels:
         return self
 
 
-def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> EvaluatedModels:
+def open_models(model: Any, against: Any, steps: Sequence[int] | None, variant: str | None = None) -> EvaluatedModels:
     """The models of a run folder (its rungs in `steps`, and stage one), of a model folder, a bundled name or a `Model`.
 
-    Without `steps`: those of a run that its recipe evaluates, or a student's own.
+    `variant` is that of the teacher's weights. Without `steps`: those of a run that its recipe evaluates, or a student's own.
 
     Raises:
         InputError: nothing there, no student for any of the steps, or a teacher that does not belong to the student.
@@ -98,19 +98,19 @@ def open_models(model: Any, against: Any, steps: Sequence[int] | None) -> Evalua
     if run and recipe and Path(model) == run:
         students, teacher = models_of_run(run, recipe, steps)
     else:
-        students, teacher = models_of(model, steps)
+        students, teacher = models_of(model, steps, variant if against is None else None)
     name = None if teacher is None else "itself"
     if isinstance(against, Model):
         teacher, name = against, "from Python"
     elif against is not None:
-        teacher, name = open_model(against), str(against)
+        teacher, name = open_model(against, variant=variant), str(against)
     elif teacher is None and run and recipe and (name := teacher_of_run(run, recipe)):
-        teacher = open_model(name, revision=recipe.teacher.revision, variant=recipe.teacher.variant)
-    guidance = next((student.info.guidance for student in students.values() if student.info.guidance), {})
-    teacher = teacher and guided_as(teacher, guidance)  # it and its stock samplers are guided as the students were taught
-    models = EvaluatedModels(students, teacher, run, recipe, name)
-    check_teacher(models)
-    return models
+        teacher = open_model(name, revision=recipe.teacher.revision, variant=variant or recipe.teacher.variant)
+    if teacher is not None:
+        guidance = next((student.info.guidance for student in students.values() if student.info.guidance), {})
+        teacher = guided_as(teacher, guidance)  # it and its stock samplers are guided as the students were taught
+        check_teacher(teacher, name, students)
+    return EvaluatedModels(students, teacher, run, recipe, name)
 
 
 def run_of(model: Any) -> Path | None:
@@ -121,35 +121,28 @@ def run_of(model: Any) -> Path | None:
     return next((f for f in folders if (f / "recipe.toml").is_file() and not (f / INFO).is_file()), None)
 
 
-def models_of(model: Any, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
+def models_of(model: Any, steps: Sequence[int] | None, variant: str | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
     """(students, teacher) of one model."""
-    opened = model if isinstance(model, Model) else open_model(model)
-    info = opened.info
-    if info.kind == "teacher":
+    opened = model if isinstance(model, Model) else open_model(model, variant=variant)
+    own = opened.info.steps
+    if opened.info.kind == "teacher":
         return {}, opened
-    if info.kind == "encoder":
+    if opened.info.kind == "encoder":
         raise InputError("this is an encoder: it carries images to noise and draws none; name a student, a run or a teacher")
-    own = info.steps
     if own is not None and steps and own not in steps:
-        raise InputError(
-            f"steps are {', '.join(map(str, steps))}, but this student was trained for {own}; name that: --steps {own}"
-        )
+        asked = ", ".join(map(str, steps))
+        raise InputError(f"steps are {asked}, but this student was trained for {own}; name that: --steps {own}")
     return {("student", n): opened for n in ([own] if own is not None else steps or (64,))}, None
 
 
 def models_of_run(run: Path, recipe: Recipe, steps: Sequence[int] | None) -> tuple[dict[tuple[str, int], Model], Model | None]:
     """(students, teacher) of a run folder; of a run that taught a teacher, no students."""
     rungs = rungs_in(run)
-    ladder, evaluated = recipe.stage_two.ladder, [n for n in recipe.evaluate.steps if n in rungs]
-    chosen = sorted(steps or evaluated or rungs) if rungs else []
-    if absent := [n for n in chosen if n not in rungs]:
-        raise InputError(
-            f"run {run} has no student for {', '.join(map(str, absent))} steps; it has {', '.join(map(str, sorted(rungs)))}"
-        )
-    students = {("student", n): open_model(rungs[n]) for n in chosen}
+    chosen = steps or [n for n in recipe.evaluate.steps if n in rungs] or rungs
+    students = {("student", n): open_model(rung_of(run, n)) for n in sorted(chosen if rungs else ())}
     if (run / "stage-one" / INFO).is_file():
         stage_one = open_model(run / "stage-one")
-        students["stage-one", stage_one.info.steps or ladder[0]] = stage_one
+        students["stage-one", stage_one.info.steps or recipe.stage_two.ladder[0]] = stage_one
     return (students, None) if students else ({}, open_model(rung_of(run)))
 
 
@@ -160,29 +153,24 @@ def teacher_of_run(run: Path, recipe: Recipe) -> str | None:
         InputError: the recipe names a folder or file that is not here, and no hub id.
     """
     path, own = recipe.teacher.path, run / "teacher"
-    if path is None or not (Path(path).exists() or bundled(f"{path}-teacher").is_dir()):
-        if (own / INFO).is_file():
-            return str(own)
-        if path is not None and not HUB_ID.fullmatch(path):
-            raise InputError(f"the run's teacher {path} is not here; name it with --against")
+    if path is not None and (Path(path).exists() or bundled(f"{path}-teacher").is_dir()):
+        return path
+    if (own / INFO).is_file():
+        return str(own)
+    if path is not None and not HUB_ID.fullmatch(path):
+        raise InputError(f"the run's teacher {path} is not here; name it with --against")
     return path
 
 
-def check_teacher(models: EvaluatedModels) -> None:
+def check_teacher(teacher: Model, name: str | None, students: dict[tuple[str, int], Model]) -> None:
     """Raises InputError where the teacher is none, or makes other images than the students."""
-    teacher = models.teacher
-    if teacher is None:
-        return
     if teacher.info.kind != "teacher":
         raise InputError(f"--against is a {teacher.info.kind}; name the teacher, the guided model that the student was made from")
-    for (role, steps), student in models.students.items():
-        for what in ("size", "channels", "classes", "process"):
-            ours, theirs = getattr(student.info, what), getattr(teacher.info, what)
-            if ours != theirs and not (what == "process" and ours == rescaled(theirs)):
-                pair = f"; {theirs!r} and {ours!r}" if what in ("size", "channels") else ""
-                raise InputError(
-                    f"{models.teacher_name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against"
-                )
+    for ((role, steps), student), what in product(students.items(), ("size", "channels", "classes", "process")):
+        ours, theirs = getattr(student.info, what), getattr(teacher.info, what)
+        if ours != theirs and not (what == "process" and ours == rescaled(theirs)):
+            pair = f"; {theirs!r} and {ours!r}" if what in ("size", "channels") else ""
+            raise InputError(f"{name} is not the teacher of {role} {steps}: their {what} differ{pair}; name its own with --against")
 
 
 def rescaled(settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -192,13 +180,9 @@ def rescaled(settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def configurations(
-    models: EvaluatedModels,
-    guidance_scale: Sequence[float],
-    baselines: Sequence[str],
-    budgets: Sequence[int],
-    reference_steps: int,
-    teacher_steps: Sequence[int] = (),
-) -> list[Configuration]:
+    models: EvaluatedModels, guidance_scale: Sequence[float], baselines: Sequence[str], budgets: Sequence[int],
+    reference_steps: int, teacher_steps: Sequence[int] = (),
+) -> list[Configuration]:  # fmt: skip
     """Every row of the table, the teacher's reference first at each guidance scale; none twice.
 
     `teacher_steps` are more numbers of steps in which the teacher's own sampler, DDIM, is measured.
@@ -209,23 +193,22 @@ def configurations(
     check_baselines(baselines)
     rows: dict[str, Configuration] = {}
 
-    def add(role: str, model: Model, sampler: str, steps: int, evaluations: int, budget: int | None = None) -> None:
-        reference = role == "teacher" and budget is None and steps == reference_steps
-        row = Configuration(role, model, sampler, steps, scale, evaluations, budget, reference)
+    def add(row: Configuration) -> None:
         rows.setdefault(row.key, row)
 
     for scale in guidance_scale:
-        if models.teacher:
+        if teacher := models.teacher:
             for steps in (reference_steps, *teacher_steps):
-                add("teacher", models.teacher, "ddim", steps, evaluations_of("ddim", steps, scale))
+                evaluations, is_reference = evaluations_of("ddim", steps, scale), steps == reference_steps
+                add(Configuration("teacher", teacher, "ddim", steps, scale, evaluations, reference=is_reference))
             for name, budget in product(baselines, budgets):
                 if steps := steps_for(name, budget, scale):
-                    add("teacher", models.teacher, name, steps, evaluations_of(name, steps, scale), budget)
+                    add(Configuration("teacher", teacher, name, steps, scale, evaluations_of(name, steps, scale), budget))
         for (role, steps), model in models.students.items():
             low, high = model.info.guidance_scale or (scale, scale)
             if not low <= scale <= high:
                 raise InputError(
                     f"guidance_scale {scale:g} is outside {low:g} to {high:g}, the range of {role} {steps}; leave it out"
                 )
-            add(role, model, model.info.sampler, steps, steps)
+            add(Configuration(role, model, model.info.sampler, steps, scale, steps))
     return list(rows.values())

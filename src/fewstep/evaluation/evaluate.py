@@ -21,12 +21,11 @@ from fewstep.evaluation.evaluation_run import EvaluationRun, with_ratios
 from fewstep.evaluation.feature_files import INCEPTION, open_features
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.latency import machine
-from fewstep.evaluation.metrics import check_enough
 from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import path_of, write_atomically
+from fewstep.files import contents, path_of, write_atomically
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
@@ -38,25 +37,15 @@ FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
 def evaluate(
-    model: "Model | str | Path",
-    data: Any,
-    out: str | Path,
-    *,
-    against: "Model | str | Path | None" = None,
-    preset: str = "quick",
-    inception: str | Path | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    resize: bool = False,
-    split: str | None = None,
-    device: str | None = None,
-    quiet: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
+    model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
+    variant: str | None = None, preset: str = "quick",
+    inception: str | Path | None = None, batch_size: int | None = None, seed: int = 0, resize: bool = False,
+    split: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Measure a model, its teacher and baselines on the teacher, from the same noise; the content of `out/metrics.json`.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
-    that of the run. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
+    that of the run, `variant` that of the teacher's weights. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
     `split` names the part of it that is compared with. `settings` are keys of a recipe's [evaluate]: `steps`, `guidance_scale`,
     `baselines`, `budgets`, `reference_steps`, `samples`, `features`, `clip`, `prompts`, `bootstrap`. A key that is left out is that of
     the run's recipe, or without one there that of the `preset`: "quick", which evaluates networks no more often than the run's
@@ -73,38 +62,26 @@ def evaluate(
     check_device(device)
     out = path_of("folder", out)
     if inception is not None:
-        if settings.get("features") is not None:
-            raise InputError(f"features '{settings['features']}' and an Inception file are both given; name one of them")
+        if (other := settings.get("features")) is not None:
+            raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
-    make_recipe(
-        {"evaluate": {key: value for key, value in settings.items() if value is not None}}, "fewstep evaluate"
-    )  # checks them
-    models = open_models(model, against, settings.get("steps"))
+    given = {key: value for key, value in settings.items() if value is not None}
+    make_recipe({"evaluate": given}, "fewstep evaluate")  # which checks them
+    models = open_models(model, against, settings.get("steps"), variant)
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
-    examples = examples_of(data, models, resize, split)
-    metrics, grids = measure(
-        models, table, chosen, examples, Path(out), batch_size=batch_size, seed=seed, device=device, quiet=quiet
-    )
+    examples, choices = examples_of(data, models, resize, split), {"batch_size": batch_size, "seed": seed}
+    metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
     metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
     write_results(Path(out), metrics, grids, models, f"Evaluation of {metrics['model']}")
     return metrics
 
 
 def measure(
-    models: EvaluatedModels,
-    table: list[Configuration],
-    settings: EvaluateSettings,
-    examples: Any,
-    out: Path,
-    *,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    quiet: bool = False,
-    noise: Tensor | None = None,
-    cache: Path | None = None,
-) -> tuple[dict[str, Any], Grids]:
+    models: EvaluatedModels, table: list[Configuration], settings: EvaluateSettings, examples: Any, out: Path, *,
+    batch_size: int | None = None, seed: int = 0, device: str | None = None, quiet: bool = False,
+    noise: Tensor | None = None, cache: Path | None = None,
+) -> tuple[dict[str, Any], Grids]:  # fmt: skip
     """(what `metrics.json` holds, the pictures of the report) of every configuration in `table`, measured against the examples.
 
     What is finished is kept in `out`. `noise` (samples, ...) is what samples begin with in place of that of the seed; `cache` is the
@@ -117,7 +94,7 @@ def measure(
     line = LiveLine(every=10.0, quiet=quiet or not state.is_main_process)
     clip = None if settings.clip is None else ClipScore.open(settings.clip, str(place))
     cache = cache or cache_folder(examples)
-    features, statistics = features_of(examples, conditions, settings, cache, state, str(place), line.quiet, clip)
+    features, statistics = features_of(examples, conditions, settings, cache, str(place), line.quiet, clip)
     claim(out, compatibility(models, settings, seed, features, examples, conditions), state)
     run = EvaluationRun(
         out, state, conditions, features, statistics, settings.samples, batch_size, seed, settings.bootstrap, line,
@@ -126,21 +103,18 @@ def measure(
     models.to(place)
     run.plan(table)
     rows = with_ratios(run.measure(table), settings.reference_steps)
+    facts = dict(examples.description)
+    if not conditions.classes:  # of captions their number alone
+        facts = {k: v for k, v in facts.items() if k != "classes"} | {"captions": len(examples.classes)}
     metrics = {
         "format": FORMAT, "summary": summary(rows, settings.reference_steps), "rows": rows, "model": None,
         "against": None if models.teacher is None else models.teacher_name,
-        "data": data_facts(examples, conditions) | {"accuracy": statistics.mean("right", "labelled")},
+        "data": facts | {"accuracy": statistics.mean("right", "labelled")},
         "features": {key: getattr(features, key) for key in ("name", "dimension", "held_out_accuracy", "fingerprint")},
         "settings": settings.model_dump(mode="json") | {"seed": seed, "batch_size": batch_size, "processes": state.num_processes},
         "machine": machine(place), "versions": {name: version(name) for name in ("fewstep", "torch", "diffusers")},
     }  # fmt: skip
     return metrics, grids_of(run, table)
-
-
-def data_facts(examples: Any, conditions: SampleConditions) -> dict[str, Any]:
-    """The description of the data; of captions their number alone."""
-    known = examples.description
-    return known if conditions.classes else {k: v for k, v in known.items() if k != "classes"} | {"captions": len(examples.classes)}
 
 
 def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | None) -> Any:
@@ -157,10 +131,8 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
         if resize or (trained and trained.size):
             known |= {"size": size, "channels": channels}
         if trained:
-            known |= {
-                key: getattr(trained, key)
-                for key in ("classes", "image_column", "label_column", "caption_column", "split", "layout")
-            }
+            columns = {"image_column", "label_column", "caption_column"}
+            known |= trained.model_dump(include=columns | {"classes", "split", "layout"})
         known |= {} if split is None else {"split": split}
         try:
             data = open_data(**known, captions=info.condition == "text")
@@ -171,20 +143,18 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
     if (data.size, data.channels) != (size, channels):
         found = f"{data.size}x{data.size} with {data.channels} channel{'s' * (data.channels > 1)}"
         raise InputError(f"the data are {found}, the model's images {size}x{size} with {channels}; give data that fit, or --resize")
-    if info.condition == "class" and len(data.classes) != len(info.classes):
+    ours, theirs = info.classes, tuple(data.classes)
+    if info.condition == "class" and len(theirs) != len(ours):
+        raise InputError(f"the data's number of classes is {len(theirs)}, the model's {len(ours)}; give data that fit")
+    if info.condition == "class" and theirs != ours and set(theirs) == set(ours):
         raise InputError(
-            f"the data's number of classes is {len(data.classes)}, the model's {len(info.classes)}; give data that fit"
-        )
-    if info.condition == "class" and tuple(data.classes) != info.classes and set(data.classes) == set(info.classes):
-        raise InputError(
-            f"the data's classes are the model's in another order, {', '.join(data.classes[:3])}, ...: sort the data's labels as the model's"
+            f"the data's classes are the model's in another order, {', '.join(theirs[:3])}, ...: sort the data's labels as the model's"
         )
     return data
 
 
 def features_of(
-    examples: Any, conditions: SampleConditions, settings: EvaluateSettings, cache: Path, state: PartialState, device: str,
-    quiet: bool, clip: ClipScore | None,
+    examples: Any, conditions: SampleConditions, settings: EvaluateSettings, cache: Path, device: str, quiet: bool, clip: ClipScore | None
 ) -> tuple[Features, Accumulator]:  # fmt: skip
     """(features, the data's statistics in them); trained and computed by one process of a machine, and cached.
 
@@ -194,34 +164,37 @@ def features_of(
     choice = settings.features
     if not conditions.classes and choice == "classifier":
         if clip is None:
-            raise InputError(
-                "features 'classifier' are for classes; for a model of text name --clip MODEL, --inception FILE or --features"
-            )
+            raise InputError("features 'classifier' are for classes; of text name --clip MODEL, --inception FILE or --features")
         choice = "clip"
-    with state.local_main_process_first():
+    with PartialState().local_main_process_first():
         features = open_features(choice, examples, cache, device, quiet, clip)
-        check_enough(settings.samples, features.dimension)
+        check_enough(settings.samples, "samples", features)
         statistics = data_statistics(features, examples, cache, quiet=quiet)
-    if statistics.moments.count <= features.dimension:
-        raise InputError(
-            f"{statistics.moments.count} images of data have a singular covariance of {features.dimension} features; "
-            f"at least {features.dimension + 1} are needed: give more data, or name features of fewer dimensions"
-        )
+    check_enough(statistics.moments.count, "images of data", features)
     return features, statistics
+
+
+def check_enough(count: int, what: str, features: Features) -> None:
+    """Raises InputError where so few samples or data have a singular covariance of these features."""
+    if count <= features.dimension:
+        raise InputError(
+            f"{count} {what} have a singular covariance of {features.dimension} features; "
+            f"at least {features.dimension + 1} are needed: give more, or name features of fewer dimensions"
+        )
 
 
 def compatibility(
     models: EvaluatedModels, settings: EvaluateSettings, seed: int, features: Features, examples: Any, conditions: SampleConditions
 ) -> dict[str, Any]:
     """What all rows of an output folder must share, and the weights that each role has there."""
-    known = settings.model_dump(include={"samples", "bootstrap", "reference_steps", "clip"}) | {"seed": seed}
     prompts = hashlib.sha256("\n".join(conditions.names).encode()).hexdigest()[:12]
-    known |= {"features": f"{features.name} {features.fingerprint[:12]}", "prompts": settings.prompts and prompts}
-    streamed = not isinstance(examples, Data)
-    known["data"] = json.dumps(examples.description, sort_keys=True, default=str) if streamed else hash_of(examples)[:12]
-    roles = {f"{role} {steps}": model for (role, steps), model in models.students.items()}
-    roles |= {} if models.teacher is None else {"teacher": models.teacher}
-    return known | {role: fingerprints.of_weights(m.denoiser.network.state_dict())[:12] for role, m in roles.items()}
+    in_memory = isinstance(examples, Data)
+    data = hash_of(examples)[:12] if in_memory else json.dumps(examples.description, sort_keys=True, default=str)
+    roles = {f"{role} {steps}": model for (role, steps), model in models.students.items()} | {"teacher": models.teacher}
+    weights = {role: fingerprints.of_weights(m.denoiser.network.state_dict())[:12] for role, m in roles.items() if m}
+    known = settings.model_dump(include={"samples", "bootstrap", "reference_steps", "clip"})
+    known |= {"seed": seed, "features": f"{features.name} {features.fingerprint[:12]}"}
+    return known | {"prompts": settings.prompts and prompts, "data": data} | weights
 
 
 def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
@@ -236,12 +209,10 @@ def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
             raise InputError(f"{path} is damaged; name another --out") from None
-        for key, value in known.items():
-            if before.get(key, value) != value:
-                raise InputError(
-                    f"{out} holds an evaluation with {key} {before[key]!r}, not {value!r}; put it back, or name another --out"
-                )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        for key in (key for key, value in known.items() if before.get(key, value) != value):
+            found = f"{out} holds an evaluation with {key} {before[key]!r}, not {known[key]!r}"
+            raise InputError(f"{found}; put it back, or name another --out")
+    elif out.exists() and (not out.is_dir() or contents(out)):
         raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
     state.wait_for_everyone()
     if state.is_main_process:

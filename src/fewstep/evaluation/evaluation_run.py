@@ -4,7 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,8 @@ def chunk_seed(seed: int, chunk: int) -> int:
 
 def noise_of(start: int, stop: int, shape: tuple[int, ...], seed: int) -> Tensor:
     """Noise (stop - start, *shape) of the samples from `start`, a multiple of `CHUNK`: a function of (seed, chunk) alone."""
-    chunks = []
-    for chunk in range(start // CHUNK, -(-stop // CHUNK)):
-        generator = torch.Generator().manual_seed(chunk_seed(seed, chunk))
-        chunks.append(torch.randn(CHUNK, *shape, generator=generator))
+    seeds = [chunk_seed(seed, chunk) for chunk in range(start // CHUNK, -(-stop // CHUNK))]
+    chunks = [torch.randn(CHUNK, *shape, generator=torch.Generator().manual_seed(one)) for one in seeds]
     return torch.cat(chunks)[: stop - start]
 
 
@@ -94,6 +92,10 @@ class EvaluationRun:
         """The noise (stop - start, ...) of samples."""
         return noise_of(start, stop, self.conditions.model.info.shape, self.seed) if self.noise is None else self.noise[start:stop]
 
+    def row_file(self, configuration: Configuration) -> Path:
+        """Where the row is kept; beside it, as .safetensors, a few of its samples."""
+        return self.out / "rows" / f"{configuration.key}.json"
+
     def finished(self, configuration: Configuration) -> Row | None:
         """The row of a configuration, where it is there already."""
         try:
@@ -101,14 +103,10 @@ class EvaluationRun:
         except (OSError, json.JSONDecodeError):
             return None
 
-    def row_file(self, configuration: Configuration) -> Path:
-        """Where the row is kept; beside it, as .safetensors, a few of its samples."""
-        return self.out / "rows" / f"{configuration.key}.json"
-
-    def kept(self, configuration: Configuration | None) -> dict[str, Tensor]:
+    def kept(self, configuration: Configuration) -> dict[str, Tensor]:
         """What is kept of a finished configuration: `shown` (up to 8, c, h, w), of a reference `mean` and `covariance`; else empty."""
-        path = None if configuration is None else self.row_file(configuration).with_suffix(".safetensors")
-        return load_file(path) if path is not None and path.is_file() else {}
+        path = self.row_file(configuration).with_suffix(".safetensors")
+        return load_file(path) if path.is_file() else {}
 
     def row(self, configuration: Configuration) -> Row:
         """The configuration's row, measured now unless it is there.
@@ -120,15 +118,19 @@ class EvaluationRun:
             self.references[configuration.guidance_scale] = configuration
         if (known := self.finished(configuration)) is not None:
             return known
-        found = self.gathered(self.sampled(configuration))
+        found = self.sampled(configuration)
+        if self.state.num_processes > 1:
+            found, *parts = [Accumulator.of_state(part, found.classes) for part in gather_object([found.state()])]
+            for part in parts:
+                found.merge(part)
         row: Row = {
             "model": configuration.role, "sampler": configuration.sampler, "steps": configuration.steps,
             "evaluations": configuration.evaluations, "guidance_scale": configuration.guidance_scale, "features": self.features.name,
         }  # fmt: skip
         statistics, path = found.moments.statistics(), self.row_file(configuration)
-        teacher = {} if configuration.reference else self.kept(self.references.get(configuration.guidance_scale))
+        reference = None if configuration.reference else self.references.get(configuration.guidance_scale)
         row |= found.measures(self.data, self.bootstrap) | {"frechet_to_teacher": None}
-        if "mean" in teacher:
+        if reference and (teacher := self.kept(reference)):
             row["frechet_to_teacher"] = frechet_distance(statistics, Statistics(teacher["mean"], teacher["covariance"]))
         if self.state.is_main_process:
             kept = {"shown": torch.zeros(0) if found.shown is None else found.shown.half()}
@@ -171,9 +173,8 @@ class EvaluationRun:
             )
         shard = self.out / "samples" / f"scale-{configuration.guidance_scale:g}"
         if configuration.reference:
-            for k in range(0, len(drawn.samples), CHUNK):
-                part = {"samples": drawn.samples[k : k + CHUNK].half()}
-                write_atomically(shard / f"{(start + k) // CHUNK:06d}.safetensors", partial(save_file, part))
+            for chunk, part in enumerate(drawn.samples.half().split(CHUNK), start // CHUNK):
+                write_atomically(shard / f"{chunk:06d}.safetensors", partial(save_file, {"samples": part.contiguous()}))
         images, teacher = self.conditions.pictures(drawn.samples), self.teachers(configuration, shard, start, stop)
         scores = None if self.clip is None else self.clip(images, self.conditions.prompts(labels))
         found.add(self.features, images, labels, start, drawn.seconds, teacher, scores)
@@ -213,23 +214,11 @@ class EvaluationRun:
 
     def resumed(self, configuration: Configuration, values: dict[str, Any]) -> Accumulator:
         """The saved part of a configuration, where it was saved with these values; else an empty one."""
-        classes = self.conditions.classes
-        try:
+        with suppress(InputError):  # cut short: begin that part again
             saved = load_checkpoint(self.partial_path(configuration))
-        except InputError:  # cut short: begin that part again
-            saved = None
-        if saved is None or saved.values != values:
-            return Accumulator.empty(self.features.dimension, classes)
-        return Accumulator.of_state(saved.tensors, classes)
-
-    def gathered(self, part: Accumulator) -> Accumulator:
-        """The parts of all processes as one."""
-        if self.state.num_processes == 1:
-            return part
-        parts = [Accumulator.of_state(state, part.classes) for state in gather_object([part.state()])]
-        for other in parts[1:]:
-            parts[0].merge(other)
-        return parts[0]
+            if saved is not None and saved.values == values:
+                return Accumulator.of_state(saved.tensors, self.conditions.classes)
+        return Accumulator.empty(self.features.dimension, self.conditions.classes)
 
 
 def is_reference(row: Row, reference_steps: int) -> bool:

@@ -24,12 +24,7 @@ INCEPTION_FEATURES = 2048
 
 
 def open_features(
-    choice: str,
-    data: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-    quiet: bool = False,
-    clip: ClipScore | None = None,
+    choice: str, data: Any, cache: str | Path | None = None, device: str = "cpu", quiet: bool = False, clip: ClipScore | None = None
 ) -> Features:
     """The features of a choice: "classifier", "clip", "inception=FILE", a TorchScript file, or an .onnx file.
 
@@ -43,20 +38,15 @@ def open_features(
             raise InputError("features 'clip' need a CLIP model: name a folder or a hub id with --clip (evaluate.clip)")
         return clip.features()
     if choice == "classifier":
-        if data is None:
-            raise InputError("the classifier's features need data to train on: name the data, or a features file")
-        return train_or_load_classifier(data, cache_folder(data) if cache is None else cache, quiet=quiet)
+        return train_or_load_classifier(data, cache or cache_folder(data), quiet=quiet)
+    path = Path(choice.removeprefix(INCEPTION)).expanduser()
     if choice.startswith(INCEPTION):
-        return open_inception(Path(choice.removeprefix(INCEPTION)).expanduser(), device)
-    path = Path(choice).expanduser()
+        return open_inception(path, device)
     if not path.is_file():
         raise InputError(
             f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip'])}, inception=FILE, or a TorchScript or .onnx file"
         )
-    if path.suffix.lower() == ".onnx":
-        return open_onnx(path)
-    channels, size = (3, 32) if data is None else (data.channels, data.size)
-    return open_script(path, channels, size, device)
+    return open_onnx(path) if path.suffix.lower() == ".onnx" else open_script(path, data.channels, data.size, device)
 
 
 def open_inception(path: Path, device: str = "cpu") -> Features:
@@ -76,14 +66,12 @@ def open_inception(path: Path, device: str = "cpu") -> Features:
         return without_warnings(module, pixels, return_features=True)
 
     try:
-        features = checked(run(torch.zeros(1, 3, 32, 32)), 1, path.name)
-        head = linear(module.output.weight, None)
+        dimension, head = checked(run(torch.zeros(1, 3, 32, 32)), 1, path.name).shape[1], linear(module.output.weight, None)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not of the FID Inception format ({last_line(error)}); get {INCEPTION_SOURCE}") from error
-    if features.shape[1] != INCEPTION_FEATURES:
-        raise InputError(
-            f"{path} gives {features.shape[1]} features; the FID Inception network gives {INCEPTION_FEATURES}: get {INCEPTION_SOURCE}"
-        )
+    if dimension != INCEPTION_FEATURES:
+        given = f"{path} gives {dimension} features; the FID Inception network gives {INCEPTION_FEATURES}"
+        raise InputError(f"{given}: get {INCEPTION_SOURCE}")
     return Features("inception", INCEPTION_FEATURES, run, whole(path), channels=3, head=head)
 
 
@@ -110,17 +98,15 @@ def open_script(path: Path, channels: int, size: int, device: str = "cpu") -> Fe
         dimension = checked(features, 2, path.name).shape[1]
         weight, bias = (getattr(getattr(module, "output", None), key, None) for key in ("weight", "bias"))
         fits = isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape[1] == dimension
-        head = linear(weight, bias) if fits else None
-        return Features(path.name, dimension, run, whole(path), channels=count, head=head)
-    raise InputError(
-        f"{path} does not take images of shape (n, {channels}, {size}, {size}) ({failures[0]}): give a module for this shape"
-    )
+        return Features(path.name, dimension, run, whole(path), count, head=linear(weight, bias) if fits else None)
+    shape = f"(n, {channels}, {size}, {size})"
+    raise InputError(f"{path} does not take images of shape {shape} ({failures[0]}): give a module for this shape")
 
 
 def linear(weight: Any, bias: Any) -> nn.Linear:
     """The layer of weight (k, d) and bias (k,) or None, float64, on the CPU."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=isinstance(bias, Tensor), dtype=torch.float64)
-    values = {"weight": weight.detach()} | ({"bias": bias.detach()} if isinstance(bias, Tensor) else {})
+    values = {key: value.detach() for key, value in (("weight", weight), ("bias", bias)) if isinstance(value, Tensor)}
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in values, dtype=torch.float64)
     layer.load_state_dict(values)
     return layer
 
@@ -139,8 +125,7 @@ def load_script(path: Path, device: str) -> Any:
 
 def without_warnings(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call it without torch's warnings that TorchScript is being retired."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return function(*arguments, **named)
 
 
@@ -157,25 +142,20 @@ def open_onnx(path: Path) -> Features:
     except ImportError as error:
         raise InputError(f"{path} needs onnxruntime, which is not installed: pip install onnxruntime") from error
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3  # errors alone
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes, which come from its compiled part
-        raise InputError(f"{path} is not an ONNX file that onnxruntime opens ({last_line(error)}): export it again") from error
-    images, output = session.get_inputs()[0], session.get_outputs()[0]
-    if len(images.shape) != 4 or images.type != "tensor(float)":
-        raise InputError(f"{path} takes {images.type} of shape {images.shape}; float images (n, c, h, w) are needed: export it so")
-    count, channels, height, _ = (n if isinstance(n, int) else None for n in images.shape)
+        images, output = session.get_inputs()[0], session.get_outputs()[0].name
+        count, channels, height, _ = (n if isinstance(n, int) else None for n in images.shape)
 
-    def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([output.name], {images.name: x.contiguous().numpy()})[0])
+        def run(x: Tensor) -> Tensor:
+            return torch.from_numpy(session.run([output], {images.name: x.contiguous().numpy()})[0])
 
-    try:
         features = run(torch.zeros(count or 2, channels or 3, height or 64, height or 64))
-    except Exception as error:
-        raise InputError(f"{path} fails on images of zeros ({last_line(error)}): export it again") from error
+    except Exception as error:  # onnxruntime's own classes, which come from its compiled part
+        needed = "an ONNX file that takes float images (n, c, h, w)"
+        raise InputError(f"{path} is not {needed} ({last_line(error)}): export it again") from error
     dimension = checked(features, count or 2, path.name).shape[1]
     if count not in (None, 1):
         raise InputError(f"{path} takes {count} images at a time; export it with a dynamic first axis")
-    return Features(path.name, dimension, run, whole(path), channels=channels, size=height, batch=count or BATCH)
+    return Features(path.name, dimension, run, whole(path), channels, height, batch=count or BATCH)

@@ -21,7 +21,7 @@ class Features:
     run: Callable[[Tensor], Tensor]  # of float32 images within [-1, 1], with `channels` channels and of `size`
     fingerprint: str  # a hash that changes with the features, for the names of cached files
     channels: int | None = None  # to which grey is repeated or colour averaged; None: those that come
-    size: int | None = None  # pixels that images are resized to; None: any
+    size: int | None = None  # pixels that images are resized to, bilinear and antialiased; None: any
     head: nn.Linear | None = None  # of features to logits
     batch: int = BATCH
     held_out_accuracy: float | None = None  # of a classifier: share of images that it was not trained on that it classifies right
@@ -33,18 +33,17 @@ class Features:
         Raises:
             InputError: non-finite images or features, or another shape than the network takes or is to give.
         """
-        parts = [checked(self.run(self.prepared(x)), len(x), self.name) for x in clipped(images).split(self.batch) if len(x)]
-        features = torch.cat(parts) if parts else torch.zeros(0, self.dimension, dtype=torch.float64)
-        if features.shape[1] != self.dimension:
-            raise InputError(f"{self.name} gives {features.shape[1]} features here but gave {self.dimension} before: use one size")
-        return features
-
-    def prepared(self, images: Tensor) -> Tensor:
-        """Images with the channels and of the size that the network takes, by antialiased bilinear resizing."""
-        images = with_channels(images, self.channels)
-        if self.size is None or images.shape[-2:] == (self.size, self.size):
-            return images
-        return nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        parts = [torch.zeros(0, self.dimension, dtype=torch.float64)]
+        for part in clipped(images).split(self.batch):
+            part = with_channels(part, self.channels)
+            if self.size is not None and part.shape[-2:] != (self.size, self.size):
+                part = nn.functional.interpolate(part, (self.size, self.size), mode="bilinear", antialias=True)
+            parts += [checked(self.run(part), len(part), self.name)] if len(part) else []
+            if parts[-1].shape[1] != self.dimension:
+                raise InputError(
+                    f"{self.name} gives {parts[-1].shape[1]} features here but gave {self.dimension} before: use one size"
+                )
+        return torch.cat(parts)
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor | None:
@@ -65,8 +64,7 @@ def clipped(images: Tensor) -> Tensor:
     """
     if images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}; (n, c, h, w) is needed")
-    bad = int((~images.isfinite()).flatten(1).any(1).sum())
-    if bad:
+    if bad := int((~images.isfinite()).flatten(1).any(1).sum()):
         raise InputError(f"{bad} of {len(images)} images have values that are not finite: the model that drew them is broken")
     return images.float().clamp(-1, 1)
 
@@ -80,8 +78,7 @@ def checked(features: Any, count: int, name: str) -> Tensor:
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count or not features.shape[1]:
         got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
         raise InputError(f"{name} gives {got} for {count} images; features of shape ({count}, d) are needed: flatten its output")
-    bad = int((~features.isfinite()).any(1).sum())
-    if bad:
+    if bad := int((~features.isfinite()).any(1).sum()):
         raise InputError(f"{name} gives features that are not finite for {bad} of {count} images: use another features file")
     return features.double().cpu()
 

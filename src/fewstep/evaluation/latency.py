@@ -1,16 +1,17 @@
-"""What fewstep costs over the network itself: sampling and training, timed against the same calls of the bare network.
+"""What fewstep costs over the network itself, timed against the same calls of the bare network.
 
-One run of our code is watched, and each call of a network in it is repeated with the very same arguments and gradient mode, in a
-plain loop. Both are timed in turn, and the ratio is the median over the pairs: what else a machine does then slows both.
+One run of our code is watched, and each call of a network in it is repeated with the very same arguments in a plain loop. Both are
+timed in turn, and the ratio is the median over the pairs: what else a machine does then slows both.
 """
 
 import os
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.data.datasets import Data
 from fewstep.devices import seconds
 from fewstep.models.model import Model
-from fewstep.training.distill import next_student, student_of
-from fewstep.training.losses import stage_one, stage_two
-from fewstep.training.recipe import Recipe, make_recipe
-from fewstep.training.stage import Stage
-from fewstep.training.train_state import State
-from fewstep.training.trainer import Trainer
+from fewstep.models.sampling import Samples
 
-SAMPLING_GOAL, TRAINING_GOAL = 1.05, 1.15  # largest ratio to the bare network
+GOAL = 1.05  # largest ratio to the bare network
 WARM_UP = 3  # runs of each before any is timed
 Progress = Callable[[str], Any]
 Row = dict[str, Any]
@@ -94,11 +89,11 @@ def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: 
     condition = model.example(batch_size)
     scale, noise = (low + high) / 2, torch.randn(batch_size, *info.shape)
 
-    def ours() -> None:
-        model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+    def ours() -> Samples:
+        return model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
 
     with recorded(model.denoiser.network) as calls:
-        drawn = model.sample_tensor(condition, steps=steps, guidance_scale=scale, noise=noise, batch_size=batch_size)
+        drawn = ours()
 
     @torch.no_grad()
     def bare() -> None:
@@ -106,62 +101,9 @@ def sampling_row(model: Model, what: str, batch_size: int, steps: int, repeats: 
             call()
 
     row = timed(ours, bare, repeats, device) | {"evaluations": drawn.evaluations, "batch_size": batch_size, "steps": steps}
-    row["images_per_second"] = batch_size / row["seconds"]
     # no goal for one image alone: there a small network's time goes to starting each operation, ours and its own
-    goal = SAMPLING_GOAL if what == "throughput" else None
-    return {"what": f"{info.kind}, {steps} step{'s' * (steps > 1)}, {what}", "goal": goal} | row
-
-
-def bench_training(teacher: Model, batch_size: int = 64, repeats: int = 20, progress: Progress = lambda text: None) -> list[Row]:
-    """An update of the trainer, in stage one and in a rung of two teacher steps, against its bare calls, backward and optimiser.
-
-    Raises:
-        InputError: `teacher` cannot be guided, or is a student.
-    """
-    info = teacher.info
-    pixels = torch.randint(0, 256, (1024, info.channels, info.size, info.size), dtype=torch.uint8)
-    data = Data(pixels, torch.arange(len(pixels)) % len(info.classes), info.classes)
-    recipe = make_recipe({"train": {"batch_size": batch_size}, "stage_two": {"ladder": (16, 8)}})
-    device = teacher.denoiser.device.type
-    trainer = Trainer(Path(os.devnull), data, recipe.train, device, quiet=True)  # nothing is logged or saved
-    progress("an update of stage one")
-    student = student_of(recipe, teacher)
-    rows = [training_row(stage_one(recipe, teacher), student, [teacher.denoiser.network], trainer, recipe, repeats)]
-    progress("an update of stage two")
-    rung, later = stage_two(recipe, student, 8, 2), next_student(student, 8)
-    rows.append(training_row(rung, later, [student.denoiser.network], trainer, recipe, repeats))
-    return rows
-
-
-def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer: Trainer, recipe: Recipe, repeats: int) -> Row:
-    """The row of one update of a stage; `frozen` are the networks that it calls besides the student's."""
-    device, size = trainer.accelerator.device, recipe.train.batch_size
-    network = student.denoiser.network.to(device).train(stage.dropout)
-    state = State(stage, network, recipe.train, trainer.accelerator)
-    trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
-
-    def ours() -> None:
-        state.step(trainer.gradients(stage, state, trained))
-
-    with recorded(network, *frozen) as calls:
-        ours()
-    # on the same weights, which a rate of 0 leaves alone at the same cost
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.0, fused=True)
-
-    def bare() -> None:
-        for call in calls:
-            with torch.set_grad_enabled(call.trained), trainer.accelerator.autocast():
-                output = call()
-            if call.trained:
-                output.square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    row = timed(ours, bare, repeats, device)
-    evaluations = sum(call.arguments[0].shape[0] for call in calls) / size
-    trainer.accelerator.free_memory()
-    row |= {"evaluations": round(evaluations), "batch_size": size, "images_per_second": size / row["seconds"]}
-    return {"what": f"{stage.name}, an update", "goal": TRAINING_GOAL} | row
+    known = {"what": f"{info.kind}, {steps} step{'s' * (steps > 1)}, {what}", "goal": GOAL if what == "throughput" else None}
+    return known | row | {"images_per_second": batch_size / row["seconds"]}
 
 
 def timed(ours: Callable[[], Any], bare: Callable[[], Any], repeats: int, device: torch.device) -> Row:
@@ -197,10 +139,11 @@ def peak_memory(device: torch.device, reset: bool = False) -> int:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    if device.type == "cpu" and (cpus := Path("/proc/cpuinfo")).is_file():
-        names = [line.partition(":")[2].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
-        name = names[0] if names else name
+    name, cpus = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu" and cpus.is_file() and (found := re.search("model name.*?: *(.+)", cpus.read_text())):
+        name = found[1].strip()
     return {
         "device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "diffusers": version("diffusers"), "python": platform.python_version(),
@@ -221,10 +164,8 @@ def bench_text(measured: dict[str, Any]) -> str:
 def table(rows: list[Row]) -> list[str]:
     """A heading, and a line a row."""
     lines = [f"{'':30}{'batch':>6}{'fewstep':>14}{'bare network':>14}{'ratio':>7}{'goal':>6}{'images/s':>10}"]
-    for row in rows:
-        times = "".join(f"{1e3 * row[key]:>11.2f} ms" for key in ("seconds", "bare_seconds"))
-        goal = f"{row['goal']:.2f}" if row["goal"] else ""
-        lines.append(
-            f"{row['what']:30}{row['batch_size']:>6}{times}{row['ratio']:>7.3f}{goal:>6}{row['images_per_second']:>10,.0f}"
-        )
+    for r in rows:
+        times = "".join(f"{1e3 * r[key]:>11.2f} ms" for key in ("seconds", "bare_seconds"))
+        goal = f"{r['goal']:.2f}" if r["goal"] else ""
+        lines.append(f"{r['what']:30}{r['batch_size']:>6}{times}{r['ratio']:>7.3f}{goal:>6}{r['images_per_second']:>10,.0f}")
     return lines

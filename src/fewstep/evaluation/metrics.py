@@ -23,13 +23,13 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
     return float(shift + one.covariance.trace() + other.covariance.trace() - 2 * mixed)
 
 
-def check_enough(samples: int, features: int) -> None:
-    """Raises InputError where so few samples have a singular covariance of so many features."""
-    if samples <= features:
-        raise InputError(
-            f"{samples} samples have a singular covariance of {features} features; at least {features + 1} are needed: "
-            "ask for more samples, or name features of fewer dimensions"
-        )
+def inception_score(probabilities: Tensor, entropy: float, count: int) -> float:
+    """The Inception Score, 1 to k: exp of the mean KL divergence of a sample's classes from all samples' (1606.03498).
+
+    From sums over `count` samples at once, in one split: of class probabilities (k,) and of their entropies. Published scores are
+    often the mean over 10 splits, which is a little lower.
+    """
+    return float((torch.special.entr(probabilities / count).sum() - entropy / count).exp())
 
 
 def kid(features: Tensor, reference: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> float:
@@ -44,8 +44,7 @@ def kid(features: Tensor, reference: Tensor, subsets: int = 50, subset_size: int
     if size < 2:
         raise InputError(f"KID of subsets of {size} is not defined; at least 2 samples and 2 references are needed")
     subsets = 1 if size == len(features) == len(reference) else subsets
-    generator = torch.Generator().manual_seed(seed)
-    total = 0.0
+    generator, total = torch.Generator().manual_seed(seed), 0.0
     for _ in range(subsets):
         x, y = (f[torch.randperm(len(f), generator=generator)[:size]].double() for f in (features, reference))
         kernels = ((s @ s.T / s.shape[1] + 1) ** 3 for s in (x, y))
@@ -62,22 +61,19 @@ def precision_recall(features: Tensor, reference: Tensor, k: int = 3, rows: int 
     Raises:
         InputError: no more than k samples or references.
     """
-    if min(len(features), len(reference)) <= k:
+    n, m = len(features), len(reference)
+    if min(n, m) <= k:
         raise InputError(
-            f"precision and recall by {k} neighbours need at least {k + 1} samples and references; there are {len(features)} and {len(reference)}"
+            f"precision and recall by {k} neighbours need at least {k + 1} samples and references; there are {n} and {m}"
         )
+
+    def covered(x: Tensor, centres: Tensor) -> float:
+        """Share of x (n, d) in a ball around one of the centres (m, d), whose nearest neighbour of all is the centre itself."""
+        radii = torch.cat([torch.cdist(part, centres).topk(k + 1, largest=False).values[:, -1] for part in centres.split(rows)])
+        return sum(int((torch.cdist(part, centres) <= radii).any(1).sum()) for part in x.split(rows)) / len(x)
+
     x, y = features.double(), reference.double()
-    return _covered(x, y, _radii(y, k, rows), rows), _covered(y, x, _radii(x, k, rows), rows)
-
-
-def _radii(x: Tensor, k: int, rows: int) -> Tensor:
-    """Distance of each x (n, d) to its k-th neighbour, (n,); the nearest of all is the point itself."""
-    return torch.cat([torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(rows)])
-
-
-def _covered(x: Tensor, centres: Tensor, radii: Tensor, rows: int) -> float:
-    """Share of x (n, d) that lie in a ball around one of the centres (m, d)."""
-    return sum(int((torch.cdist(part, centres) <= radii).any(1).sum()) for part in x.split(rows)) / len(x)
+    return covered(x, y), covered(y, x)
 
 
 def diversity(features: Tensor, labels: Tensor) -> float | None:
@@ -125,28 +121,8 @@ def psnr(samples: Tensor, reference: Tensor) -> float:
     return 20 * math.log10(2 / distance) if distance else math.inf
 
 
-def edge_correlation(images: Tensor, reference: Tensor) -> Tensor:
-    """How much of the structure is the same: float64 (n,), 1 where edges lie alike, 0 where unlike or where there are none.
-
-    The correlation over pixels of how steep the grey values of images (n, c, h, w) and of their references are.
-    """
-    steep = [_steepness(x) for x in (images, reference)]
-    one, other = (x - x.mean(1, keepdim=True) for x in steep)
-    length = one.norm(dim=1) * other.norm(dim=1)
-    return torch.where(length > 1e-9, (one * other).sum(1) / length.clamp(min=1e-9), 0.0)
-
-
-def _steepness(images: Tensor) -> Tensor:
-    """Length of the gradient of the grey values, clipped to [-1, 1], at every pixel: float64 (n, h * w)."""
-    grey = functional.pad(images.double().clamp(-1, 1).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    down, right = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1], grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
-    return torch.hypot(down, right).flatten(1)
-
-
-def bootstrap(
-    statistic: Callable[..., float], *features: Tensor, repeats: int = 200, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Interval (low, high) of `statistic(*features)` from repeats that draw the rows of each (n, ...) anew, with replacement.
+def bootstrap(statistic: Callable[[Tensor], float], features: Tensor, repeats: int = 200, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval (low, high) of `statistic(features)` from repeats that draw the rows (n, ...) anew, with replacement.
 
     It is the spread about the statistic itself, at this number of samples: drawing rows twice shifts all repeats of a Fréchet
     distance up, and that shift is taken out.
@@ -156,12 +132,9 @@ def bootstrap(
     """
     if repeats < 2:
         raise InputError(f"a bootstrap of {repeats} repeats has no interval; at least 2 are needed, 200 are usual")
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.tensor(
-        [statistic(*(f[torch.randint(len(f), (len(f),), generator=generator)] for f in features)) for _ in range(repeats)],
-        dtype=torch.float64,
-    )
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    generator, n = torch.Generator().manual_seed(seed), len(features)
+    drawn = [statistic(features[torch.randint(n, (n,), generator=generator)]) for _ in range(repeats)]
+    values, ends = torch.tensor(drawn, dtype=torch.float64), torch.tensor([(1 - 0.95) / 2, 0.975], dtype=torch.float64)
     low, high = (values - values.mean()).quantile(ends).tolist()
-    value = statistic(*features)
+    value = statistic(features)
     return value + low, value + high

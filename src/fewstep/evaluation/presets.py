@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> EvaluateSettings:
-    """What was asked for, over [evaluate] of the run's recipe, over the preset's values.
+    """What was asked for (not None), over [evaluate] of the run's recipe, over the preset's values.
 
     Raises:
         InputError: an unknown preset or key, or a value out of its bounds.
@@ -33,7 +33,7 @@ def settings_of(models: EvaluatedModels, preset: str, asked: dict[str, Any]) -> 
     own = recipe.evaluate.model_dump(exclude_unset=True) if recipe else {}
     if recipe and preset == "quick" and models.students:
         values["samples"] = affordable_samples(EvaluateSettings(**values | own), recipe)
-    given = {key: list(v) if isinstance(v, tuple) else v for key, v in asked.items() if v is not None}
+    given = {key: value for key, value in asked.items() if value is not None}
     return make_recipe({"evaluate": values | own | given}, "fewstep evaluate").evaluate
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,29 +48,18 @@ def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, rec
     environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
     return environment.get_template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
-        about=features_facts(metrics), grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
+        grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
         quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), light=LIGHT, dark=DARK,
     )  # fmt: skip
-
-
-def features_facts(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The page's words on the features: `features`, their held-out accuracy `right`, and whether more measures are explained."""
-    features = metrics.get("features") or {}
-    name = "a classifier trained on these data" if features.get("name") == "classifier" else features.get("name")
-    explained = any("kid" in r for r in metrics.get("rows", []))
-    return {"features": name, "measures": explained, "right": features.get("held_out_accuracy")}
 
 
 def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
     """`columns`: (model, the head's lines), from the teacher's many steps to the student's one; `lines`: (guidance scale, strips)."""
     configurations, columns = sorted({key[:2] for key in grids}, key=lambda key: order(*key)), []
     for model, steps in configurations:
-        if model in NAMES:  # a baseline
-            columns.append((model, [readable(model), f"{steps} evaluations"]))
-            continue
         counts = span(row.get("evaluations") for row in rows if (row["model"], row["steps"]) == (model, steps))
-        head = [readable(model), f"{steps} step{'s' * (steps != 1)}", f"{counts} evaluation{'s' * (counts != '1')}"]
-        columns.append((model, head if counts else head[:2]))
+        head = [f"{steps} step{'s' * (steps != 1)}"] + [f"{counts} evaluation{'s' * (counts != '1')}"] * bool(counts)
+        columns.append((model, [readable(model), *([f"{steps} evaluations"] if model in NAMES else head)]))  # those are baselines
     lines = []
     for scale in sorted({key[2] for key in grids}):
         found = [grids.get((*configuration, scale)) for configuration in configurations]
@@ -89,9 +77,9 @@ def strip(x: Tensor, columns: int) -> Any:
     fitting = range(1, max(WIDTH // (columns * (width + 8)), 1) + 1)
     across = max(n for n in fitting if len(images) % n == 0)
     whole = Image.new("RGBA", (across * (width + 2) - 2, len(images) // across * (height + 2) - 2))
-    for image, (j, i) in zip(images, product(range(len(images) // across), range(across)), strict=True):
-        resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
-        whole.paste(image.resize((width, height), resampling), (i * (width + 2), j * (height + 2)))
+    resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
+    for k, image in enumerate(images):
+        whole.paste(image.resize((width, height), resampling), (k % across * (width + 2), k // across * (height + 2)))
     return whole
 
 

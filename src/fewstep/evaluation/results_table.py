@@ -10,8 +10,9 @@ NAMES = {
 }  # fmt: skip
 
 Row = dict[str, Any]
+Column = tuple[str, str, str, str | int]
 
-COLUMNS = (  # key, head on the page, head in text ("": not there), kind (a measure: the digits that its smallest value shows)
+COLUMNS: tuple[Column, ...] = (  # key, head on the page, head in text ("": not there), kind (a measure: the digits that its smallest value shows)
     ("model", "model", "model", "word"), ("sampler", "sampler", "sampler", "word"),
     ("steps", "steps", "steps", "count"), ("evaluations", "evaluations", "evaluations", "count"),
     ("frechet", "Fréchet distance", "Fréchet", 3), ("interval", "95 % interval", "", "range"),
@@ -22,14 +23,14 @@ COLUMNS = (  # key, head on the page, head in text ("": not there), kind (a meas
     ("rms_to_teacher", "rms to teacher", "rms to teacher", 3), ("psnr_to_teacher", "PSNR to teacher, dB", "", 3),
     ("sharpness", "sharpness", "", 3), ("saturation", "saturation", "", 3), ("diversity", "diversity", "", 3),
     ("clip_score", "CLIP score", "CLIP", 3),
-    ("milliseconds", "ms an image", "ms", 2), ("samples", "samples", "samples", "count"),
+    ("seconds_per_image", "ms an image", "ms", 2), ("samples", "samples", "samples", "count"),
 )  # fmt: skip
 ALWAYS = {
-    "model", "sampler", "steps", "evaluations", "frechet", "class_accuracy", "rms_to_teacher", "milliseconds", "samples",
+    "model", "sampler", "steps", "evaluations", "frechet", "class_accuracy", "rms_to_teacher", "seconds_per_image", "samples",
 }  # fmt: skip
 
 
-def columns(rows: list[Row], text: bool = False, brief: bool = False) -> list[tuple[str, str, str, str | int]]:
+def columns(rows: list[Row], text: bool = False, brief: bool = False) -> list[Column]:
     """The columns that these rows fill; in text only the most important, and in a brief one `ALWAYS` alone."""
     filled = {c[0] for c in COLUMNS if not brief and any(value(r, c[0]) is not None for r in rows)} | ALWAYS
     return [c for c in COLUMNS if (c[2] or not text) and c[0] in filled]
@@ -37,14 +38,10 @@ def columns(rows: list[Row], text: bool = False, brief: bool = False) -> list[tu
 
 def value(row: Row, key: str) -> Any:
     """What a column shows of a row, in the column's unit."""
-    if key == "milliseconds" and key not in row:
-        seconds = row.get("seconds_per_image")
-        return None if seconds is None else 1000 * seconds
-    if key == "kid":
-        return None if row.get(key) is None else 1000 * row[key]
     if key == "interval":
         return None if row.get("frechet_low") is None else (row["frechet_low"], row["frechet_high"])
-    return row.get(key)
+    found = row.get(key)
+    return 1000 * found if found is not None and key in ("seconds_per_image", "kid") else found
 
 
 def places(values: Iterable[float | None], digits: int = 3) -> int:
@@ -84,9 +81,7 @@ def order(model: str, steps: int) -> tuple[int, str, int]:
     return {"teacher": 0, "student": 2}.get(model, 1), model, -steps
 
 
-def tables(
-    rows: list[Row], shown: list[tuple[str, str, str, str | int]]
-) -> tuple[list[tuple[str, list[list[str]]]], list[list[str]]]:
+def tables(rows: list[Row], shown: list[Column]) -> tuple[list[tuple[str, list[list[str]]]], list[list[str]]]:
     """The table's cells as text, (guidance scale, lines) in order, and stage one's lines, which begin with the scale."""
     main, stage_one = [r for r in rows if r["model"] != "stage-one"], [r for r in rows if r["model"] == "stage-one"]
     main.sort(key=lambda r: (r["guidance_scale"], order(r["model"], 0), str(r.get("sampler")), -r["steps"]))
@@ -98,7 +93,7 @@ def tables(
     return list(scales.items()), own
 
 
-def cells(rows: list[Row], shown: list[tuple[str, str, str, str | int]]) -> list[list[str]]:
+def cells(rows: list[Row], shown: list[Column]) -> list[list[str]]:
     """The text of every cell; a measure has the same number of decimals in all rows."""
     decimals = {key: places((value(r, key) for r in rows), kind) for key, _, _, kind in shown if isinstance(kind, int)}
     decimals["interval"] = decimals.get("frechet", 2)

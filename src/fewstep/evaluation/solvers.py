@@ -25,8 +25,7 @@ def check_baselines(names: Any) -> None:
     """Raises InputError where a name is not a baseline."""
     for name in names:
         if name not in BASELINES:
-            hint = "" if nearest(name, BASELINES).startswith("known") else f"{nearest(name, BASELINES)} "
-            raise InputError(f"baseline '{name}' is not known; {hint}known: {', '.join(BASELINES)}")
+            raise InputError(f"baseline '{name}' is not known; {nearest(name, BASELINES)}, of {', '.join(BASELINES)}")
 
 
 def calls_of(name: str, steps: int) -> int:
@@ -58,25 +57,22 @@ def scheduler_for(name: str, process: Process) -> Any:
     """
     check_baselines([name])
     diffusers: Any = import_module("diffusers")  # late: it is heavy, and takes each scheduler from its file when first asked
-    flow = isinstance(process, RectifiedFlow)
-    if flow and name in ("ddim", "euler", "heun"):
-        kind = diffusers.FlowMatchHeunDiscreteScheduler if name == "heun" else diffusers.FlowMatchEulerDiscreteScheduler
-        return kind(num_train_timesteps=process.train_timesteps, shift=process.shift)
-    settings: dict[str, Any] = {"use_flow_sigmas": True, "flow_shift": process.shift} if isinstance(process, RectifiedFlow) else {}
-    betas = None if flow else betas_of(process)[: kept_timesteps(process) if name == "heun" else None]
-    settings |= {
-        "num_train_timesteps": process.train_timesteps if betas is None else len(betas), "trained_betas": betas,
-        "prediction_type": "sample", "timestep_spacing": "trailing",
-    }  # fmt: skip
+    settings: dict[str, Any] = {"prediction_type": "sample", "timestep_spacing": "trailing"}
+    if isinstance(process, RectifiedFlow):
+        if name in ("ddim", "euler", "heun"):
+            kind = diffusers.FlowMatchHeunDiscreteScheduler if name == "heun" else diffusers.FlowMatchEulerDiscreteScheduler
+            return kind(num_train_timesteps=process.train_timesteps, shift=process.shift)
+        settings |= {"use_flow_sigmas": True, "flow_shift": process.shift, "num_train_timesteps": process.train_timesteps}
+    else:
+        betas = betas_of(process)[: kept_timesteps(process) if name == "heun" else None]
+        settings |= {"num_train_timesteps": len(betas), "trained_betas": betas}
+    multistep = {"solver_order": 1 if name == "ddim" else 2, "final_sigmas_type": "zero"}
     if name in ("ddim", "dpm++"):
-        order = {"ddim": 1, "dpm++": 2}[name]
-        return diffusers.DPMSolverMultistepScheduler(
-            solver_order=order, algorithm_type="dpmsolver++", final_sigmas_type="zero", **settings
-        )
+        return diffusers.DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **multistep, **settings)
+    if name == "unipc":
+        return diffusers.UniPCMultistepScheduler(**multistep, **settings)
     if name == "heun":
         return diffusers.HeunDiscreteScheduler(use_karras_sigmas=True, **settings)
-    if name == "unipc":
-        return diffusers.UniPCMultistepScheduler(solver_order=2, final_sigmas_type="zero", **settings)
     return diffusers.EulerDiscreteScheduler(**settings)
 
 
@@ -103,8 +99,7 @@ def solve(name: str, estimate: Any, z: Tensor, steps: int, condition: Condition,
         InputError: a step count for which the scheduler's grid has other than so many steps.
     """
     z = to_float64(z)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers and numpy 2: nothing that a user could mend
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # diffusers and numpy 2: not a user's affair
         scheduler, times = prepared(name, process, steps, z)
     z = z * getattr(scheduler, "init_noise_sigma", 1.0)
     for timestep, t in zip(scheduler.timesteps, times, strict=True):

@@ -28,7 +28,7 @@ class Storable:
 
     def state(self) -> dict[str, Tensor]:
         """The fields as tensors by name."""
-        return {k: v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else torch.int64) for k, v in vars(self).items()}  # fmt: skip
+        return {k: v if isinstance(v, Tensor) else torch.from_numpy(np.asarray(v)) for k, v in vars(self).items()}
 
     @classmethod
     def of_state(cls, state: dict[str, Tensor]) -> Self:
@@ -56,9 +56,7 @@ class Moments(Storable):
         """Take in features (n, d), in place; itself."""
         if not len(features):
             return self
-        features = features.double()
-        mean = features.mean(0)
-        centred = features - mean
+        centred = features.double() - (mean := features.double().mean(0))
         return self.merge(Moments(len(features), mean, centred.T @ centred))
 
     def merge(self, other: "Moments") -> "Moments":
@@ -129,41 +127,3 @@ def position_keys(start: int, count: int, seed: int) -> Tensor:
     """A random key for each of the positions start .. start + count - 1, int64 (count,): a counter's hash, so that no state is kept."""
     words = np.random.Philox(key=seed, counter=start).random_raw(4 * count)[::4]  # four words a count
     return torch.from_numpy((words >> np.uint64(1)).astype(np.int64))
-
-
-@dataclass
-class Entropies(Storable):
-    """Running sums for an Inception Score: of class probabilities (k,) and of their entropies, float64."""
-
-    count: int
-    probabilities: Tensor
-    entropy: float
-
-    @classmethod
-    def empty(cls, classes: int) -> "Entropies":
-        """Before the first sample."""
-        return cls(0, torch.zeros(classes, dtype=torch.float64), 0.0)
-
-    def add(self, logits: Tensor) -> "Entropies":
-        """Take in logits (n, k), or logarithms of probabilities, in place; itself."""
-        p = logits.double().softmax(1)
-        return self.merge(Entropies(len(p), p.sum(0), float(torch.special.entr(p).sum())))
-
-    def merge(self, other: "Entropies") -> "Entropies":
-        """Take in what another process has seen, in place; itself."""
-        self.count, self.entropy = self.count + other.count, self.entropy + other.entropy
-        self.probabilities = self.probabilities + other.probabilities
-        return self
-
-    def score(self) -> float:
-        """The Inception Score, 1 to k: exp of the mean KL divergence of a sample's classes from all samples' (1606.03498).
-
-        Of all samples at once, in one split. Published scores are often the mean over 10 splits, which is a little lower.
-
-        Raises:
-            InputError: no sample was seen.
-        """
-        if not self.count:
-            raise InputError("an Inception Score of 0 samples is not defined: ask for at least 1")
-        of_all = torch.special.entr(self.probabilities / self.count).sum()
-        return float((of_all - self.entropy / self.count).exp())

@@ -62,10 +62,7 @@ def against_teacher(student: Row, whole: Row | None) -> str:
     """ "within 3 % of the teacher's 512": how far the Fréchet distance is above the teacher's at many steps."""
     if whole is None or not whole["frechet"] > 0 or not math.isfinite(whole["frechet"]):
         return ""
-    above = 100 * (student["frechet"] / whole["frechet"] - 1)
-    if above > 100:
-        return f"{student['frechet'] / whole['frechet']:.1f} times the Fréchet distance of the teacher's {whole['evaluations']}"
-    if above < -1:
-        return f"{-above:.0f} % below the Fréchet distance of the teacher's {whole['evaluations']}"
-    where = f"within {max(math.ceil(abs(above)), 1)} % of"
-    return f"{where} the Fréchet distance of the teacher's {whole['evaluations']}"
+    times = student["frechet"] / whole["frechet"]
+    above = 100 * (times - 1)
+    where = f"within {max(math.ceil(abs(above)), 1)} % of" if above >= -1 else f"{-above:.0f} % below"
+    return f"{where if above <= 100 else f'{times:.1f} times'} the Fréchet distance of the teacher's {whole['evaluations']}"

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewstep.data.fingerprints import whole
 from fewstep.errors import InputError
 from fewstep.evaluation.configurations import Configuration
+from fewstep.evaluation.metrics import rms
 from fewstep.models.metadata import bundled
 from fewstep.models.model import Model
 
+REFERENCES = bundled("digits-references.safetensors")  # half precision, with the hash of the teacher's weights
 SEED = 0
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CHECKED_STEPS = 64  # more take too long to check at each start
@@ -26,20 +26,9 @@ def fixed_noise(model: Model, samples: int) -> tuple[Tensor, Tensor]:
     return noise, torch.arange(samples) % len(model.info.classes)
 
 
-def references_file(name: str = "digits") -> Path:
-    """Where the shipped samples are."""
-    return bundled(f"{name}-references.safetensors")
-
-
 def key_of(steps: int, guidance_scale: float) -> str:
     """The tensor's name in the file."""
     return f"steps-{steps:04d}/scale-{guidance_scale:g}"
-
-
-def save_references(path: Path, teacher_folder: Path, samples: dict[str, Tensor]) -> None:
-    """Write samples (n, c, h, w) by `key_of`, in half precision, with the hash of the weights that they belong to."""
-    about = {"weights": whole(teacher_folder / WEIGHTS), "seed": str(SEED)}
-    save_file({key: value.half() for key, value in samples.items()}, path, about)
 
 
 def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
@@ -51,11 +40,9 @@ def load_references(path: Path, teacher_folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         return {}
     with safe_open(path, framework="pt") as file:
-        metadata: dict[str, Any] = file.metadata() or {}
-        if metadata.get("weights") != whole(teacher_folder / WEIGHTS):
-            raise InputError(
-                f"{path} belongs to other weights than {teacher_folder}; make it again: python -m benchmarks.quality.digits_references"
-            )
+        if (file.metadata() or {}).get("weights") != whole(teacher_folder / WEIGHTS):
+            remedy = "make it again: python -m benchmarks.quality.digits_references"
+            raise InputError(f"{path} belongs to other weights than {teacher_folder}; {remedy}")
         return {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
 
 
@@ -67,15 +54,11 @@ def with_stored(configuration: Configuration, references: dict[str, Tensor], noi
     Raises:
         RuntimeError: the shipped samples are not what this machine's teacher gives.
     """
-    steps, scale = configuration.steps, configuration.guidance_scale
-    known = references.get(key_of(steps, scale))
+    known = references.get(key_of(configuration.steps, configuration.guidance_scale))
     if configuration.role != "teacher" or known is None or len(known) < len(labels):
         return configuration
-    if steps <= CHECKED_STEPS:
-        again = configuration.draw(noise[:2], labels[:2], 2).samples
-        difference = float((again - known[:2]).square().mean().sqrt())
+    if configuration.steps <= CHECKED_STEPS:
+        difference = rms(configuration.draw(noise[:2], labels[:2], 2).samples, known[:2])
         if difference > 0.02:  # half precision is 5e-4, other machines round differently
-            raise RuntimeError(
-                f"the shipped samples for {steps} steps at guidance scale {scale:g} differ from this machine's by {difference:.3f}"
-            )
+            raise RuntimeError(f"the shipped samples of {configuration} differ from this machine's by {difference:.3f}")
     return replace(configuration, stored=known[: len(labels)])

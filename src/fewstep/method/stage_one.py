@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.method.guidance import DenoiserFn, scale_of
+from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process, log_snr
 
 Weighting = Callable[[Tensor], Tensor]  # omega(lambda) for log-SNR (b,)
@@ -30,7 +31,27 @@ def snr(log_snr: Tensor) -> Tensor:
     return log_snr.exp()
 
 
-WEIGHTINGS: dict[str, Weighting] = {"snr_plus_one": snr_plus_one, "truncated_snr": truncated_snr, "snr": snr}
+def min_snr(log_snr: Tensor, gamma: float = 5.0) -> Tensor:
+    """omega = min(SNR + 1, gamma): min-SNR (2303.09556), with the 1 since sampling begins where SNR is 0; bounded for every prediction."""
+    return snr_plus_one(log_snr).clamp(max=gamma)
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "snr_plus_one": snr_plus_one, "truncated_snr": truncated_snr, "snr": snr, "min_snr": min_snr,
+}  # fmt: skip
+
+
+def largest_weight(weighting: Weighting, prediction: Prediction, process: Process) -> float:
+    """The largest weight, over the process's times n / T, of the squared error in what the network itself gives.
+
+    Of v and of a flow the error in x is sigma times the network's, so SNR + 1 and max(SNR, 1) are bounded; of x it is the same one,
+    and they grow like SNR at t = 0; of eps like 1 / alpha^2 at t = 1.
+    """
+    t = torch.arange(1, process.train_timesteps + 1).double() / process.train_timesteps
+    alpha, sigma = process.at(t, t)
+    one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
+    slope = prediction.to_x(one, zero, alpha, sigma) - prediction.to_x(zero, zero, alpha, sigma)
+    return float((weighting(log_snr(t, process)) * slope**2).nan_to_num(0.0).max())
 
 
 def guided_target(teacher: DenoiserFn, z: Tensor, t: Tensor, condition: Any, w: Tensor) -> Tensor:

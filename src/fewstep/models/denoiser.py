@@ -23,6 +23,18 @@ def plain_call(network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: T
     return network(z, time, condition) if w is None else network(z, time, condition, w)
 
 
+@torch.no_grad()
+def check_finite(network: nn.Module, name: str) -> None:
+    """Raises InputError where a weight is not finite: what such a network draws is black."""
+    for key, weight in network.state_dict().items():
+        if weight.is_floating_point() and weight.numel() and weight.device.type != "meta":
+            low, high = weight.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                raise InputError(
+                    f"{name}: {key} has numbers that are not finite (NaN or infinite); copy it again, or name another model"
+                )
+
+
 @dataclass(frozen=True)
 class Denoiser:
     """X(z, t, condition, w): the clean estimate, float64 (b, ...), from z (b, ...), t (b,), a condition and w (b,) or None.

@@ -15,13 +15,14 @@ import torch
 from fewstep.compat import checkpoint_kind
 from fewstep.devices import best_device
 from fewstep.errors import InputError, as_input_error, check_whole_number, shown
-from fewstep.files import path_of, writing
+from fewstep.files import contents, path_of, temporary, usual_mode, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
-from fewstep.models.denoiser import Denoiser
+from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
-from fewstep.models.families.pipeline_folder import quiet
+from fewstep.models.families.pipeline_folder import quiet, variant_to_open
+from fewstep.models.file_hashes import check_hashes, write_hashes
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
 from fewstep.models.model import Model
@@ -39,6 +40,7 @@ def open_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
+    verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder, a hub id, a single file, or the bundled one of a name; `fewstep.open_model` says more.
 
@@ -56,18 +58,25 @@ def open_model(
         folder = rung_of(folder, steps)
     own = (folder / INFO).is_file()
     if not own and not (folder / "model_index.json").is_file():
+        for file in folder.glob("*.safetensors"):
+            check_whole(file)
         raise InputError(
             f"{folder} is not a model folder: neither fewstep.json nor model_index.json is in it; name a pipeline folder"
         )
     with as_input_error(f"{folder} cannot be opened", "copy it again"):  # files that are missing, cut short or of another kind
         if own:
             info = read_info(folder)
+            if verify:
+                check_hashes(folder)
+            if variant is not None:
+                variant_to_open(folder, variant)
             family = family_of(info.family, network, folder)
         else:
-            family = family_for(folder, variant)
             check_safe(folder)
+            family = family_for(folder, variant_to_open(folder, variant))
             info = family.describe(folder)
         network = open_network(family, folder)
+    check_finite(network, str(folder))
     return Model(denoiser_of(network, info, family), info, family).to(device)
 
 
@@ -83,11 +92,11 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
     folder = path_of("folder", folder)
     if not folder.name:
         raise InputError(f"folder '{folder}' has no name; give one, as ./model")
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INFO).is_file())):
+    if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):
         raise InputError(f"{folder} holds something else; name a folder that is new or empty")
     given, model = model, model.fold_negative_prompt()
     network = merged(model.denoiser.network)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    aside = temporary(folder)
     try:
         with writing(folder):
             aside.mkdir(parents=True)
@@ -99,6 +108,10 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
             if write_card is not None:
                 write_card(model, aside, folder.name)
             check_agreement(model, aside)
+            write_hashes(aside)
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    usual_mode(file)
             if folder.exists():
                 shutil.rmtree(folder)
             os.rename(aside, folder)
@@ -107,6 +120,16 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
     return folder
 
 
+LORA_MARKS = (
+    "lora_A.",
+    "lora_B.",
+    "lora_down.",
+    "lora_up.",
+    ".lora.",
+    "lora_linear_layer",
+    "hada_w1",
+    "lokr_w1",
+)  # in names of tensors
 SINGLE_FILES = {  # what diffusers calls a checkpoint's kind, by its beginning -> the pipeline that reads it
     "inpainting": "StableDiffusionInpaintPipeline", "v1": "StableDiffusionPipeline", "v2": "StableDiffusionPipeline",
     "xl_base": "StableDiffusionXLPipeline", "xl_inpaint": "StableDiffusionXLInpaintPipeline", "sd3": "StableDiffusion3Pipeline",
@@ -149,6 +172,7 @@ def _converted(file: Path, changed: float) -> tempfile.TemporaryDirectory[str]:
     import diffusers
 
     with as_input_error(f"{file} cannot be opened as a checkpoint", f"convert it: {conversion(file)}"):
+        check_whole(file)
         kind = checkpoint_kind(file)
         known = [name for start, name in SINGLE_FILES.items() if kind.startswith(start)]
         if not known:
@@ -157,6 +181,23 @@ def _converted(file: Path, changed: float) -> tempfile.TemporaryDirectory[str]:
         folder = tempfile.TemporaryDirectory(prefix="fewstep-")
         pipeline.save_pretrained(folder.name, safe_serialization=True)
         return folder
+
+
+def check_whole(file: Path) -> None:
+    """Raises InputError where a `.safetensors` file holds a LoRA, which is no model by itself."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            names = list(opened.keys())
+    except (OSError, SafetensorError):  # what opens it says so
+        return
+    if any(mark in name for name in names for mark in LORA_MARKS):
+        raise InputError(
+            f'{file} is a LoRA, adapters for the weights of a base model; merge the two, and name the folder: python -c "from diffusers import '
+            f"DiffusionPipeline; p = DiffusionPipeline.from_pretrained('BASE'); p.load_lora_weights('{file}'); p.fuse_lora(); "
+            "p.unload_lora_weights(); p.save_pretrained('merged')\""
+        )
 
 
 def conversion(path: str | Path) -> str:

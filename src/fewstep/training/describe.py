@@ -16,7 +16,7 @@ from fewstep.training.cost_estimate import about, distillation_size, plan, plan_
 from fewstep.training.recipe import RECIPE, load_recipe, make_recipe, shipped_recipes, to_toml
 
 
-def describe(path: str, **training: Any) -> dict[str, Any]:
+def describe(path: str, variant: str | None = None, **training: Any) -> dict[str, Any]:
     """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is. `training` as for `describe_model`.
 
     Raises:
@@ -30,20 +30,20 @@ def describe(path: str, **training: Any) -> dict[str, Any]:
             f"'{path}' is neither a file, a folder, nor a shipped name; shipped: {', '.join(sorted(shipped_recipes()))}"
         )
     if here.is_dir() and ((here / INFO).is_file() or (here / "model_index.json").is_file()):
-        return describe_model(here, **training)
+        return describe_model(here, variant, **training)
     if here.is_dir() and is_run(here):
         return describe_run(here)
     return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
 
 
-def describe_model(folder: Path, **training: Any) -> dict[str, Any]:
+def describe_model(folder: Path, variant: str | None = None, **training: Any) -> dict[str, Any]:
     """Facts about a model folder; the memory is that of float32 weights, and of training them with AdamW and an average.
 
     Of a folder that holds configs alone, and where something of `training` is given, also what its distillation takes
     (`cost_estimate.distillation_size`).
     """
     bare = not (folder / INFO).is_file() and has_configs_alone(folder)
-    model = open_shapes(folder) if bare else open_model(folder)
+    model = open_shapes(folder) if bare else open_model(folder, variant=variant)
     info = model.info
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     given = {key: value for key, value in training.items() if value is not None}

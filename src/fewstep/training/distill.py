@@ -16,6 +16,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.file_hashes import check_hashes
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.models.metadata import INFO, Info, read_info
 from fewstep.models.model import Model
@@ -75,7 +76,7 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | No
     if trainer.main:
         write_recipe(trainer.run, recipe)
     model.denoiser.network.requires_grad_(True)
-    return train_or_open(teaching(recipe, model.denoiser.process), model, trainer)
+    return train_or_open(teaching(recipe, model.denoiser), model, trainer)
 
 
 def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:
@@ -87,6 +88,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
             info = model.info.model_copy(update={"history": (*model.info.history, entry)})
             trainer.save(replace(model, info=info), folder)
         trainer.accelerator.wait_for_everyone()
+    check_hashes(folder)
     trainer.log.earlier += stage.updates
     if has_adapters(network):  # what is in memory stays, around the teacher's own weights
         load_adapters(network, folder)
@@ -152,11 +154,7 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
 
 @torch.no_grad()
 def check_starts_as_teacher(student: Denoiser, teacher: Model, negatives: NegativePrompts | None = None) -> None:
-    """Before its first update the student's output is, to the bit, the conditional teacher's, whatever w and negative prompt it has.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raises InputError where a student does not start, to the bit, as the conditional teacher, whatever w (b,) it has."""
     info, device, network = teacher.info, teacher.denoiser.device, teacher.denoiser.network
     z = torch.randn(3, *info.shape, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)

@@ -19,6 +19,7 @@ from fewstep.data.masks import MaskedData
 from fewstep.data.prompts import PromptRows, TeacherSamples, read_prompts
 from fewstep.data.sources import Source, SourceSettings
 from fewstep.errors import InputError
+from fewstep.locks import locked
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativePrompts
@@ -52,7 +53,8 @@ class ToCache:
                     return data
         self.model.to(state.device or "cpu")
         arguments = self.rows, self.model, folder, recipe.data.encode_batch, recipe.data.shard_size, state, quiet
-        Writer(*arguments).write(made_by, (lambda line: None) if quiet or not state.is_main_process else to_stderr)
+        with locked(folder):
+            Writer(*arguments).write(made_by, (lambda line: None) if quiet or not state.is_main_process else to_stderr)
         return CachedData(folder, self.seed, self.flip)
 
 

@@ -1,13 +1,18 @@
 """The trainings of the method as stages: what is drawn for an update, and what an example's error is."""
 
+import warnings
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import choose
 from fewstep.method.guidance import draw_w
+from fewstep.method.parameterization import PREDICTIONS, Prediction
 from fewstep.method.process import EARLIEST, DiscreteBetas, Process, RectifiedFlow, add_noise
-from fewstep.method.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
+from fewstep.method.stage_one import WEIGHTINGS, Weighting, balance, guided_target, largest_weight, min_snr, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, encoder_path, forward_path, stochastic_path
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
@@ -16,11 +21,13 @@ from fewstep.training.guided_inputs import GuidedInputs
 from fewstep.training.recipe import Recipe
 from fewstep.training.stage import Batch, Examples, Stage, uniform
 
+LARGEST_WEIGHT = 1e4  # of an error in what the network gives, above which a weighting counts as one without a bound
 
-def teaching(recipe: Recipe, process: Process) -> Stage:
+
+def teaching(recipe: Recipe, denoiser: Denoiser) -> Stage:
     """The plain denoising loss, the condition dropped in some of the examples (2207.12598)."""
-    settings = recipe.teach
-    weighting = WEIGHTINGS[settings.weighting]
+    settings, process = recipe.teach, denoiser.process
+    weighting = weighting_of(recipe, "teach", denoiser.predicts, process)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
         t = continuous_times(uniform(generator, n, stratified=True), process)
@@ -40,7 +47,8 @@ def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None, nega
     `data` gives the conditions of guided inputs that are not labels.
     """
     settings, process, steps = recipe.stage_one, student_process(recipe, teacher), recipe.stage_two.ladder[0]
-    weighting, scales = WEIGHTINGS[settings.weighting], recipe.student.guidance_scale
+    prediction, scales = PREDICTIONS[student_prediction(recipe, teacher)], recipe.student.guidance_scale
+    weighting = weighting_of(recipe, "stage_one", prediction, process)
     inputs = GuidedInputs(settings.guided_inputs, teacher.denoiser.guided(), teacher, scales, steps, data)
 
     def draw(generator: torch.Generator, n: int) -> Batch:
@@ -73,7 +81,7 @@ def stage_two(
     `data` as in stage one.
     """
     settings, process, scales = recipe.stage_two, teacher.denoiser.process, recipe.student.guidance_scale
-    weighting = WEIGHTINGS[settings.weighting]
+    weighting = weighting_of(recipe, "stage_two", teacher.denoiser.predicts, process)
     share = 0.0 if encoder else settings.guided_inputs  # an encoder draws nothing that others could begin with
     inputs = GuidedInputs(share, teacher.denoiser, teacher, scales, steps * k, data)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
@@ -95,6 +103,28 @@ def stage_two(
         return Stage(f"encoder-{steps:04d}", recipe.encoder.updates, recipe.encoder.learning_rate, settings.schedule, draw, error)
     updates = settings.last_updates if steps <= 2 else settings.updates
     return Stage(f"steps-{steps:04d}", updates, settings.learning_rate, settings.schedule, draw, error)
+
+
+def weighting_of(
+    recipe: Recipe, section: Literal["teach", "stage_one", "stage_two", "paths"], prediction: Prediction, process: Process
+) -> Weighting:
+    """The weighting of a section of the recipe; "auto" is `min_snr` where the network predicts x, else the section's usual one.
+
+    A warning says where one has no bound for what the network predicts: then a few examples make the loss.
+    """
+    settings = getattr(recipe, section)
+    name, usual = settings.weighting, "truncated_snr" if section == "stage_two" else "snr_plus_one"
+    if name == "auto":
+        name = "min_snr" if prediction.name == "x" else usual
+    weighting = partial(min_snr, gamma=settings.min_snr_gamma) if name == "min_snr" else WEIGHTINGS[name]
+    largest, remedy = largest_weight(weighting, prediction, process), "snr" if prediction.name == "eps" else "min_snr"
+    if largest > LARGEST_WEIGHT:
+        warnings.warn(
+            f"{section}.weighting = '{name}' weighs errors of a network that predicts {prediction.name} by up to {largest:.2g} (above "
+            f"{LARGEST_WEIGHT:g}), so a few examples make the loss; set it to '{remedy}'",
+            stacklevel=3,
+        )
+    return weighting
 
 
 def student_prediction(recipe: Recipe, teacher: Model) -> str:

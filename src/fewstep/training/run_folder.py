@@ -7,15 +7,15 @@ from typing import Any
 from fewstep.data.latent_cache import CachedData
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.files import path_of
-from fewstep.models.denoiser import Denoiser
+from fewstep.files import contents, path_of
+from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
 from fewstep.models.pretrained import guided_as, open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
-from fewstep.training.recipe import RECIPE, Recipe, arguments, first_difference, load_recipe, write_recipe
+from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
 from fewstep.training.trainer import Save, Trainer
 
@@ -44,8 +44,7 @@ def write_cache(
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
     """The run folder `out`, made if new, with the resolved recipe in it. Raises InputError as `check_run` does."""
-    run = check_run(out, recipe)
-    write_recipe(run, recipe)
+    write_recipe(run := check_run(out, recipe), recipe)
     return run
 
 
@@ -61,56 +60,44 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
             raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
-    elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in contents(run))):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     return run
 
 
-def teach(
-    recipe: str | Path | Recipe,
-    out: str | Path,
-    *,
-    changes: dict[str, Any] | None = None,
-    device: str | None = None,
-    quiet: bool = False,
-    save: Save = save_model,
-) -> Model:
-    """As `fewstep.teach`; `save` writes the model's folder."""
+def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: bool = False, save: Save = save_model) -> Model:
+    """As `fewstep.teach`, by a recipe in hand; `save` writes the model's folder."""
     check_device(device)
-    settings = load_recipe(recipe, changes)
-    start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
+    start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
-        run, examples = check_run(out, settings), masked(open_examples(settings), settings)
+        run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
     elif start.info.kind != "teacher":
         raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
-        run, examples = prepare_run(out, settings, start, None, device, quiet)
-    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
-        return train_teacher(settings, examples, trainer, start)
+        run, examples = prepare_run(out, recipe, start, None, device, quiet)
+    with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
+        return train_teacher(recipe, examples, trainer, start)
 
 
 def distill(
-    teacher: "Model | Denoiser | str | Path | None" = None,
-    data: Any = None,
-    *,
+    recipe: Recipe,
+    teacher: Any,
+    data: Any,
     out: str | Path,
-    recipe: str | Path | Recipe | None = None,
-    steps: int | None = None,
-    guidance_scale: tuple[float, float] | None = None,
-    changes: dict[str, Any] | None = None,
     device: str | None = None,
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """As `fewstep.distill`; `save` writes each stage's model folder."""
+    """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
     check_device(device)
-    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
-    model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    negatives = negative_prompts_of(settings, model)
-    run, examples = prepare_run(out, settings, model, data, device, quiet)
-    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
-        models = distill_model(settings, model, examples, trainer, negatives)
-    name, student = list(models.items())[len(settings.stage_two.ladder) - 1]
+    model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
+    negatives = negative_prompts_of(recipe, model)
+    run, examples = prepare_run(out, recipe, model, data, device, quiet)
+    with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
+        models = distill_model(recipe, model, examples, trainer, negatives)
+    ladder = recipe.stage_two.ladder
+    name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
+    student = models[name]
     return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
 
 
@@ -139,10 +126,9 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
         raise InputError("no teacher is given; name one: --teacher FOLDER, or [teacher] path in the recipe (bundled: digits)")
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
-    if isinstance(teacher, Model):
-        return guided_as(teacher, settings.rule) if settings else teacher
-    opened = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
-    return guided_as(opened, settings.rule) if settings else opened
+    if not isinstance(teacher, Model):
+        teacher = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+    return guided_as(teacher, settings.rule) if settings else teacher
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:
@@ -155,16 +141,13 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
 
     if not all(hasattr(data, name) for name in ("batch", "classes", "size", "channels", "description")):
         raise InputError("a network of one's own needs data = fewstep.open_data(...), which says its classes, size and channels")
+    check_finite(denoiser.network, "the teacher's network")
     denoiser.network.eval()
     return teacher_around(denoiser, Own(denoiser.network, denoiser.call), data)
 
 
 def check_match(teacher: Model, data: Any) -> None:
-    """Data and teacher must have the same image size, channels and number of classes.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Raises InputError where data and teacher differ in image size, channels or number of classes."""
     info, (x, _) = teacher.info, data.batch(0, 1)
     classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
     whole = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []

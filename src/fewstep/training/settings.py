@@ -9,7 +9,8 @@ from fewstep.method.stage_two import rungs
 
 Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Weighting = Literal["snr_plus_one", "truncated_snr", "snr"]
+Weighting = Literal["auto", "snr_plus_one", "truncated_snr", "snr", "min_snr"]
+Gamma = Annotated[float, Field(ge=1, le=1e6)]  # of the weighting min_snr: its bound
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -19,6 +20,7 @@ def _divides(ladder: tuple[int, ...]) -> tuple[int, ...]:
     return ladder
 
 
+DIVIDES = AfterValidator(_divides)
 Steps = tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
 
 
@@ -106,7 +108,7 @@ class NetworkSettings(Section):
     mid_block_type: Literal["UNetMidBlock2D", "none"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the teacher alone: students are trained without
     down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...] | None = (
-        None  # Attn: with self-attention; None: none has it
+        None  # Attn: has self-attention; None: none has it
     )
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     num_class_embeds: Annotated[int, Field(ge=2, le=1 << 20)] | None = None  # classes + 1; None: as the data has
@@ -126,15 +128,14 @@ class TeachSettings(Section):
     schedule: Schedule = "cosine"  # of the learning rate, after the warmup
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of examples without their condition
     prediction: Literal["v", "x", "eps"] = "v"  # what a new network gives
-    weighting: Weighting = "snr_plus_one"  # of the error in x: snr_plus_one is the plain error in v
+    weighting: Weighting = "auto"  # of the error in x: snr_plus_one, the plain error in v; of a network that predicts x min_snr
+    min_snr_gamma: Gamma = 5.0
     inpainting: bool = False  # a new network that also takes a mask and what is known of the picture, and fills in the rest
 
     @model_validator(mode="after")
     def _start_says_what_it_is(self) -> "TeachSettings":
         if self.start is not None and self.inpainting:
-            raise ValueError(
-                "inpainting = true is for a new network; the one of teach.start says itself what it takes: leave it out"
-            )
+            raise ValueError("inpainting = true is for a new network; that of teach.start says itself what it takes: leave it out")
         return self
 
 
@@ -165,26 +166,21 @@ class StageOneSettings(Section):
     updates: Updates = 10_000
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "linear"
-    weighting: Weighting = "snr_plus_one"
+    weighting: Weighting = "auto"  # snr_plus_one; of students that predict x min_snr: min(SNR + 1, min_snr_gamma)
+    min_snr_gamma: Gamma = 5.0
     times: Literal["continuous", "grid"] = "continuous"  # grid: only those of the ladder's first step count
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of examples that start from the teacher's guided samples
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # each example's loss is divided by guidance_scale to this power
 
 
 class StageTwoSettings(Section):
-    ladder: Annotated[Steps, Field(min_length=1, max_length=32), AfterValidator(_divides)] = (
-        64,
-        16,
-        8,
-        4,
-        2,
-        1,
-    )  # each number divides the one before
+    ladder: Annotated[Steps, Field(min_length=1, max_length=32), DIVIDES] = (64, 16, 8, 4, 2, 1)  # each divides the one before
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
     schedule: Schedule = "linear"
-    weighting: Weighting = "truncated_snr"  # truncated_snr: max(SNR, 1)
+    weighting: Weighting = "auto"  # truncated_snr: max(SNR, 1); of students that predict x min_snr
+    min_snr_gamma: Gamma = 5.0
     guided_inputs: Annotated[float, Field(ge=0, le=1)] = 0.0  # as in stage one
     balance: Annotated[float, Field(ge=0, le=4)] = 0.0  # as in stage one
     sampler: Literal["deterministic", "stochastic"] = "deterministic"
@@ -204,20 +200,21 @@ class PathsSettings(Section):
     updates: Updates = 5_000
     learning_rate: LearningRate = 3e-4
     schedule: Schedule = "linear"
-    weighting: Weighting = "snr_plus_one"
+    weighting: Weighting = "auto"  # snr_plus_one; of students that predict x min_snr: min(SNR + 1, min_snr_gamma)
+    min_snr_gamma: Gamma = 5.0
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # as in stage one
 
     @model_validator(mode="after")
     def _times_are_on_the_path(self) -> "PathsSettings":
         if self.rung is not None and self.solver_steps % self.rung:
             raise ValueError(
-                f"solver_steps = {self.solver_steps} do not visit the times of {self.rung} steps; give a multiple of {self.rung}"
+                f"solver_steps = {self.solver_steps} do not visit the times of rung = {self.rung}; give a multiple of it"
             )
         return self
 
 
 class EncoderSettings(Section):
-    ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
+    ladder: Annotated[Steps, DIVIDES] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
 
@@ -269,31 +266,20 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
-    def _paths_are_of_a_rung(self) -> "Recipe":
-        if self.paths.rung is not None and self.paths.rung not in self.stage_two.ladder[1:]:
+    def _sections_go_together(self) -> "Recipe":
+        rung, ladder, negatives = self.paths.rung, self.stage_two.ladder, self.data.negative_prompts
+        if rung is not None and rung not in ladder[1:]:
+            raise ValueError(f"paths.rung = {rung} is no rung of stage_two.ladder {list(ladder)}; name one, or leave it out")
+        if rung is not None and self.stage_two.sampler == "stochastic":
             raise ValueError(
-                f"paths.rung = {self.paths.rung} is no rung of stage_two.ladder {list(self.stage_two.ladder)}; name one, or leave it out"
+                "paths.rung needs stage_two.sampler = 'deterministic', whose paths they are; set that, or leave it out"
             )
-        if self.paths.rung is not None and self.stage_two.sampler == "stochastic":
-            raise ValueError(
-                "paths are those of the deterministic sampler: leave paths.rung out, or set stage_two.sampler to deterministic"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _encoders_begin_at_known_times(self) -> "Recipe":
         if self.encoder.ladder and self.stage_one.times == "grid":
             raise ValueError(
-                'stage_one.times = "grid" knows no time that an encoder begins at: set "continuous", or leave encoder.ladder out'
+                "stage_one.times = 'grid' knows no time that encoder.ladder begins at: set 'continuous', or leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _negative_prompts_have_a_list(self) -> "Recipe":
-        if self.student.negative_prompts and self.data.negative_prompts is None:
-            raise ValueError(
-                "student.negative_prompts = true needs a list: set data.negative_prompts to a text file, one prompt a line"
-            )
-        if self.data.negative_prompts is not None and not self.student.negative_prompts:
-            raise ValueError("data.negative_prompts is a list for student.negative_prompts = true; set that, or leave the list out")
+        if self.student.negative_prompts and negatives is None:
+            raise ValueError("student.negative_prompts needs a list: set data.negative_prompts to a text file, one prompt a line")
+        if negatives is not None and not self.student.negative_prompts:
+            raise ValueError("data.negative_prompts is a list for student.negative_prompts = true; set that, or leave it out")
         return self

@@ -28,6 +28,10 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
+OBSERVED = 100  # updates at the beginning of a stage whose examples' errors are looked at
+FEW = 0.01  # share of the examples: where fewer make the loss, it is dominated by them
+
+
 class Ema:
     """Exponential moving average of a network's trained parameters, with a decay that grows to `decay` as the average fills."""
 
@@ -65,6 +69,21 @@ class State:
         self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
         # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
         self.counts = torch.zeros(5, device=accelerator.device)
+        self.observed = torch.zeros(3, device=accelerator.device)  # of examples' errors: their number, sum, sum of squares
+        self.observed_updates = 0
+
+    def observe(self, errors: Tensor) -> None:
+        """Take in the errors (b,) of an update's examples, of the first `OBSERVED` updates; nothing waits on the device."""
+        if self.observed_updates < OBSERVED * self.settings.gradient_accumulation:
+            self.observed_updates += 1
+            finite = torch.where(errors.isfinite(), errors, 0.0).float()
+            self.observed += torch.stack([torch.ones_like(finite).sum(), finite.sum(), finite.square().sum()])
+
+    def few_examples(self) -> tuple[float, int] | None:
+        """(by how many examples the loss is made, of how many) where that is less than one in a hundred: (sum e)^2 / sum e^2 of their errors."""
+        number, total, squares = cast(Tensor, self.accelerator.reduce(self.observed.clone(), "sum")).tolist()
+        effective = total**2 / squares if squares else number
+        return (effective, round(number)) if effective < FEW * number else None
 
     def step(self, loss: Tensor) -> None:
         """One update of weights and average; nothing changes where the gradient is not finite. Nothing waits on the device."""

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,11 +28,11 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
-from fewstep.training.checkpoint import load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import load_newest, save_newest
 from fewstep.training.logging import RunLog, tracker_arguments
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Batch, Examples, Stage
-from fewstep.training.train_state import State, trained
+from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
 Save = Callable[[Model, Path], Any]  # writes a model folder
@@ -42,11 +43,7 @@ class Interrupted(Exception):
 
 
 def checkpoint_blocks(network: Any) -> None:
-    """Let the network's blocks be computed again for the gradient, in place of keeping what they computed.
-
-    Raises:
-        InputError: it is no network of diffusers, or one that cannot.
-    """
+    """Let the network's blocks be computed again for the gradient, not kept. Raises InputError where it is no network that can."""
     if not compat.can_checkpoint(network):
         raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
     network.enable_gradient_checkpointing()
@@ -116,14 +113,16 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for part, batch in enumerate(self._batches(stage, state.update, state.examples)):
             with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
-                loss = stage.error(denoiser, batch).mean() / parts
+                errors = stage.error(denoiser, batch)
+                state.observe(errors.detach())
+                loss = errors.mean() / parts
                 # a loss that is not finite must make every process's gradients so, whatever its own derivative is
                 self.accelerator.backward(loss * torch.where(loss.isfinite(), 1.0, torch.nan))
             total += loss.detach().float()
         return total
 
     def _restore(self, stage: Stage, state: State) -> None:
-        checkpoint = load_checkpoint(self._checkpoint_path)
+        checkpoint = load_newest(self._checkpoints, to_stderr if self.main else lambda line: None)
         if checkpoint is not None and checkpoint.values["stage"] == stage.name:
             before, now = state.restore(checkpoint), state.global_batch
             if before != now and not self.quiet:
@@ -138,6 +137,12 @@ class Trainer:
         since, first = time.monotonic(), state.update
         while state.update < stage.updates and not state.settled:
             state.step(self.gradients(stage, state, denoiser))
+            if state.update - first == OBSERVED and (few := state.few_examples()) and self.main:
+                warnings.warn(
+                    f"{stage.name}: the loss of its first {OBSERVED} updates is that of about {few[0]:.3g} of their {few[1]} examples; the others teach "
+                    "next to nothing: set the stage's weighting to 'auto' or 'min_snr', and look for outliers in the data",
+                    stacklevel=2,
+                )
             if stage.validate is not None and state.update % stage.validate_every == 0:
                 state.validate(denoiser)
             done = state.update == stage.updates or state.settled
@@ -205,12 +210,12 @@ class Trainer:
     def _save(self, state: State) -> None:
         state.read()  # so that the counters go along
         if self.main:
-            save_checkpoint(self._checkpoint_path, state.checkpoint())
+            save_newest(self._checkpoints, state.checkpoint())
         self.accelerator.wait_for_everyone()
 
     @property
-    def _checkpoint_path(self) -> Path:
-        return self.run / "checkpoint" / "state.safetensors"
+    def _checkpoints(self) -> Path:
+        return self.run / "checkpoint"
 
     def _asked_to_stop(self, state: State) -> bool:
         if self.accelerator.num_processes == 1:

@@ -12,8 +12,18 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.method.guidance import scale_of
 from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process, process_settings
+from fewstep.models.denoiser import check_finite
 from fewstep.models.families import Family
-from fewstep.models.families.pipeline_folder import absent, check_guided, config_of, has_part, index_of, quiet
+from fewstep.models.families.pipeline_folder import (
+    absent,
+    check_guided,
+    config_of,
+    has_part,
+    index_of,
+    quiet,
+    set_token_limits,
+    variants_of,
+)
 from fewstep.models.families.schedulers import process_of_scheduler, scheduler_of
 from fewstep.models.families.vae import decoded, encoded
 from fewstep.models.metadata import Info
@@ -102,14 +112,15 @@ class DiffusersFamily(Family):
 
     def open(self, folder: Path) -> Any:
         """The network of a folder, float32, in evaluation mode."""
-        variant = self.variant if folder == self.folder else None
+        part = self.network_folder(folder)
+        variant = self.variant if folder == self.folder and self.variant in variants_of(folder / part) else None
         settings: dict[str, Any] = {
             "use_safetensors": True,
             "low_cpu_mem_usage": self.low_cpu_mem_usage,
             "torch_dtype": torch.float32,
         }
         with quiet():
-            made = self.network_class().from_pretrained(folder, subfolder=self.network_folder(folder), variant=variant, **settings)
+            made = self.network_class().from_pretrained(folder, subfolder=part, variant=variant, **settings)
         return made.eval()
 
     def parts(self, *names: str) -> Any:
@@ -125,6 +136,10 @@ class DiffusersFamily(Family):
             unused: dict[str, Any] = {name: None for name in components if name not in names}
             with quiet():
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
+            set_token_limits(pipeline)
+            for name, part in pipeline.components.items():
+                if isinstance(part, nn.Module):
+                    check_finite(part, f"{self.folder / name}")
             self._loaded[names] = pipeline
         return self._loaded[names]
 
@@ -168,6 +183,7 @@ class DiffusersFamily(Family):
             pipeline = self.pipeline_class().from_pretrained(
                 self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
             )
+            set_token_limits(pipeline)
             pipeline.save_pretrained(folder, safe_serialization=True)
         if not self.stock_takes_w and self.takes_w(network):
             os.rename(folder / self.component, folder / STUDENT)

@@ -1,12 +1,15 @@
 """A pipeline folder of diffusers as JSON: its index and its components' configs, and whether they belong together."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
+
+LONGEST_PROMPT = 10**6  # tokens; transformers puts 10^30 where a tokenizer names no limit
 
 
 def index_of(folder: Path) -> dict[str, Any]:
@@ -45,6 +48,46 @@ def config_of(folder: Path, part: str) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} has no readable {part}/{file.name} ({error}); name a whole pipeline folder") from None
+
+
+def variants_of(part: Path) -> set[str]:
+    """The variants of the weights in a component's folder: "fp16", "" for plain ones; nothing where it has none."""
+    names = [file.name.split(".") for file in part.glob("*.safetensors")]
+    return {
+        name[1].split("-")[0] if len(name) > 2 else "" for name in names
+    }  # model.safetensors, model.fp16-00001-of-00002.safetensors
+
+
+def variant_to_open(folder: Path, variant: str | None) -> str | None:
+    """The variant of a folder's weights: the one that is asked for, else "" alone is plain; where a part has but one other, that, with a warning.
+
+    Raises:
+        InputError: no part has weights of the variant that is asked for, or there are several to choose from.
+    """
+    found = [kinds for part in folder.iterdir() if part.is_dir() and (kinds := variants_of(part))]
+    others = set().union(*(kinds for kinds in found if "" not in kinds))
+    if variant is not None:
+        known = set().union(*found)
+        if variant not in known:
+            named = ", ".join(sorted(kind or "plain" for kind in known)) or "none"
+            raise InputError(f"{folder} has no weights of the variant {variant!r}, but {named}; name another --variant, or none")
+        return variant
+    if len(others) > 1:
+        raise InputError(
+            f"{folder} has no plain weights, but the variants {', '.join(sorted(others))}; name one: --variant {min(others)}"
+        )
+    if others:
+        warnings.warn(f"{folder} has {min(others)} weights alone; they are opened as float32", stacklevel=3)
+    return min(others, default=None)
+
+
+def set_token_limits(pipeline: Any) -> None:
+    """Give each tokenizer that names no model_max_length that of its text encoder: stock pipelines fill prompts up to it."""
+    for name, part in pipeline.components.items():
+        encoder = getattr(pipeline, name.replace("tokenizer", "text_encoder"), None) if "tokenizer" in name else None
+        limit = None if encoder is None else getattr(encoder.config, "max_position_embeddings", None)
+        if limit and part is not None and part.model_max_length > LONGEST_PROMPT:
+            part.model_max_length = limit
 
 
 def check_fit(folder: Path, what: str, gives: Any, takes: Any) -> None:
