@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.files import LOCK, is_running, sweep, temporary, writing
+from fewstep.files import LOCK, is_running, path_of, sweep, temporary, writing
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     Raises:
         InputError: another command works in the folder, or it cannot be written; nothing is changed.
     """
-    folder, mine = Path(folder).absolute(), owner()
+    folder, mine = path_of("folder", folder).absolute(), owner()
     if os.environ.get("RANK", "0") != "0":  # of a command on many devices, whose first process holds the lock
         yield
         return

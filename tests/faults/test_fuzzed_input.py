@@ -225,6 +225,14 @@ def test_a_hostile_word_is_refused_in_one_line(place, capsys, words, value):
     swept(place[0])
 
 
+@pytest.mark.parametrize("out", [LONG, "a\0b", 3, "\ud800"])
+@pytest.mark.parametrize("make", ["teach", "distill"])
+def test_a_folder_that_cannot_be_is_refused(place, make, out):
+    with pytest.raises(InputError, match="folder .* is no path"):
+        getattr(fewstep, make)(recipe="digits", out=out)
+    swept(place[0])
+
+
 def test_a_label_of_a_grid_and_a_printed_path_need_not_be_text(place, capsys):
     folder = place[0]
     out = folder / "here" / "out" / SURROGATE[:2]
