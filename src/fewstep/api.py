@@ -16,7 +16,7 @@ from fewstep.locks import locked
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
 from fewstep.training import run_folder
-from fewstep.training.recipe import Recipe
+from fewstep.training.recipe import Recipe, arguments, load_recipe
 
 
 class Model(model.Model):
@@ -65,7 +65,7 @@ class Model(model.Model):
             return hub.push_folder(folder, repo_id, private=private, token=token)
 
 
-_save = partial(pretrained.save_model, write_card=write_card)
+save_with_card = partial(pretrained.save_model, write_card=write_card)
 
 
 def public(opened: model.Model) -> Model:
@@ -110,7 +110,7 @@ def teach(
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     with locked(out):
-        return public(run_folder.teach(recipe, out, changes=changes, device=device, quiet=quiet, save=_save))
+        return public(run_folder.teach(load_recipe(recipe, changes), out, device, quiet, save_with_card))
 
 
 def distill(
@@ -134,6 +134,6 @@ def distill(
         InputError: recipe, teacher, data or folder cannot be used, or do not belong together, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = {"recipe": recipe, "steps": steps, "guidance_scale": guidance_scale, "changes": changes}
+    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
     with locked(out):
-        return public(run_folder.distill(teacher, data, out=out, device=device, quiet=quiet, save=_save, **settings))
+        return public(run_folder.distill(settings, teacher, data, out, device, quiet, save_with_card))

@@ -145,6 +145,7 @@ def test_a_batch_in_which_all_find_each_other_has_the_least_error():
     torch.testing.assert_close(emoji_judge.contrast(Perfect(), x, tokens), torch.tensor([1.0, 0.0, 1.0]) * float(np.log(2)))
 
 
+@pytest.mark.slow
 def test_edits_by_text_are_measured_at_equal_strength_and_noise(run, tmp_path, monkeypatch):
     changes = dict.fromkeys(("stage_one.updates", "stage_two.updates", "stage_two.last_updates"), 1)
     changes |= {"stage_two.ladder": [8, 4, 2], "train.batch_size": 2, "train.warmup": 0}

@@ -58,7 +58,7 @@ class _Reads(TorchDispatchMode):
     """Fails where a number is read back from a tensor: on a GPU that waits for all work before it."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func  # noqa: SLF001
         return func(*args, **(kwargs or {}))
 
 

@@ -189,7 +189,7 @@ def test_the_encoders_leave_memory_and_the_null_condition_stays(recipe, tmp_path
         return {}
 
     monkeypatch.setattr("fewstep.training.run_folder.distill_model", train)
-    with pytest.raises(IndexError):
+    with pytest.raises(KeyError):
         fewstep.distill(teacher, recipe=recipe(), out=tmp_path / "run", device="cpu", quiet=True)
     loads = len(parts)
     null = teacher.denoiser.null_condition(teacher.example(2))

@@ -87,6 +87,7 @@ def sums(folder):
     return [shard["sha256"] for shard in index_of(folder)["shards"]]
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_every_signal_and_processes_share_it(recipe, tmp_path):
     out, _ = cache_command(recipe(), tmp_path / "one")
     assert "7 examples in 7 shards" in out

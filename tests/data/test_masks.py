@@ -131,6 +131,7 @@ def test_the_stock_network_and_scheduler_fill_in_alike(run, tmp_path):
     torch.testing.assert_close(model.sample_tensor(condition, guidance_scale=2.5, noise=noise).samples, z, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_of_it_takes_mask_and_picture(run, tmp_path):
     pytest.importorskip("onnxruntime")
     from fewstep.export.formats import export

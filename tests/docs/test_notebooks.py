@@ -37,6 +37,7 @@ def run(tmp_path, monkeypatch):
     return execute
 
 
+@pytest.mark.slow
 def test_the_first_distillation(run, capsys):
     left, shown = run("first_distillation")
     assert {n: model.info.steps for n, model in left["students"].items()} == {4: 4, 2: 2, 1: 1}

@@ -103,6 +103,7 @@ def _no_report(monkeypatch):
     monkeypatch.setattr(evaluation, "write_results", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_report")
 def test_another_batch_size_gives_the_same_up_to_rounding(evaluated, run, tmp_path):
     again = fewstep.evaluate(run, "digits", tmp_path / "out", steps=(1, 2), batch_size=50, **SMALL)
@@ -186,7 +187,7 @@ def test_progress_is_shown_within_a_batch_and_counts_each_evaluation_once(run, t
         whole.sampled(configuration)
     assert seen == [("0 of 64", False)] * 6 + [("64 of 64", True)] + [("0 of 64", False)] * 2 + [("64 of 64", True)]
     assert done == [128, 256, 384, 512, 640, 768, 768, 832, 896, 896] and whole.work == 896  # a guided call is two evaluations
-    assert not student.model.denoiser.network._forward_hooks
+    assert not student.model.denoiser.network._forward_hooks  # noqa: SLF001
 
 
 def test_noise_belongs_to_the_sample(run):

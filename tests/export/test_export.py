@@ -109,6 +109,7 @@ def test_the_card_of_a_stochastic_student_as_onnx_draws_as_it_was_trained(tmp_pa
     torch.testing.assert_close(torch.from_numpy(drawn["x"]).double(), ours, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_onnx_of_a_baked_text_student_takes_no_w(tmp_path):
     folder = export(text_student(tmp_path / "pipeline"), tmp_path / "network", guidance_scale=2.0, format="onnx")
     facts = json.loads((folder / "onnx.json").read_text())

@@ -16,10 +16,11 @@ def quickstart(
     device: options.Device = None,
 ) -> None:  # fmt: skip
     """Distil the bundled teacher of handwritten digits on this machine, measure, and write a page about it."""
+    from fewstep.api import save_with_card
     from fewstep.evaluation.quickstart import quickstart
     from fewstep.evaluation.results_table import text_table
 
-    metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device)
+    metrics = quickstart(out, changes=changes_of(settings, seed), say=say, device=device, save=save_with_card)
     print(text_table(metrics["rows"], brief=True))
     missed = [f"  missed: {check['claim']}" for check in metrics["checks"] if not check["holds"]]
     reached = f"{len(metrics['checks']) - len(missed)} of {len(metrics['checks'])} goals reached"

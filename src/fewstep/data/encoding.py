@@ -60,6 +60,10 @@ class EncodedData:
 
     def __init__(self, data: Any, model: Model, batch: int = HELD) -> None:
         """Encode the prompts of all classes or captions now, where they are few; raises InputError as `conditions` does."""
+        if model.family.takes_mask:
+            raise InputError(
+                f"pictures are not enough: the family {model.info.family} also needs masks; give MaskedData, or set data.path"
+            )
         self.data, self.model, self.encode_batch = data, model, batch
         self.classes, self.description = data.classes, data.description
         self.conditions = label_conditions(model, data.classes, batch)

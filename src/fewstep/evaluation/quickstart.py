@@ -14,11 +14,11 @@ from fewstep.evaluation.report import Grids
 from fewstep.evaluation.teacher_samples import REFERENCES, fixed_noise, load_references, with_stored
 from fewstep.locks import locked
 from fewstep.models.metadata import bundled
-from fewstep.models.pretrained import open_model
+from fewstep.models.pretrained import open_model, save_model
 from fewstep.training.distill import distill_model
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_examples, open_run
-from fewstep.training.trainer import Trainer
+from fewstep.training.trainer import Save, Trainer
 
 TEACHER_STEPS = (4, 8, 16, 64, 256)  # of its own sampler; samples of the last two are shipped
 # the student with so many steps is to be as good as the teacher with so many, in this measure
@@ -32,9 +32,9 @@ Row = dict[str, Any]
 
 def quickstart(
     out: str | Path = "runs/quickstart", *, changes: dict[str, Any] | None = None, say: Callable[[str], None] = print,
-    device: str | None = None, quiet: bool = False,
+    device: str | None = None, quiet: bool = False, save: Save = save_model,
 ) -> dict[str, Any]:  # fmt: skip
-    """Distil, evaluate and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes.
+    """Distil, evaluate and write `out/report.html` and `out/metrics.json`; the metrics. The same call resumes; `save` writes model folders.
 
     Raises:
         InputError: the folder holds something else, or a changed key does not fit.
@@ -55,7 +55,7 @@ def quickstart(
         assert isinstance(data, Data)
         weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
         say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
-        trainer = Trainer(run, data, recipe.train, device, quiet)
+        trainer = Trainer(run, data, recipe.train, device, quiet, save)
         try:
             distill_model(recipe, teacher, data, trainer)
         finally:

@@ -30,11 +30,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint at `path`.
-
-    Raises:
-        InputError: the disk is full or not writable; the last checkpoint survives.
-    """
+    """Replace the checkpoint at `path`. Raises InputError where the disk is full or not writable; the last checkpoint survives."""
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -48,11 +44,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint at `path`, None where there is none.
-
-    Raises:
-        InputError: the file is damaged, or no checkpoint of ours.
-    """
+    """The checkpoint at `path`, None where there is none. Raises InputError where the file is damaged, or not a checkpoint of ours."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -32,12 +32,11 @@ def plan(
     recipe: Recipe,
     teacher: Model | None,
     classes: int | None = None,
-    processes: int = 1,
     device: str | None = None,
     probe: bool = True,
     teaching: bool = False,
 ) -> dict[str, Any]:
-    """What `distill` will do with `teacher`, or what `teach` will do, without one or with `teaching`: values for JSON and `plan_text`.
+    """What one process of `distill` will do with `teacher`, or of `teach`, without one or with `teaching`: values for JSON and `plan_text`.
 
     Without a teacher `classes` is needed, unless the data is built in or the recipe says them. No probe is run of a teacher of shapes
     alone, nor for a device that is not here.
@@ -62,17 +61,18 @@ def plan(
         speed = ASSUMED_SPEED.get(kind, 1e11)
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
+    first, later = (0, cost["trained_bytes"]) if lora else (bytes_of(model.denoiser.network.parameters()), cost["bytes"])
     stages = []
     for name, updates, calls, trained in stages_of(recipe, distilling):
-        examples = updates * batch * processes if trained else recipe.paths.count
-        frozen = frozen_bytes(model, cost, name == "stage-one", lora is not None) if distilling else 0
+        examples = updates * batch if trained else recipe.paths.count
+        frozen = (first if name == "stage-one" else later) if distilling else 0  # of its teacher, what is not its student's too
         stages.append({
-            "name": name, "updates": updates, "batch_size": batch * processes,
+            "name": name, "updates": updates, "batch_size": batch,
             "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
-            "seconds": examples / processes * (calls * rates["forward"] + trained * rates["trained"]), "memory": memory(cost, frozen),
+            "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": memory(cost, frozen),
         })  # fmt: skip
     return {
-        "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind, "processes": processes,
+        "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,
         "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
 
@@ -91,13 +91,6 @@ def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, float, b
             stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - paths.low_share), False))
             stages.append((f"steps-{n:04d}", paths.updates, 0, True))
     return stages + [(f"encoder-{n:04d}", encoder.updates, k, True) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
-
-
-def frozen_bytes(teacher: Model, cost: dict[str, Any], first: bool, lora: bool) -> int:
-    """Bytes of a stage's teacher that are not its student's too: with adapters, only what the last stage trained."""
-    if lora:
-        return 0 if first else cost["trained_bytes"]
-    return bytes_of(teacher.denoiser.network.parameters()) if first else cost["bytes"]
 
 
 def memory(cost: dict[str, Any], teacher: int) -> dict[str, int]:
@@ -171,22 +164,18 @@ def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
 
 
 def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Model:
-    """The recipe's own teacher, as it is trained.
-
-    Raises:
-        InputError: the recipe does not say the size and channels of its images, or no number of classes is given.
-    """
+    """The recipe's own teacher. Raises InputError where images' size and channels, or the number of classes, are not given."""
     names, labels = recipe.data.classes, recipe.network.num_class_embeds
-    given = {
-        "classes": classes or (len(names) if names else labels and labels - 1),
-        "data.size": recipe.data.size,
-        "data.channels": recipe.data.channels,
-    }
     built_in = BUILT_IN.get(recipe.data.name or "", (None, None, None))
-    values = [value or other for value, other in zip(given.values(), built_in, strict=True)]
-    if missing := [key for key, value in zip(given, values, strict=True) if value is None]:
+    known = {
+        "classes": classes or (len(names) if names else labels and labels - 1) or built_in[0],
+        "data.size": recipe.data.size or built_in[1],
+        "data.channels": recipe.data.channels or built_in[2],
+    }
+    if missing := [key for key, value in known.items() if value is None]:
         raise InputError(f"{' and '.join(missing)} must be known to plan a network; set it, or name built-in data: digits")
-    data = SimpleNamespace(classes=("",) * (values[0] or 0), size=values[1], channels=values[2], description={})
+    number, size, channels = known.values()
+    data = SimpleNamespace(classes=("",) * (number or 0), size=size, channels=channels, description={})
     with torch.random.fork_rng(devices=[]), torch.device(device):
         model = new_teacher(recipe, data)
     model.denoiser.network.train()
@@ -214,7 +203,7 @@ def student_shapes(teacher: Model, lora: LoraSettings | None = None) -> Model:
 
 def plan_text(planned: dict[str, Any]) -> str:
     """A plan for people: the network, its memory, where the times are from, a line a stage, and the sum."""
-    flops, rates, stages, processes = planned["flops"], planned["rates"], planned["stages"], planned["processes"]
+    flops, rates, stages = planned["flops"], planned["rates"], planned["stages"]
     measured = f"measured at batch {rates['probed_batch']}" if "probed_batch" in rates else ""
     source = measured or f"for {short(rates['speed'])}FLOP/s, not measured"
     parts = max((stage["memory"] for stage in stages), key=lambda memory: memory["total"])
@@ -225,7 +214,7 @@ def plan_text(planned: dict[str, Any]) -> str:
         f"network   {short(planned['parameters'])} parameters{part}; {short(flops['forward'])}FLOP an evaluation, "
         f"{short(flops['trained'])}FLOP with its gradient",
         f"memory    about {short(planned['memory'], 1024)}B: {sizes}",
-        f"time      {source}; {planned['device']}, {processes} process{'es' * (processes > 1)}",
+        f"time      {source}; {planned['device']}, 1 process",
     ]
     rows = [(s["name"], f"{s['updates']:,}", f" x {s['batch_size']:<6}", s["evaluations"]["total"], s["seconds"]) for s in stages]
     if len(rows) > 1:

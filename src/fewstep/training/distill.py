@@ -152,11 +152,7 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
 
 @torch.no_grad()
 def check_starts_as_teacher(student: Denoiser, teacher: Model, negatives: NegativePrompts | None = None) -> None:
-    """Before its first update the student's output is, to the bit, the conditional teacher's, whatever w and negative prompt it has.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raises InputError where a student does not start, to the bit, as the conditional teacher, whatever w (b,) it has."""
     info, device, network = teacher.info, teacher.denoiser.device, teacher.denoiser.network
     z = torch.randn(3, *info.shape, generator=torch.Generator().manual_seed(0)).to(device)
     t, w = torch.tensor([0.1, 0.5, 1.0], device=device), torch.tensor([0.0, 1.7, 9.0], device=device)

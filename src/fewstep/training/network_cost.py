@@ -1,6 +1,7 @@
 """What one evaluation of a network costs: FLOPs and memory, counted on shapes alone, and seconds, by a short probe."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,42 +58,33 @@ def bytes_of(tensors: Any) -> int:
 def activation_bytes(model: Model, batch_size: int, checkpointing: bool = False) -> int:
     """The bytes that a pass over `batch_size` keeps for its gradient; with checkpointing, what enters each block, and one block's own."""
     network: Any = model.denoiser.network
-    kept, largest = Kept(network), 0
+    weights, largest = {compat.storage_key(p) for p in network.parameters()}, 0
+    kept: dict[int, Any] = {}  # each storage once
+
+    def keep(storages: dict[int, Any], tensor: Tensor) -> Tensor:
+        if (key := compat.storage_key(tensor)) not in weights:
+            storages[key] = tensor.untyped_storage()
+        return tensor
+
+    def keeping(storages: dict[int, Any]) -> saved_tensors_hooks:
+        return saved_tensors_hooks(partial(keep, storages), lambda tensor: tensor)
 
     def block(module: Callable[..., Any], *given: Any, **named: Any) -> Any:
         nonlocal largest
         for value in compat.leaves((given, named)):
             if isinstance(value, Tensor):
-                kept.keep(value)
-        inside = Kept(network)
-        with saved_tensors_hooks(inside.keep, lambda tensor: tensor):
+                keep(kept, value)
+        with keeping(inside := {}):
             output = module(*given, **named)
-        largest = max(largest, inside.bytes())
+        largest = max(largest, sum(storage.nbytes() for storage in inside.values()))
         return output
 
     if checkpointing:
         checkpoint_blocks(network)
         network.enable_gradient_checkpointing(block)
-    with saved_tensors_hooks(kept.keep, lambda tensor: tensor), _FusedAttention():
+    with keeping(kept), _FusedAttention():
         evaluate(model, batch_size)
-    return kept.bytes() + largest
-
-
-class Kept:
-    """The tensors, other than weights, that autograd keeps, each storage once."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.weights = {compat.storage_key(p) for p in network.parameters()}
-        self.storages: dict[int, Any] = {}
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Note a tensor, and give it back."""
-        self.storages[compat.storage_key(tensor)] = tensor.untyped_storage()
-        return tensor
-
-    def bytes(self) -> int:
-        """Of all that was noted."""
-        return sum(storage.nbytes() for key, storage in self.storages.items() if key not in self.weights)
+    return sum(storage.nbytes() for storage in kept.values()) + largest
 
 
 class _FusedAttention(TorchFunctionMode):

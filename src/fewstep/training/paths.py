@@ -3,10 +3,13 @@
 import hashlib
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.data import fingerprints
@@ -42,9 +45,8 @@ class PathPool:
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition, Batch]:
         """States (count, N + 1, ...), conditions (count, ...) and {"w": (count,)} from position `start` on, in epochs shuffled by the seed."""
         epochs = [divmod(position, self.count) for position in range(start, start + count)]
-        orders = {
-            epoch: torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + epoch)) for epoch, _ in epochs
-        }
+        seeds = {epoch: torch.Generator().manual_seed(self.seed + epoch) for epoch, _ in epochs}
+        orders = {epoch: torch.randperm(self.count, generator=generator) for epoch, generator in seeds.items()}
         index = torch.stack([orders[epoch][place] for epoch, place in epochs])
         return self.states[index], take(self.condition, index), {"w": self.w[index]}
 
@@ -70,17 +72,19 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
         "teacher": fingerprints.of_weights(teacher.denoiser.network.state_dict()),
     }  # fmt: skip
     claim_pool(folder, known, trainer)
-    shards = [range(start, min(start + SHARD, settings.count)) for start in range(0, settings.count, SHARD)]
+    shards = {
+        f"{start // SHARD:05d}.safetensors": range(settings.count)[start : start + SHARD]
+        for start in range(0, settings.count, SHARD)
+    }
     line, began = LiveLine(quiet=trainer.quiet), time.monotonic()
-    for number, rows in enumerate(shards):
-        file = folder / f"{number:05d}.safetensors"
-        if number % accelerator.num_processes == accelerator.process_index and not file.is_file():
-            write_shard(file, made_paths(recipe, teacher, process, data, rows, trainer))
-        line.show(
-            f"paths  {rows.stop}/{settings.count}  {clock(time.monotonic() - began)} so far", final=rows.stop == settings.count
-        )
+    for number, (name, rows) in enumerate(shards.items()):
+        if number % accelerator.num_processes == accelerator.process_index and not (folder / name).is_file():
+            made = made_paths(recipe, teacher, process, data, rows, trainer)
+            write_atomically(folder / name, partial(save_file, made))
+        so_far = f"paths  {rows.stop}/{settings.count}  {clock(time.monotonic() - began)} so far"
+        line.show(so_far, final=rows.stop == settings.count)
     accelerator.wait_for_everyone()
-    parts = [read_shard(folder / f"{number:05d}.safetensors", len(rows)) for number, rows in enumerate(shards)]
+    parts = [read_shard(folder / name, len(rows)) for name, rows in shards.items()]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     states, w = joined.pop("states"), joined.pop("w")
     condition = joined.get(CONDITION, {name.removeprefix(f"{CONDITION}."): value for name, value in joined.items()})
@@ -88,11 +92,7 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
 
 
 def claim_pool(folder: Path, known: dict[str, Any], trainer: Trainer) -> None:
-    """Make the folder with what its paths are a function of, or check that it is that.
-
-    Raises:
-        InputError: it holds the paths of another teacher or other settings.
-    """
+    """Write what the paths are a function of. Raises InputError where the folder has those of another teacher or other settings."""
     file = folder / INDEX
     if file.is_file():
         try:
@@ -112,18 +112,16 @@ def made_paths(
     recipe: Recipe, teacher: Model, process: Process, data: Examples, rows: range, trainer: Trainer
 ) -> dict[str, Tensor]:
     """The tensors of some rows of the pool: states, w, and the leaves of the condition, on the CPU."""
-    settings, device = recipe.paths, trainer.accelerator.device
+    settings, device, rung = recipe.paths, trainer.accelerator.device, recipe.paths.rung or 1
     key = hashlib.sha256(f"paths {recipe.train.seed} {rows.start}".encode()).digest()[:7]
     generator = torch.Generator().manual_seed(int.from_bytes(key, "big"))
     condition = data.batch(rows.start, len(rows))[1]
     noise = torch.randn(len(rows), *teacher.info.shape, generator=generator)
-    places = (
-        torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator, dtype=torch.float64)
-    ) / len(rows)
-    w = draw_path_w(places, recipe.student.guidance_scale, settings.low_share)
+    places = torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator, dtype=torch.float64)
+    w = draw_path_w(places / len(rows), recipe.student.guidance_scale, settings.low_share)
     estimate, times = teacher.denoiser.guided(process), time_grid(settings.solver_steps, device)
-    every = settings.solver_steps // (settings.rung or 1)
-    states = torch.empty(len(rows), (settings.rung or 1) + 1, *teacher.info.shape)
+    every = settings.solver_steps // rung
+    states = torch.empty(len(rows), rung + 1, *teacher.info.shape)
     for chosen in (w == 0, w != 0):  # without guidance an evaluation is one call of the network
         for index in chosen.nonzero().flatten().split(recipe.train.batch_size):
             z, c = noise[index].to(device), to(take(condition, index), device)
@@ -131,26 +129,11 @@ def made_paths(
             path = list(second_order_states(estimate, z, times, c, weights, process))
             states[index] = torch.stack([z.float(), *(state.float() for state in path[every - 1 :: every])], 1).cpu()
     leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
-    return {"states": states, "w": w.float(), **{name: value.cpu() for name, value in leaves.items()}}
-
-
-def write_shard(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a shard, whole or not at all."""
-    from safetensors.torch import save_file
-
-    whole = {name: value.contiguous() for name, value in tensors.items()}
-    write_atomically(file, lambda aside: save_file(whole, aside))
+    return {"states": states, "w": w.float(), **{name: value.cpu().contiguous() for name, value in leaves.items()}}
 
 
 def read_shard(file: Path, count: int) -> dict[str, Tensor]:
-    """The tensors of a shard of so many paths.
-
-    Raises:
-        InputError: it is missing, damaged, or of another number.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """The tensors of a shard of so many paths. Raises InputError where it is missing, damaged, or of another number."""
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:

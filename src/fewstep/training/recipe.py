@@ -12,13 +12,8 @@ from fewstep.errors import InputError, nearest
 from fewstep.files import write_atomically
 from fewstep.training.settings import Recipe
 
-NAMES = (
-    "teacher.path",
-    "teacher.weak",
-    "data.path",
-    "teach.start",
-    "evaluate.clip",
-)  # a path, or a name on the hub or of what is bundled
+# a path, or a name on the hub or of what is bundled
+NAMES = ("teacher.path", "teacher.weak", "data.path", "teach.start", "evaluate.clip")
 PATHS = (*NAMES, "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 RECIPE = "recipe.toml"  # in a run folder
 MAY_CHANGE = (  # between a run and its resumption
@@ -27,11 +22,7 @@ MAY_CHANGE = (  # between a run and its resumption
 
 
 def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
-    """A checked recipe from nested plain values.
-
-    Raises:
-        InputError: an unknown key (with the nearest known one) or a value out of its bounds.
-    """
+    """A checked recipe from nested plain values. Raises InputError at an unknown key (names the nearest) or a value out of bounds."""
     try:
         return Recipe(**values)
     except ValidationError as error:
@@ -78,17 +69,15 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
 
 
 def _change(values: dict[str, Any], key: str, value: Any) -> None:
-    section, _, name = key.partition(".")
+    section, *tables, name = key.split(".") if "." in key else (key, "")
     if not name or section not in Recipe.model_fields:
         raise InputError(f"--set {key}: a key is section.name; {nearest(section, Recipe.model_fields)}")
     place = values.setdefault(section, {})
     if not isinstance(place, dict):
         raise InputError(f"[{section}] is {place!r} in the recipe; a table of keys is needed")
-    *tables, name = name.split(".")
     for table in tables:  # "student.lora.rank"
-        inner = dict(place[table]) if isinstance(place.get(table), dict) else {}
-        place[table] = inner
-        place = inner
+        place[table] = dict(place[table]) if isinstance(place.get(table), dict) else {}
+        place = place[table]
     place[name] = value
 
 
@@ -129,28 +118,17 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given by path or by shipped name.
-
-    Raises:
-        InputError: there is no such file or name.
-    """
-    try:
-        if Path(recipe).is_file():
-            return Path(recipe)
-    except OSError as error:
-        raise InputError(f"recipe '{str(recipe)[:40]}...' is no path ({error.strerror}); name a file or a shipped recipe") from None
+    """The file of a recipe given by path or by shipped name. Raises InputError where there is no such file or name."""
+    if os.path.isfile(recipe):
+        return Path(recipe)
     shipped = shipped_recipes()
     if str(recipe) not in shipped:
-        raise InputError(f"recipe '{recipe}' is neither a file nor a shipped recipe; {nearest(str(recipe), shipped)}")
+        raise InputError(f"recipe '{str(recipe)[:100]}' is neither a file nor a shipped recipe; {nearest(str(recipe), shipped)}")
     return shipped[str(recipe)]
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """("stage_one.updates", 200) of "stage_one.updates=200": the value is TOML, or else a plain string.
-
-    Raises:
-        InputError: there is no '='.
-    """
+    """("stage_one.updates", 200) of "stage_one.updates=200": TOML, or a plain string. Raises InputError where it has no '='."""
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set {text}: it has the form section.key=value")
@@ -179,11 +157,7 @@ def arguments(
 
 
 def ladder_to(steps: int, ladder: tuple[int, ...]) -> list[int]:
-    """A ladder that ends at `steps`: the given one cut there, or for other numbers 16, 4 and 1 times it.
-
-    Raises:
-        InputError: steps is below 1.
-    """
+    """A ladder that ends at `steps` (at least 1, or InputError): the given one cut there, or of other numbers 16, 4, 1 times it."""
     if steps < 1:
         raise InputError(f"steps is {steps}; at least 1 is needed")
     return list(ladder[: ladder.index(steps) + 1]) if steps in ladder[1:] else [16 * steps, 4 * steps, steps]
@@ -207,11 +181,7 @@ def to_toml(recipe: Recipe, folder: Path | None = None) -> str:
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe into a run folder, which is made if new: from now on the folder is this recipe's.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """Write the resolved recipe into a run folder, made if new: from now on the folder is this recipe's."""
     text = to_toml(recipe, run)
     write_atomically(run / RECIPE, lambda aside: aside.write_text(text, encoding="utf-8"))
 

@@ -14,7 +14,7 @@ from fewstep.models.model import Model
 from fewstep.models.pretrained import guided_as, open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
-from fewstep.training.recipe import RECIPE, Recipe, arguments, first_difference, load_recipe, write_recipe
+from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
 from fewstep.training.trainer import Save, Trainer
 
@@ -43,8 +43,7 @@ def write_cache(
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
     """The run folder `out`, made if new, with the resolved recipe in it. Raises InputError as `check_run` does."""
-    run = check_run(out, recipe)
-    write_recipe(run, recipe)
+    write_recipe(run := check_run(out, recipe), recipe)
     return run
 
 
@@ -65,49 +64,37 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
     return run
 
 
-def teach(
-    recipe: str | Path | Recipe,
-    out: str | Path,
-    *,
-    changes: dict[str, Any] | None = None,
-    device: str | None = None,
-    quiet: bool = False,
-    save: Save = save_model,
-) -> Model:
-    """As `fewstep.teach`; `save` writes the model's folder."""
-    settings = load_recipe(recipe, changes)
-    start = None if settings.teach.start is None else teacher_of(settings.teach.start, None)
+def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: bool = False, save: Save = save_model) -> Model:
+    """As `fewstep.teach`, by a recipe in hand; `save` writes the model's folder."""
+    start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
-        run, examples = check_run(out, settings), masked(open_examples(settings), settings)
+        run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
     elif start.info.kind != "teacher":
         raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
-        run, examples = prepare_run(out, settings, start, None, device, quiet)
-    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
-        return train_teacher(settings, examples, trainer, start)
+        run, examples = prepare_run(out, recipe, start, None, device, quiet)
+    with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
+        return train_teacher(recipe, examples, trainer, start)
 
 
 def distill(
-    teacher: "Model | Denoiser | str | Path | None" = None,
-    data: Any = None,
-    *,
+    recipe: Recipe,
+    teacher: Any,
+    data: Any,
     out: str | Path,
-    recipe: str | Path | Recipe | None = None,
-    steps: int | None = None,
-    guidance_scale: tuple[float, float] | None = None,
-    changes: dict[str, Any] | None = None,
     device: str | None = None,
     quiet: bool = False,
     save: Save = save_model,
 ) -> Model:
-    """As `fewstep.distill`; `save` writes each stage's model folder."""
-    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
-    model = teacher_of(teacher if teacher is not None else settings.teacher.path, data, settings.teacher)
-    negatives = negative_prompts_of(settings, model)
-    run, examples = prepare_run(out, settings, model, data, device, quiet)
-    with closing(Trainer(run, examples, settings.train, device, quiet, save)) as trainer:
-        models = distill_model(settings, model, examples, trainer, negatives)
-    name, student = list(models.items())[len(settings.stage_two.ladder) - 1]
+    """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
+    model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
+    negatives = negative_prompts_of(recipe, model)
+    run, examples = prepare_run(out, recipe, model, data, device, quiet)
+    with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
+        models = distill_model(recipe, model, examples, trainer, negatives)
+    ladder = recipe.stage_two.ladder
+    name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
+    student = models[name]
     return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
 
 
@@ -136,10 +123,9 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
         raise InputError("no teacher is given; name one: --teacher FOLDER, or [teacher] path in the recipe (bundled: digits)")
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
-    if isinstance(teacher, Model):
-        return guided_as(teacher, settings.rule) if settings else teacher
-    opened = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
-    return guided_as(opened, settings.rule) if settings else opened
+    if not isinstance(teacher, Model):
+        teacher = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+    return guided_as(teacher, settings.rule) if settings else teacher
 
 
 def own_model(denoiser: Denoiser, data: Any) -> Model:
@@ -158,11 +144,7 @@ def own_model(denoiser: Denoiser, data: Any) -> Model:
 
 
 def check_match(teacher: Model, data: Any) -> None:
-    """Data and teacher must have the same image size, channels and number of classes.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Raises InputError where data and teacher differ in image size, channels or number of classes."""
     info, (x, _) = teacher.info, data.batch(0, 1)
     classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
     whole = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []

@@ -20,6 +20,7 @@ def _divides(ladder: tuple[int, ...]) -> tuple[int, ...]:
     return ladder
 
 
+DIVIDES = AfterValidator(_divides)
 Steps = tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
 
 
@@ -107,7 +108,7 @@ class NetworkSettings(Section):
     mid_block_type: Literal["UNetMidBlock2D", "none"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the teacher alone: students are trained without
     down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...] | None = (
-        None  # Attn: with self-attention; None: none has it
+        None  # Attn: has self-attention; None: none has it
     )
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     num_class_embeds: Annotated[int, Field(ge=2, le=1 << 20)] | None = None  # classes + 1; None: as the data has
@@ -134,9 +135,7 @@ class TeachSettings(Section):
     @model_validator(mode="after")
     def _start_says_what_it_is(self) -> "TeachSettings":
         if self.start is not None and self.inpainting:
-            raise ValueError(
-                "inpainting = true is for a new network; the one of teach.start says itself what it takes: leave it out"
-            )
+            raise ValueError("inpainting = true is for a new network; that of teach.start says itself what it takes: leave it out")
         return self
 
 
@@ -175,14 +174,7 @@ class StageOneSettings(Section):
 
 
 class StageTwoSettings(Section):
-    ladder: Annotated[Steps, Field(min_length=1, max_length=32), AfterValidator(_divides)] = (
-        64,
-        16,
-        8,
-        4,
-        2,
-        1,
-    )  # each number divides the one before
+    ladder: Annotated[Steps, Field(min_length=1, max_length=32), DIVIDES] = (64, 16, 8, 4, 2, 1)  # each divides the one before
     updates: Updates = 5_000  # a rung
     last_updates: Updates = 10_000  # each of the rungs to 2 and to 1 step
     learning_rate: LearningRate = 5e-4
@@ -216,13 +208,13 @@ class PathsSettings(Section):
     def _times_are_on_the_path(self) -> "PathsSettings":
         if self.rung is not None and self.solver_steps % self.rung:
             raise ValueError(
-                f"solver_steps = {self.solver_steps} do not visit the times of {self.rung} steps; give a multiple of {self.rung}"
+                f"solver_steps = {self.solver_steps} do not visit the times of rung = {self.rung}; give a multiple of it"
             )
         return self
 
 
 class EncoderSettings(Section):
-    ladder: Annotated[Steps, AfterValidator(_divides)] = ()  # empty: no encoder
+    ladder: Annotated[Steps, DIVIDES] = ()  # empty: no encoder
     updates: Updates = 5_000  # a rung
     learning_rate: LearningRate = 5e-4
 
@@ -274,31 +266,20 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
-    def _paths_are_of_a_rung(self) -> "Recipe":
-        if self.paths.rung is not None and self.paths.rung not in self.stage_two.ladder[1:]:
+    def _sections_go_together(self) -> "Recipe":
+        rung, ladder, negatives = self.paths.rung, self.stage_two.ladder, self.data.negative_prompts
+        if rung is not None and rung not in ladder[1:]:
+            raise ValueError(f"paths.rung = {rung} is no rung of stage_two.ladder {list(ladder)}; name one, or leave it out")
+        if rung is not None and self.stage_two.sampler == "stochastic":
             raise ValueError(
-                f"paths.rung = {self.paths.rung} is no rung of stage_two.ladder {list(self.stage_two.ladder)}; name one, or leave it out"
+                "paths.rung needs stage_two.sampler = 'deterministic', whose paths they are; set that, or leave it out"
             )
-        if self.paths.rung is not None and self.stage_two.sampler == "stochastic":
-            raise ValueError(
-                "paths are those of the deterministic sampler: leave paths.rung out, or set stage_two.sampler to deterministic"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _encoders_begin_at_known_times(self) -> "Recipe":
         if self.encoder.ladder and self.stage_one.times == "grid":
             raise ValueError(
-                'stage_one.times = "grid" knows no time that an encoder begins at: set "continuous", or leave encoder.ladder out'
+                "stage_one.times = 'grid' knows no time that encoder.ladder begins at: set 'continuous', or leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _negative_prompts_have_a_list(self) -> "Recipe":
-        if self.student.negative_prompts and self.data.negative_prompts is None:
-            raise ValueError(
-                "student.negative_prompts = true needs a list: set data.negative_prompts to a text file, one prompt a line"
-            )
-        if self.data.negative_prompts is not None and not self.student.negative_prompts:
-            raise ValueError("data.negative_prompts is a list for student.negative_prompts = true; set that, or leave the list out")
+        if self.student.negative_prompts and negatives is None:
+            raise ValueError("student.negative_prompts needs a list: set data.negative_prompts to a text file, one prompt a line")
+        if negatives is not None and not self.student.negative_prompts:
+            raise ValueError("data.negative_prompts is a list for student.negative_prompts = true; set that, or leave it out")
         return self

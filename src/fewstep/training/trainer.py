@@ -43,11 +43,7 @@ class Interrupted(Exception):
 
 
 def checkpoint_blocks(network: Any) -> None:
-    """Let the network's blocks be computed again for the gradient, in place of keeping what they computed.
-
-    Raises:
-        InputError: it is no network of diffusers, or one that cannot.
-    """
+    """Let the network's blocks be computed again for the gradient, not kept. Raises InputError where it is no network that can."""
     if not compat.can_checkpoint(network):
         raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
     network.enable_gradient_checkpointing()
