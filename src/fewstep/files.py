@@ -11,7 +11,20 @@ from typing import Any
 from fewstep.errors import InputError
 
 LOCK = ".fewstep.lock"  # in a folder that a command works in
+NO_VERIFY = "FEWSTEP_NO_VERIFY"  # an environment variable, so that all processes of a command have it
+UMASK = os.umask(0o022)  # there is no other way to read it
+os.umask(UMASK)
 TEMPORARY = re.compile(r"\..+\.(\d+)\.fewstep")  # what `temporary` names
+
+
+def verifying() -> bool:
+    """Whether files are compared with their hashes when they are read: unless `--no-verify` or the environment says no."""
+    return os.environ.get(NO_VERIFY, "") in ("", "0")
+
+
+def usual_mode(path: Path) -> None:
+    """Give a file that has just been written the permissions that the user's umask gives; safetensors keeps its own to the owner."""
+    path.chmod(0o666 & ~UMASK)
 
 
 def temporary(path: Path) -> Path:
@@ -76,6 +89,7 @@ def write_atomically(path: Path, write: Any) -> None:
             write(aside)
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
+            usual_mode(aside)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)

@@ -214,6 +214,17 @@ def test_the_same_command_keeps_whole_shards_and_mends_the_others(recipe, made, 
     assert written_at(cache) == after
 
 
+def test_a_flipped_bit_of_a_shard_is_detected_when_it_is_read(cache, monkeypatch):
+    file = cache / "00002.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"00002\.safetensors"):
+        all_rows(CachedData(cache))
+    monkeypatch.setenv("FEWSTEP_NO_VERIFY", "1")
+    all_rows(CachedData(cache))
+
+
 def test_a_full_disk_leaves_whole_shards(recipe, tmp_path, monkeypatch):
     import safetensors.torch
 

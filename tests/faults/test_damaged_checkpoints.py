@@ -26,7 +26,7 @@ def emptied(file):
     file.write_bytes(b"")
 
 
-DAMAGES = [truncated, emptied]
+DAMAGES = [flipped, truncated, emptied]
 
 
 def checkpoint(update):

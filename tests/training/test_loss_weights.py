@@ -37,9 +37,8 @@ def test_by_default_the_weight_of_x_is_bounded_and_that_of_other_predictions_sta
     at_times = weighting(log_snr(TIMES, process))
     assert float(at_times.max()) <= 5 and float(at_times.min()) >= 0.999
     usual = truncated_snr if section == "stage_two" else snr_plus_one
-    assert (
-        weighting_of(load_recipe(), section, PREDICTIONS["flow" if isinstance(process, RectifiedFlow) else "v"], process) is usual
-    )
+    other = PREDICTIONS["flow" if isinstance(process, RectifiedFlow) else "v"]
+    assert weighting_of(load_recipe(), section, other, process) is usual
 
 
 def test_the_bound_is_that_of_the_recipe_and_pure_noise_counts():
@@ -111,13 +110,10 @@ class Student(nn.Module):
 def test_a_network_that_predicts_x_of_a_flow_learns_the_guidance_scale():
     """Issue: with SNR + 1, up to 1e10 at the earliest times, such a student drew the same at every scale."""
     torch.manual_seed(0)
-    generator, recipe = (
-        torch.Generator().manual_seed(0),
-        load_recipe(None, {"student.prediction": "same", "student.guidance_scale": [1, 4]}),
-    )
-    info = Info(
-        kind="teacher", family="own", prediction="x", process=process_settings(FLOW), classes=("a", "b"), size=1, channels=2
-    )
+    generator = torch.Generator().manual_seed(0)
+    recipe = load_recipe(None, {"student.prediction": "same", "student.guidance_scale": [1, 4]})
+    known = {"process": process_settings(FLOW), "classes": ("a", "b"), "size": 1, "channels": 2}
+    info = Info(kind="teacher", family="own", prediction="x", **known)
     teacher = Model(Denoiser(Exact(), "x", FLOW, null=2), info, Own())
     stage, student = stage_one(recipe, teacher), Denoiser(Student(), "x", FLOW)
     optimiser, losses = torch.optim.Adam(student.network.parameters(), lr=4e-3), []

@@ -40,12 +40,8 @@ def run(tmp_path_factory):
 
 
 def test_the_rung_is_taught_by_the_ladder_then_by_paths(run):
-    assert {f.name for f in run.iterdir() if (f / "fewstep.json").is_file()} == {
-        "stage-one",
-        "ladder-0004",
-        "steps-0004",
-        "steps-0002",
-    }
+    models = {folder.name for folder in run.iterdir() if (folder / "fewstep.json").is_file()}
+    assert models == {"stage-one", "ladder-0004", "steps-0004", "steps-0002"}
     info = fewstep.open_model(run, steps=4).info
     assert [entry["stage"] for entry in info.history] == ["stage-one", "ladder-0004", "steps-0004"] and info.steps == 4
     held = [json.loads(line)["held_out"] for line in (run / "log.jsonl").read_text().splitlines() if "held_out" in line]
@@ -112,9 +108,8 @@ def test_a_share_is_never_trained_on_and_every_other_path_is_in_each_epoch():
 
 
 def test_the_stage_ends_when_what_is_kept_out_no_longer_gets_better(tmp_path):
-    distill(
-        tmp_path / "run", **{"paths.updates": 400, "paths.validate_every": 1, "paths.patience": 2, "paths.learning_rate": 1e-12}
-    )
+    changes = {"paths.updates": 400, "paths.validate_every": 1, "paths.patience": 2, "paths.learning_rate": 1e-12}
+    distill(tmp_path / "run", **changes)
     history = fewstep.open_model(tmp_path / "run", steps=4).info.history
     assert history[-1]["stage"] == "steps-0004" and history[-1]["updates"] < 400
 

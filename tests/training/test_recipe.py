@@ -41,6 +41,8 @@ def test_shipped_recipes_load_and_survive_being_written(tmp_path, name):
         ({"stage_two.ladder": []}, "stage_two.ladder"),
         ({"data.channels": 2}, "data.channels is 2"),
         ({"updates": 3}, "a key is section.name"),
+        ({"process.log_snr": [-5, 5]}, "does not fall"),
+        ({"stage_one.times": "grid", "encoder.ladder": [8, 4]}, "encoder.ladder"),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_it(change, message):
@@ -54,8 +56,13 @@ def test_files_that_are_no_recipe(tmp_path):
     (tmp_path / "bad.toml").write_text("stage_one = ")
     with pytest.raises(InputError, match="is not TOML"):
         load_recipe(tmp_path / "bad.toml")
+    (tmp_path / "odd.toml").write_text("train = 5\n")
+    with pytest.raises(InputError, match=r"\[train\] is 5"):
+        load_recipe(tmp_path / "odd.toml", {"train.seed": 1})
     with pytest.raises(InputError, match="did you mean 'digits'"):
         load_recipe("digit")
+    with pytest.raises(InputError, match="neither a file"):
+        load_recipe("x" * 300)
 
 
 @pytest.mark.parametrize(
@@ -106,18 +113,6 @@ def test_a_recipe_in_hand_is_changed_as_a_file_is():
     assert load_recipe(recipe) == recipe
     with pytest.raises(InputError, match=r"unknown key 'train\.sed'"):
         load_recipe(recipe, {"train.sed": 1})
-
-
-def test_sections_that_are_none_and_recipes_that_do_not_go_together(tmp_path):
-    (tmp_path / "odd.toml").write_text("train = 5\n")
-    with pytest.raises(InputError, match=r"\[train\] is 5 in the recipe; a table of keys"):
-        load_recipe(tmp_path / "odd.toml", {"train.seed": 1})
-    with pytest.raises(InputError, match=r"recipe: stage_one.times = .grid. knows no time that encoder"):
-        load_recipe(None, {"stage_one.times": "grid", "encoder.ladder": [8, 4]})
-    with pytest.raises(InputError, match="does not fall"):
-        load_recipe(None, {"process.log_snr": [-5, 5]})
-    with pytest.raises(InputError, match="neither a file nor a shipped recipe"):
-        load_recipe("x" * 300)
 
 
 def test_relative_paths_are_those_of_the_recipe_s_folder(tmp_path, monkeypatch):

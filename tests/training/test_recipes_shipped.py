@@ -25,23 +25,11 @@ PUBLISHED = {  # parameters of the networks as their authors publish them, exact
 }  # fmt: skip
 PAPER = ["cifar10", "imagenet64"]
 SMALL = {
-    "network.block_out_channels": [8, 8, 16],
-    "network.down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
-    "network.attention_head_dim": 4,
-    "network.layers_per_block": 1,
-    "network.norm_num_groups": 4,
-    "network.num_class_embeds": 4,
-    "data.size": 8,
-    "data.classes": ["ant", "bee", "cat"],
-    "teach.updates": 10,
-    "stage_one.updates": 10,
-    "stage_two.ladder": [4, 2, 1],
-    "stage_two.updates": 10,
-    "stage_two.last_updates": 10,
-    "train.batch_size": 4,
-    "train.gradient_accumulation": 2,
-    "train.log_every": 1,
-}
+    "network.block_out_channels": [8, 8, 16], "network.down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "network.attention_head_dim": 4, "network.layers_per_block": 1, "network.norm_num_groups": 4, "network.num_class_embeds": 4,
+    "data.size": 8, "data.classes": ["ant", "bee", "cat"], "teach.updates": 10, "stage_one.updates": 10, "stage_two.ladder": [4, 2, 1],
+    "stage_two.updates": 10, "stage_two.last_updates": 10, "train.batch_size": 4, "train.gradient_accumulation": 2, "train.log_every": 1,
+}  # fmt: skip
 
 
 @cache

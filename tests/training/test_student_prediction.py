@@ -35,13 +35,9 @@ def teacher_of(prediction, flow, family="class_conditional"):
     ],
 )
 def test_what_a_student_predicts(asked, teacher, expected):
-    recipe = load_recipe(None, {"student.prediction": asked})
+    recipe = load_recipe() if asked == "auto" else load_recipe(None, {"student.prediction": asked})  # auto is the default
     if expected is not None:
         assert student_prediction(recipe, teacher_of(*teacher)) == expected
         return
     with pytest.raises(InputError, match=f"student.prediction is '{asked}'"):
         student_prediction(recipe, teacher_of(*teacher))
-
-
-def test_the_default_is_auto():
-    assert load_recipe().student.prediction == "auto"

@@ -216,6 +216,14 @@ def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, 
     assert_equal_weights(*weights)
 
 
+def error_of_a_batch(stage, student, data, n):
+    """Have the stage's error of n examples computed; the batch."""
+    batch = stage.draw(torch.Generator().manual_seed(0), n)
+    batch["x"], batch["condition"] = data.batch(0, n)
+    stage.error(student.denoiser, batch | {"noise": torch.randn(batch["x"].shape)})
+    return batch
+
+
 @pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
 def test_stage_two_guides_no_further(digits, recipe, teacher_folder, sampler):
     """One student-shaped call a teacher step, at the weight that was drawn: guiding again is the field's commonest error."""
@@ -234,10 +242,7 @@ def test_stage_two_guides_no_further(digits, recipe, teacher_folder, sampler):
 
     teacher = replace(student, denoiser=replace(student.denoiser, network=Counting(), call=lambda n, z, t, c, w: n(z, t, c, w)))
     stage = stage_two(settings, teacher, steps=2, k=2)
-    batch = stage.draw(torch.Generator().manual_seed(0), 5)
-    batch["x"], batch["condition"] = digits.batch(0, 5)
-    batch["noise"] = torch.randn(batch["x"].shape)
-    stage.error(student.denoiser, batch)
+    batch = error_of_a_batch(stage, student, digits, 5)
     assert [n for n, _ in calls] == [5, 5]
     for _, w in calls:
         assert torch.equal(w, batch["w"].float())
@@ -253,10 +258,7 @@ def test_stage_one_asks_the_guided_teacher_once_with_both_branches(digits, recip
 
     counted = replace(teacher, denoiser=replace(teacher.denoiser, call=call))
     stage = stage_one(settings, counted)
-    batch = stage.draw(torch.Generator().manual_seed(0), 3)
-    batch["x"], batch["condition"] = digits.batch(0, 3)
-    batch["noise"] = torch.randn(batch["x"].shape)
-    stage.error(student_of(settings, teacher).denoiser, batch)
+    batch = error_of_a_batch(stage, student_of(settings, teacher), digits, 3)
     assert sizes == [(6, True, [*batch["condition"].tolist(), 10, 10, 10])]
 
 
@@ -266,10 +268,6 @@ def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
     assert 0.5 <= w.min() < 0.51
     assert 2.99 < w.max() <= 3.0
     assert len(w.unique()) == 4000
-
-
-def test_bf16_autocast_leaves_the_network_as_it_was(trained):
-    assert all(value.dtype == torch.float32 for value in trained("bf16", train__precision="bf16").values())
 
 
 def test_the_frozen_teacher_runs_in_the_precision_of_the_run(tmp_path, digits, recipe, teacher_folder):
@@ -285,7 +283,8 @@ def test_the_frozen_teacher_runs_in_the_precision_of_the_run(tmp_path, digits, r
     trainer.close()
     assert torch.bfloat16 in seen[False]  # the guided teacher of stage one
     assert torch.bfloat16 in seen[True]  # the student, and the student before it as the teacher of a rung
-    for model in models.values():  # what is kept samples in its own precision
+    for model in models.values():  # what is kept has its weights, and samples, in its own precision
+        assert {p.dtype for p in model.denoiser.network.parameters()} == {torch.float32}
         z = torch.randn(2, model.info.channels, model.info.size, model.info.size)
         before = set(seen[True])
         seen[True].clear()

@@ -1,5 +1,6 @@
 """What commands share: the application, the options that several take, and the reading of their values."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fewstep.errors import InputError
+from fewstep.files import NO_VERIFY
 
 app = typer.Typer(
     help="Distil a guided diffusion model into one that samples in 1 to 4 steps, for every guidance scale.",
@@ -47,6 +49,17 @@ Seeds = Annotated[list[int], typer.Option("--seed", min=0, max=2**31 - 1, help="
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps; a student's own without it.")]
 Sampler = Annotated[str | None, typer.Option(help="deterministic or stochastic.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+
+
+@app.callback()
+def common(
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare files with their hashes when they are read.")
+    ] = False,
+) -> None:
+    """Distil a guided diffusion model into one that samples in 1 to 4 steps, for every guidance scale."""
+    if no_verify:
+        os.environ[NO_VERIFY] = "1"
 
 
 def say(line: str) -> None:

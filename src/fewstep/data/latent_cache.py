@@ -17,6 +17,7 @@ from torch import Tensor
 from fewstep.data import fingerprints
 from fewstep.data.datasets import coins, rows_at, span
 from fewstep.errors import InputError
+from fewstep.files import verifying
 from fewstep.method.conditioning import Condition
 from fewstep.models.model import Model
 
@@ -51,7 +52,15 @@ class CachedData:
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes in place of {shard['bytes']}"
                 raise InputError(f"{file} {found}: {REMAKE}")
-        self._map = lru_cache(maxsize=OPEN)(mapped)
+        hashes = {self.folder / shard["file"]: shard["sha256"] for shard in self.shards}
+
+        def checked(file: Path) -> tuple[Any, Tensor]:
+            expected = hashes.pop(file, None)  # once: a shard that is mapped again is not read again
+            if expected is not None and verifying() and fingerprints.whole(file) != expected:
+                raise InputError(f"{file} is damaged (its hash is another than in {INDEX}): {REMAKE}")
+            return mapped(file)
+
+        self._map = lru_cache(maxsize=OPEN)(checked)
 
     def __len__(self) -> int:
         """The number of examples, which is the length of an epoch."""

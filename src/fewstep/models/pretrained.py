@@ -14,13 +14,14 @@ import torch
 
 from fewstep.compat import checkpoint_kind
 from fewstep.errors import InputError, as_input_error
-from fewstep.files import contents, temporary, writing
+from fewstep.files import contents, temporary, usual_mode, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
 from fewstep.models.families.pipeline_folder import quiet, variant_to_open
+from fewstep.models.file_hashes import check_hashes, write_hashes
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
 from fewstep.models.model import Model
@@ -38,6 +39,7 @@ def open_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
+    verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder, a hub id, a single file, or the bundled one of a name; `fewstep.open_model` says more.
 
@@ -57,6 +59,8 @@ def open_model(
     with as_input_error(f"{folder} cannot be opened", "copy it again"):  # files that are missing, cut short or of another kind
         if own:
             info = read_info(folder)
+            if verify:
+                check_hashes(folder)
             if variant is not None:
                 variant_to_open(folder, variant)
             family = family_of(info.family, network, folder)
@@ -94,6 +98,10 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
             if write_card is not None:
                 write_card(model, aside, folder.name)
             check_agreement(model, aside)
+            write_hashes(aside)
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    usual_mode(file)
             if folder.exists():
                 shutil.rmtree(folder)
             os.rename(aside, folder)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor
 
 from fewstep.errors import InputError, first_line
-from fewstep.files import write_atomically, writing
+from fewstep.files import verifying, write_atomically, writing
 
 NEWEST, BEFORE = "state.safetensors", "state-before.safetensors"  # the two that a run keeps
 NEXT = "state-next.safetensors"  # whole, and about to be the newest
@@ -40,7 +41,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         tied = value.numel() > 0 and value.data_ptr() in places  # weights that a network has twice
         places.add(value.data_ptr())
         tensors[key] = value.clone() if tied else value
-    write_atomically(path, lambda aside: save_file(tensors, aside, {"fewstep": json.dumps(checkpoint.values)}))
+    values = json.dumps(checkpoint.values)
+    known = {"fewstep": values, "xxh3_128": digest_of(tensors, values)}
+    write_atomically(path, lambda aside: save_file(tensors, aside, known))
+
+
+def digest_of(tensors: dict[str, Tensor], values: str) -> str:
+    """XXH3, 128 bits in hexadecimal, of the tensors with their names, types and shapes, and of the plain values as JSON."""
+    digest = xxhash.xxh3_128(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
@@ -51,8 +63,11 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["fewstep"])
-            return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, values)  # noqa: SIM118 - not a dict
+            known = file.metadata() or {}
+            tensors, values = {key: file.get_tensor(key) for key in file.keys()}, json.loads(known["fewstep"])  # noqa: SIM118 - not a dict
+        if verifying() and known.get("xxh3_128") not in (None, digest_of(tensors, known["fewstep"])):
+            raise ValueError("its hash is another than when it was written")
+        return Checkpoint(tensors, values)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"the checkpoint {path} is damaged ({first_line(error)})") from None
 

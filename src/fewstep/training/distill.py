@@ -16,6 +16,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.file_hashes import check_hashes
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.models.metadata import INFO, Info, read_info
 from fewstep.models.model import Model
@@ -87,6 +88,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
             info = model.info.model_copy(update={"history": (*model.info.history, entry)})
             trainer.save(replace(model, info=info), folder)
         trainer.accelerator.wait_for_everyone()
+    check_hashes(folder)
     trainer.log.earlier += stage.updates
     if has_adapters(network):  # what is in memory stays, around the teacher's own weights
         load_adapters(network, folder)
