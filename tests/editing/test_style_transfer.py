@@ -85,7 +85,7 @@ def test_what_translation_refuses():
     other = replace(teacher, denoiser=replace(teacher.denoiser, process=Cosine((10.0, -10.0))))
     for pair, message, choices in (
         ((decoder, wide), "channels 1 and 3", {}),
-        ((decoder, large), "pixels a side 8 and 16", {}),
+        ((decoder, large), r"pixels a side \(8, 8\) and \(16, 16\)", {}),
         ((decoder, other), "noise processes", {}),
         ((encoder, encoder), "this is an encoder", {}),
         ((decoder, decoder), "the encoder is a student of 2 steps", {}),

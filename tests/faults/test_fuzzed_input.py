@@ -228,7 +228,7 @@ def test_a_hostile_word_is_refused_in_one_line(place, capsys, words, value):
 @pytest.mark.parametrize("out", [LONG, "a\0b", 3, "\ud800"])
 @pytest.mark.parametrize("make", ["teach", "distill"])
 def test_a_folder_that_cannot_be_is_refused(place, make, out):
-    with pytest.raises(InputError, match="folder .* is no path"):
+    with pytest.raises(InputError, match=r"folder .* is no path"):
         getattr(fewstep, make)(recipe="digits", out=out)
     swept(place[0])
 

@@ -225,7 +225,7 @@ def test_what_cannot_have_negative_prompts_is_refused_in_one_line(teachers, list
     prompts.write_text("a")
     for message, *chosen in (
         ("needs a list: set data.negative_prompts", on),
-        ("set that, or leave the list out", f"data.negative_prompts={file}"),
+        ("data.negative_prompts is a list for student.negative_prompts", f"data.negative_prompts={file}"),
         ("set data.negative_prompts to a text file", on, "data.negative_prompts=nothing.txt"),
     ):
         words = [word for key in chosen for word in ("--set", key)]

@@ -50,14 +50,17 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
     Raises:
         InputError: one cannot be read, or there is none; a tensor of another shape or with numbers that are not finite.
     """
-    channels, size = info.picture
+    channels, height, size = shape = info.picture_shape
     if isinstance(images, Tensor):
-        shape = (channels, size, size)
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise InputError(f"images are shaped {tuple(images.shape)}; this model takes (n, {', '.join(map(str, shape))})")
         if not images.is_floating_point() or not bool((images.abs() <= LARGEST).all()):  # so written, NaN is refused too
             raise InputError(f"images are {range_of(images)}; give floats from -1 to 1 (of 0 to 255: x / 127.5 - 1)")
-        return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, size)] * len(images))
+        return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, height)] * len(images))
+    if height != size:
+        raise InputError(
+            f"this model's pictures are {size}x{height}, and files are read as squares alone: give a tensor (n, {channels}, {height}, {size})"
+        )
     found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
     for i, source in enumerate(_listed(images, "image")):
         image, name = open_picture(source, f"image {i}", say), _name(source, f"image {i}")
@@ -76,13 +79,17 @@ def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, 
     Raises:
         InputError: one cannot be read, or has other proportions than its picture; neither one mask nor one a picture.
     """
-    n, size = len(pictures.pixels), pictures.pixels.shape[-1]
+    n, (height, size) = len(pictures.pixels), pictures.pixels.shape[-2:]
     if isinstance(masks, Tensor):
-        if masks.ndim != 4 or masks.shape[1:] != (1, size, size) or len(masks) not in (1, n):
-            raise InputError(f"masks are shaped {tuple(masks.shape)}; give ({n}, 1, {size}, {size}), 1 where filled in, else 0")
+        if masks.ndim != 4 or masks.shape[1:] != (1, height, size) or len(masks) not in (1, n):
+            raise InputError(f"masks are shaped {tuple(masks.shape)}; give ({n}, 1, {height}, {size}), 1 where filled in, else 0")
         if masks.is_complex() or not bool(((masks >= 0) & (masks <= 1)).all()):
             raise InputError(f"masks are {range_of(masks)}; give 1 where filled in, else 0")
-        return (masks > 0.5).cpu().expand(n, 1, size, size)
+        return (masks > 0.5).cpu().expand(n, 1, height, size)
+    if height != size:
+        raise InputError(
+            f"the pictures are {size}x{height}, and masks are read as squares alone: give a tensor ({n}, 1, {height}, {size})"
+        )
     sources = _listed(masks, "mask")
     if len(sources) not in (1, n):
         raise InputError(f"there are {len(sources)} masks for {n} images; give one mask, or one for each image")

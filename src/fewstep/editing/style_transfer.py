@@ -124,7 +124,7 @@ def pair_of(
     """
     for what, ours, theirs in (
         ("channels", decoder.info.channels, encoder.info.channels),
-        ("pixels a side", decoder.info.size, encoder.info.size),
+        ("pixels a side", decoder.info.shape[1:], encoder.info.shape[1:]),
         ("noise processes", decoder.denoiser.process, encoder.denoiser.process),
     ):
         if ours != theirs:

@@ -123,9 +123,9 @@ def scale_for(info: Info) -> float:
 
 def facts_of(info: Info) -> dict[str, str]:
     """The rows of the card's first table."""
-    channels, size = info.picture
-    shown = f"{channels} x {size} x {size} pixels"
-    if info.latent_shape:
+    channels, height, size = info.picture_shape
+    shown = f"{channels} x {height} x {size} pixels"
+    if info.latent_shape and info.image_size:
         shown = f"latents of {' x '.join(map(str, info.latent_shape))}, {size} pixels wide"
     return {
         "family": f"`{info.family}`", "images": shown, "steps": str(info.steps or "any number"), "guidance scale": scales(info),

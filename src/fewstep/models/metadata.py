@@ -26,7 +26,9 @@ class Info(BaseModel):
     channels: Annotated[int, Field(ge=1)]
     image_size: int | None = None  # of the pictures that latents stand for; None: the network denoises pixels
     image_channels: int | None = None  # likewise
-    latent_shape: tuple[int, ...] | None = None  # (channels, frames, height, width) of a video, whose width is `size`
+    latent_shape: tuple[int, ...] | None = (
+        None  # where not (channels, size, size): (channels, [frames,] height, width); the width is `size`
+    )
     steps: int | None = None  # the step count that a student was trained for; None: any
     guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
     baked: bool = False  # a student of one scale, that scale in its weights: it takes no w
@@ -46,6 +48,12 @@ class Info(BaseModel):
     def picture(self) -> tuple[int, int]:
         """(channels, size) of the pictures that go in and come out."""
         return (self.channels, self.size) if self.image_size is None else (self.image_channels or 3, self.image_size)
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a picture that goes in or comes out; of a video, of one of its frames."""
+        channels, width = self.picture
+        return channels, width * self.shape[-2] // self.shape[-1], width
 
     @property
     def takes_w(self) -> bool:

@@ -25,6 +25,7 @@ class ClassConditional(Labelled, UNet):
 
     name = "class_conditional"
     pipelines: tuple[str, ...] = ("ClassConditionalPipeline",)
+    oblong = True
 
     def pipeline_class(self) -> Any:
         """Ours, of a stock network, a stock scheduler and a stock VAE."""
@@ -143,7 +144,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise InputError(
                 f"guidance_scale {guidance_scale}: this folder is a teacher, whose pipeline takes 1; use fewstep sample to guide it"
             )
-        shape = (n, config["out_channels"], config["sample_size"], config["sample_size"])
+        size = config["sample_size"]
+        shape = (n, config["out_channels"], *((size, size) if isinstance(size, int) else size))
         z = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
         w = torch.full((n,), float(weight_of(guidance_scale)), device=self.device) if takes_w else None
         x = stock_loop(self.unet, self.scheduler, z, steps, torch.tensor(labels, device=self.device), w, beside)

@@ -37,6 +37,7 @@ class DiffusersFamily(Family):
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
     low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
+    oblong = False  # whether height and width of what is denoised may differ
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
 
@@ -74,11 +75,12 @@ class DiffusersFamily(Family):
         """
         config = config_of(folder, self.component)
         self.check(folder, config)
-        process, prediction = process_of_scheduler(config_of(folder, "scheduler"), self.tokens(folder, config))
         channels, size, image_size = self.shape(folder, config)
+        process, prediction = process_of_scheduler(config_of(folder, "scheduler"), self.tokens(folder, config))
         return Info(
             kind="teacher", family=self.name, prediction=prediction.name, process=process_settings(process), condition=self.condition,
             classes=self.classes(folder, config), size=size, channels=channels, image_size=image_size,
+            latent_shape=None if len(set(sides := self.sides(folder, config))) == 1 and len(sides) == 2 else (channels, *sides),
             image_channels=None if image_size is None else int(config_of(folder, self.autoencoder).get("in_channels", 3)),
         )  # fmt: skip
 
@@ -95,12 +97,25 @@ class DiffusersFamily(Family):
         return None
 
     def shape(self, folder: Path, config: dict[str, Any]) -> tuple[int, int, int | None]:
-        """(channels, size) of what the network denoises, and the size of the picture that it stands for, None if it is the picture."""
-        channels, size = self.channels(config), config["sample_size"]
-        size = size if isinstance(size, int) else size[0]
-        if not has_part(folder, self.autoencoder):
-            return channels, size, None
-        return channels, size, size * self.pixels_of_latent(folder)
+        """(channels, width) of what the network denoises, and the width of the picture that it stands for, None if it is the picture."""
+        channels, width = self.channels(config), self.sides(folder, config)[-1]
+        return channels, width, width * self.pixels_of_latent(folder) if has_part(folder, self.autoencoder) else None
+
+    def sides(self, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+        """(height, width) of what the network denoises.
+
+        Raises:
+            InputError: the config has none, or two that differ, of a family that is square alone.
+        """
+        given, where = config.get("sample_size"), f"{folder / self.component}/config.json: sample_size"
+        sides = (given, given) if isinstance(given, int) else tuple(given or ())
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise InputError(f"{where} is {given}; write the side of what the network denoises there, as 64, or [height, width]")
+        if sides[0] != sides[1] and not self.oblong:
+            raise InputError(
+                f"{where} is {list(sides)}; the family {self.name} is known here with equal sides alone: name another teacher"
+            )
+        return sides
 
     def channels(self, config: dict[str, Any]) -> int:
         """How many channels are denoised."""

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.models.families.diffusers_family import DiffusersFamily
-from fewstep.models.families.pipeline_folder import config_of
 from fewstep.models.metadata import Info
 
 TEXT_TOKENS = 512  # of a prompt: the stock pipelines' default
@@ -22,14 +21,14 @@ class ChosenSize(DiffusersFamily):
         """The sides of the latents of the stock pipeline's default size."""
         raise NotImplementedError
 
-    def sides(self, folder: Path, patch: tuple[int, ...] = (2, 2)) -> tuple[int, ...]:
+    def sides(self, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
         """The sides of the latents.
 
         Raises:
             InputError: another number of sides than usual, or one that is not a multiple of the patch.
         """
-        usual = self.usual_sides(folder)
-        given = config_of(folder, self.component).get("sample_size") or usual
+        usual, patch = self.usual_sides(folder), self.patch(config)
+        given = config.get("sample_size") or usual
         sides = (given,) * len(usual) if isinstance(given, int) else tuple(given)
         if len(sides) != len(usual) or any(side < 1 or side % step for side, step in zip(sides, patch, strict=False)):
             raise InputError(
@@ -38,19 +37,16 @@ class ChosenSize(DiffusersFamily):
         return sides
 
     def describe(self, folder: Path) -> Info:
-        """As `DiffusersFamily` does, with the shape of latents that are not square pictures.
+        """As `DiffusersFamily` does, the pictures in colour.
 
         Raises:
             InputError: as `DiffusersFamily` does, or latents that make no patches.
         """
-        info, sides = super().describe(folder), self.sides(folder)
-        square = len(sides) == 2 and sides[0] == sides[1]
-        return info.model_copy(update={"latent_shape": None if square else (info.channels, *sides), "image_channels": 3})
+        return super().describe(folder).model_copy(update={"image_channels": 3})
 
-    def shape(self, folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
-        """(channels, width) of latents, and the width of pictures."""
-        width = self.sides(folder)[-1]
-        return self.channels(config), width, width * self.pixels_of_latent(folder)
+    def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
+        """How many latents along each side make a token."""
+        return 2, 2
 
 
 class Packed(ChosenSize):
@@ -62,7 +58,7 @@ class Packed(ChosenSize):
 
     def tokens(self, folder: Path, config: dict[str, Any]) -> int:
         """One for each patch."""
-        h, w = self.sides(folder)
+        h, w = self.sides(folder, config)
         return h * w // 4
 
     def channels(self, config: dict[str, Any]) -> int:

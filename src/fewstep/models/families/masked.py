@@ -14,6 +14,7 @@ class Masked(Family):
     """A condition is a tree that has "mask" (b, 1, h, w), 1 where to paint, and "masked" (b, c, h, w), what is to stay, else zeros."""
 
     takes_mask = True
+    oblong = False
 
     def with_mask(self, condition: Condition, x: Tensor, masks: Tensor) -> Condition:
         """The whole condition (n, ...) of labels or encoded prompts, pictures x (n, c, h, w) in [-1, 1], and masks (n, 1, h, w), 1 to paint.

@@ -16,6 +16,7 @@ class StableDiffusion(UNet, Prompts):
 
     name = "stable_diffusion"
     pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+    oblong = True
     encode_arguments: dict[str, Any] = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}  # noqa: RUF012
     pipeline_arguments: dict[str, str] = {"prompt_embeds": "text"}  # noqa: RUF012
 

@@ -63,8 +63,8 @@ class StableDiffusionXL(StableDiffusion):
         sizes = {name: extra.pop(name) for name in SIZES if name in extra}
         text = super().encode(prompts, device, **extra)
         assert isinstance(text, dict) and self.folder is not None
-        side = self.shape(self.folder, self.network_config())[2]
-        usual = dict(zip(SIZES, ((side, side), (0, 0), (side, side)), strict=True))
+        size = tuple(side * self.pixels_of_latent(self.folder) for side in self.sides(self.folder, self.network_config()))
+        usual = dict(zip(SIZES, (size, (0, 0), size), strict=True))
         numbers = [number for pair in (usual | sizes).values() for number in pair]
         return {**text, "sizes": torch.tensor([numbers] * len(prompts), device=device, dtype=text["text"].dtype)}
 
@@ -88,6 +88,11 @@ class StableDiffusionXL(StableDiffusion):
         sizes = torch.tensor([[2 * side, side, i, 0, side, side] for i in range(n)], device="cpu").float()
         pooled = random_text(n, pooled_features(network.config), seed=2)
         return super().example(network, info, n) | {"pooled": pooled, "sizes": sizes}
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples (1, c, h, w) of the size of z, which the pipeline takes to be a square otherwise."""
+        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
+        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """Embeddings, and the sizes under their names."""

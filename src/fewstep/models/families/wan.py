@@ -48,9 +48,9 @@ class Wan(AddedEmbedding, FlowGrid, ChosenSize, Prompts):
         (frames, height, width), space = VIDEO, self.pixels_of_latent(folder)
         return (frames - 1) // config_of(folder, "vae").get("scale_factor_temporal", 4) + 1, height // space, width // space
 
-    def sides(self, folder: Path, patch: tuple[int, ...] = (1, 2, 2)) -> tuple[int, ...]:
-        """(frames, h, w) of the latents."""
-        return super().sides(folder, tuple(config_of(folder, self.component)["patch_size"]))
+    def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
+        """As the network's config has it: frames, height, width."""
+        return tuple(config["patch_size"])
 
     def pixels_of_latent(self, folder: Path) -> int:
         """How many pixels a latent stands for, along a side."""
