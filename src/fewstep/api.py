@@ -17,7 +17,7 @@ from fewstep.locks import locked
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
 from fewstep.training import run_folder
-from fewstep.training.recipe import Recipe, arguments, load_recipe
+from fewstep.training.recipe import Recipe, arguments, checked_changes, load_recipe
 
 
 class Model(model.Model):
@@ -139,6 +139,6 @@ def distill(
         InputError: recipe, teacher, data or folder cannot be used, or do not belong together, or another command works in the folder.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | (changes or {}))
+    settings = load_recipe(recipe, arguments(recipe, teacher, data, steps, guidance_scale) | checked_changes(changes))
     with locked(out):
         return public(run_folder.distill(settings, teacher, data, out, device, quiet, save_with_card))

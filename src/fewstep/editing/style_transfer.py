@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewstep.data.images import into_model
 from fewstep.errors import InputError, shown
+from fewstep.files import path_of
 from fewstep.method import samplers
 from fewstep.method.conditioning import Condition
 from fewstep.models.metadata import INFO, rungs_in
@@ -170,7 +171,7 @@ def encoder_folder(path: str | Path, steps: int | None = None) -> str | Path:
     Raises:
         InputError: the run has no such encoder.
     """
-    run = Path(path)
+    run = path_of("encoder", path)
     if not (run / "recipe.toml").is_file() or (run / INFO).is_file():
         return path
     known = rungs_in(run, "encoder")

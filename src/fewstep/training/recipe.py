@@ -59,19 +59,20 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
         path = find_recipe(recipe)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (
-            ValueError,
-            RecursionError,
-            OSError,
-        ) as error:  # also of a number with thousands of digits, or brackets within brackets
+        except (ValueError, RecursionError, OSError) as error:  # also of thousands of digits, or of brackets
             raise InputError(f"{path} is not TOML: {error}; mend it, or name another recipe") from None
         if path not in shipped_recipes().values():
             _resolve_paths(values, path.parent)
-    if not isinstance(changes, dict | None) or not all(isinstance(key, str) for key in changes or {}):
-        raise InputError(f"changes are {shown(changes)}; give keys with values, as {{'stage_one.updates': 200}}")
-    for key, value in (changes or {}).items():
+    for key, value in checked_changes(changes).items():
         _change(values, key, value)
     return make_recipe(values, "recipe" if recipe is None or isinstance(recipe, Recipe) else str(recipe))
+
+
+def checked_changes(changes: Any) -> dict[str, Any]:
+    """Dotted keys with their values; none for None. Raises InputError where they are something else."""
+    if not isinstance(changes, dict | None) or not all(isinstance(key, str) for key in changes or {}):
+        raise InputError(f"changes are {shown(changes)}; give keys with values, as {{'stage_one.updates': 200}}")
+    return changes or {}
 
 
 def _change(values: dict[str, Any], key: str, value: Any) -> None:
