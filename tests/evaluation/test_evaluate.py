@@ -112,6 +112,7 @@ def test_another_batch_size_gives_the_same_up_to_rounding(evaluated, run, tmp_pa
         assert one["rms_to_teacher"] == pytest.approx(other["rms_to_teacher"] or 0, rel=1e-4) or one["rms_to_teacher"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_report")
 def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, run, tmp_path, monkeypatch):
     taken, take = [], EvaluationRun.take

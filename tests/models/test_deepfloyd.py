@@ -21,6 +21,7 @@ def students(tmp_path_factory):
     return {name: untrained(folder) for name, folder in folders.items()}
 
 
+@pytest.mark.slow
 def test_the_same_folder_runs_in_the_pipelines_that_begin_with_a_picture(students, tmp_path):
     folder = students["base"][1].bake(2.5).save(tmp_path / "baked")
     baked, kept = fewstep.open_model(folder), torch.rand(1, 3, 8, 8) * 2 - 1

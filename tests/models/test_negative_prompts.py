@@ -193,6 +193,7 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
     assert "negative_prompts = true" in refused(capsys, "export", tmp_path / "plain", tmp_path / "no", "--negative-prompt", "dog")
 
 
+@pytest.mark.slow
 def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):
     from fewstep.export.lora_file import write_lora
 

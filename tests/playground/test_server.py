@@ -101,7 +101,7 @@ def test_a_picture_is_turned_as_its_metadata_say(visitor, uploads):
     ("task", "changed", "said"),
     [
         ("edit", {2: 0.6}, "is rounded to 2/4"),
-        ("edit", {2: "x"}, "Strength is x"),
+        ("edit", {2: "x"}, "Strength is 'x'"),
         ("generate", {4: 10**400}, ""),
         ("generate", {4: "NaN"}, "Seed is NaN"),
         ("generate", {0: ["x" * 50_000]}, "50000 characters"),

@@ -36,6 +36,7 @@ def logged(run):
     return len(log.read_text().splitlines()) if log.is_file() else 0
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_by_every_signal_ends_in_the_same_bits(tmp_path, teacher_folder):
     run_command(*words(teacher_folder, tmp_path / "whole"))
     cut = words(teacher_folder, tmp_path / "cut")

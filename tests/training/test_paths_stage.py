@@ -48,6 +48,7 @@ def test_the_rung_is_taught_by_the_ladder_then_by_paths(run):
     assert held and all(value > 0 for value in held)
 
 
+@pytest.mark.slow
 def test_the_states_are_those_of_the_guided_teacher(run):
     shard, teacher = load_file(run / "paths-0004" / "00000.safetensors"), tiny_teacher()
     assert shard["states"].shape == (40, 5, 1, 8, 8) and 0.2 < float((shard["w"] == 0).float().mean()) < 0.4
