@@ -17,7 +17,7 @@ from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
 from fewstep.data.decoding import shortened
 from fewstep.data.encoding import PictureRows, conditions
-from fewstep.data.latent_cache import CONDITION, INDEX, is_cache, read_index
+from fewstep.data.latent_cache import INDEX, is_cache, leaves_of, read_index
 from fewstep.data.prompts import PromptRows
 from fewstep.devices import check_device
 from fewstep.errors import InputError
@@ -124,8 +124,7 @@ class Writer:
             self._show(within=min(start + self.batch, len(items)))
         if not encoded:
             return {"x": torch.zeros(0)}, skipped
-        leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
-        tensors = {name: torch.cat([made[name] for made in encoded]) for name in encoded[0]} | leaves
+        tensors = {name: torch.cat([made[name] for made in encoded]) for name in encoded[0]} | leaves_of(condition)
         return {name: tensor.contiguous() for name, tensor in tensors.items()}, skipped
 
     def _finish(self, made_by: dict[str, Any], shards: int, report: Callable[[str], None]) -> None:

@@ -31,7 +31,7 @@ class Example:
 
     @property
     def title(self) -> str:
-        """What a person is told when the picture cannot be read."""
+        """How a message names the picture."""
         if self.name or not isinstance(self.pixels, bytes):
             return self.name or "a picture without a name"
         return f"the picture of {len(self.pixels)} bytes with sha256 {hashlib.sha256(self.pixels).hexdigest()[:12]}"

@@ -82,7 +82,7 @@ class CachedData:
         ]
         leaves = {name: torch.stack([row[name] for row in read]) for name in read[0]}
         x = leaves.pop("x")
-        return x, leaves.get(CONDITION, {name.removeprefix(f"{CONDITION}."): leaf for name, leaf in leaves.items()})
+        return x, condition_of(leaves)
 
     def _row(self, file: Path, row: int, side: str) -> dict[str, Tensor]:
         """One example: "x", which is stored as `side`, and the leaves of its condition, without the batch."""
@@ -103,6 +103,16 @@ def mapped(file: Path) -> tuple[Any, Tensor]:
 
     tensors = safe_open(file, framework="pt")
     return tensors, tensors.get_tensor("which")
+
+
+def leaves_of(condition: Condition) -> dict[str, Tensor]:
+    """The tensors of a condition by the names that files have for them: "condition", or "condition.LEAF" for each of a tree."""
+    return {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
+
+
+def condition_of(leaves: dict[str, Tensor]) -> Condition:
+    """The condition of which `leaves_of` gave the tensors."""
+    return leaves.get(CONDITION, {name.removeprefix(f"{CONDITION}."): leaf for name, leaf in leaves.items()})
 
 
 def is_cache(folder: Path) -> bool:

@@ -16,7 +16,8 @@ from fewstep.method.conditioning import Condition, cycle, join, take, to
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import Process, add_noise, ddim_step, renoise, to_float64
 from fewstep.method.samplers import Noise, times_left
-from fewstep.models.model import DECODED, Model, as_list
+from fewstep.models.labels import as_list
+from fewstep.models.model import DECODED, Model
 from fewstep.models.sampling import Progress, Samples, fresh_noise, initial_noise, sample_in_batches
 
 MOST_REPEATS = 1000  # of each step

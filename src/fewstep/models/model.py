@@ -8,12 +8,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, check_text, check_whole_number, nearest, shown
+from fewstep.errors import InputError, check_text, check_whole_number, shown
 from fewstep.method.conditioning import Condition, cycle, leaf
 from fewstep.method.guidance import DenoiserFn, Rule, weight_by_step, weight_of
 from fewstep.method.guidance_rules import rule_of, rule_settings
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
+from fewstep.models.labels import as_list, check_condition, label_of
 from fewstep.models.metadata import Info
 from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, fold_negative_prompt
 from fewstep.models.sampling import Progress, Samples, SamplingPlan, fresh_noise, initial_noise, sample_in_batches
@@ -72,7 +73,7 @@ class Model:
             InputError: steps, guidance scale or sampler that the model was not trained for; a seed, noise or batch size that is no such.
         """
         plan = self.sampling_plan(steps, guidance_scale, sampler)
-        self._check_condition(condition)
+        check_condition(condition, self.info)
         noise = initial_noise((len(leaf(condition)), *self.info.shape), seed, noise)
 
         def draw(images: range, part: Condition, z: Tensor) -> Tensor:
@@ -148,37 +149,9 @@ class Model:
         Raises:
             InputError: an unknown class, or none.
         """
-        if not (labels := [self._label(label) for label in as_list(class_labels)]):
+        if not (labels := [label_of(label, self.info.classes) for label in as_list(class_labels)]):
             raise InputError("no class label is given; name at least one")
         return torch.tensor(labels)
-
-    def _label(self, label: int | str) -> int:
-        classes = self.info.classes
-        last, numbers = len(classes) - 1, any(name.isdecimal() for name in classes)
-        if isinstance(label, str) and label in classes:
-            return classes.index(label)
-        text = label.removeprefix("#") if isinstance(label, str) else ""
-        if text.isdecimal() and len(text) <= 9 and (text != label or not numbers):
-            label = int(text)
-        if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= label <= last:  # pyright: ignore[reportOperatorIssue]
-            return int(label)
-        hint = (
-            f"{nearest(label, classes)} (or an index,"
-            if isinstance(label, str) and len(label) <= 80
-            else "give a name (or an index,"
-        )
-        raise InputError(f"class {shown(label)} is not known; {hint} {'#0 to #' if numbers else '0 to '}{last})")
-
-    def _check_condition(self, condition: Any) -> None:
-        """Raises InputError where a condition is no labels of this model (n,), and no tree of tensors (n, ...)."""
-        known = [condition] if isinstance(condition, Tensor) else list(condition.values()) if isinstance(condition, dict) else []
-        if not known or not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in known):
-            raise InputError(f"the condition is {shown(condition)}; give labels (n,) or what model.condition gives")
-        if self.info.condition == "class" and isinstance(condition, Tensor):
-            most = len(self.info.classes)  # the label that stands for none
-            whole = condition.ndim == 1 and condition.dtype in (torch.int64, torch.int32)
-            if not whole or (len(condition) and not bool(((condition >= 0) & (condition <= most)).all())):
-                raise InputError(f"the labels are {shown(condition)}; give whole numbers (n,) from 0 to {most}")
 
     def with_negative_prompt(self, negative_prompt: str | None) -> Self:
         """The same teacher, or student that learnt to take one, guided away from a prompt in place of the empty one.
@@ -307,13 +280,3 @@ class Model:
         if self.denoiser.weak is not None:
             self.denoiser.weak.network.to(device)
         return self
-
-
-def as_list(values: Sequence[Any] | int | str | None) -> list[Any]:
-    """The values as a list: one may stand alone, and None is none."""
-    if values is None or isinstance(values, str | Integral):
-        return [] if values is None else [values]
-    try:
-        return list(getattr(values, "tolist", lambda: values)())  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise InputError(f"{shown(values)} is given for labels or prompts; give a list of them") from None

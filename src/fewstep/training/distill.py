@@ -88,7 +88,8 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
             info = model.info.model_copy(update={"history": (*model.info.history, entry)})
             trainer.save(replace(model, info=info), folder)
         trainer.accelerator.wait_for_everyone()
-    check_hashes(folder)
+    else:
+        check_hashes(folder)
     trainer.log.earlier += stage.updates
     if has_adapters(network):  # what is in memory stays, around the teacher's own weights
         load_adapters(network, folder)

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.data import fingerprints
+from fewstep.data.datasets import rows_at, span
+from fewstep.data.latent_cache import condition_of, leaves_of
 from fewstep.errors import InputError
 from fewstep.files import write_atomically
 from fewstep.method.conditioning import Condition, take, to
@@ -30,7 +32,6 @@ from fewstep.training.trainer import Trainer
 
 SHARD = 512  # paths in each file
 INDEX = "paths.json"
-CONDITION = "condition"
 VALIDATED = 512  # paths kept out that each validation looks at, at most
 
 
@@ -44,10 +45,7 @@ class PathPool:
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition, Batch]:
         """States (count, N + 1, ...), conditions (count, ...) and {"w": (count,)} from position `start` on, in epochs shuffled by the seed."""
-        epochs = [divmod(position, self.count) for position in range(start, start + count)]
-        seeds = {epoch: torch.Generator().manual_seed(self.seed + epoch) for epoch, _ in epochs}
-        orders = {epoch: torch.randperm(self.count, generator=generator) for epoch, generator in seeds.items()}
-        index = torch.stack([orders[epoch][place] for epoch, place in epochs])
+        index = torch.from_numpy(rows_at(span(start, count), self.count, self.seed))
         return self.states[index], take(self.condition, index), {"w": self.w[index]}
 
     def kept_out(self, limit: int = VALIDATED) -> tuple[Tensor, Condition, Tensor]:
@@ -87,8 +85,7 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
     parts = [read_shard(folder / name, len(rows)) for name, rows in shards.items()]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     states, w = joined.pop("states"), joined.pop("w")
-    condition = joined.get(CONDITION, {name.removeprefix(f"{CONDITION}."): value for name, value in joined.items()})
-    return PathPool(states, condition, w, settings.held_out, recipe.train.seed)
+    return PathPool(states, condition_of(joined), w, settings.held_out, recipe.train.seed)
 
 
 def claim_pool(folder: Path, known: dict[str, Any], trainer: Trainer) -> None:
@@ -128,8 +125,8 @@ def made_paths(
             weights = None if w[index[0]] == 0 else to_float64(w[index], device)
             path = list(second_order_states(estimate, z, times, c, weights, process))
             states[index] = torch.stack([z.float(), *(state.float() for state in path[every - 1 :: every])], 1).cpu()
-    leaves = {CONDITION: condition} if isinstance(condition, Tensor) else {f"{CONDITION}.{k}": v for k, v in condition.items()}
-    return {"states": states, "w": w.float(), **{name: value.cpu().contiguous() for name, value in leaves.items()}}
+    leaves = {name: value.cpu().contiguous() for name, value in leaves_of(condition).items()}
+    return {"states": states, "w": w.float()} | leaves
 
 
 def read_shard(file: Path, count: int) -> dict[str, Tensor]:

@@ -107,10 +107,11 @@ class State:
         self.examples += self.global_batch
 
     @property
-    def settled(self) -> bool:
-        """Whether the error of what is kept out has not fallen for as many validations as the stage has patience."""
-        patience, before = self.stage.patience, self.held_out
-        return bool(patience) and len(before) > patience and min(before[-patience:]) >= min(before[:-patience])
+    def done(self) -> bool:
+        """Whether the stage is at its end: all updates made, or as many validations without a lower error as it has patience."""
+        patience, errors = self.stage.patience, self.held_out
+        impatient = bool(patience) and len(errors) > patience and min(errors[-patience:]) >= min(errors[:-patience])
+        return self.update >= self.stage.updates or impatient
 
     def validate(self, denoiser: Denoiser) -> None:
         """Note the averaged weights' error on what is kept out; the weights in training stay as they are."""

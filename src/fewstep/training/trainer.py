@@ -135,7 +135,7 @@ class Trainer:
 
     def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
         since, first = time.monotonic(), state.update
-        while state.update < stage.updates and not state.settled:
+        while not state.done:
             state.step(self.gradients(stage, state, denoiser))
             if state.update - first == OBSERVED and (few := state.few_examples()) and self.main:
                 warnings.warn(
@@ -145,8 +145,7 @@ class Trainer:
                 )
             if stage.validate is not None and state.update % stage.validate_every == 0:
                 state.validate(denoiser)
-            done = state.update == stage.updates or state.settled
-            if done or state.update % self.settings.log_every == 0:
+            if state.done or state.update % self.settings.log_every == 0:
                 self._report(stage, state, (state.update - first) / max(time.monotonic() - since, 1e-9), position)
                 if state.longest_bad_row >= BAD_IN_A_ROW:
                     self._save(state)
@@ -157,7 +156,7 @@ class Trainer:
             if self._asked_to_stop(state):
                 self._save(state)
                 raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")
-            if state.update % self.settings.checkpoint_every == 0 and not done:
+            if state.update % self.settings.checkpoint_every == 0 and not state.done:
                 self._save(state)
 
     def _has_idle_weights(self, stage: Stage, denoiser: Denoiser) -> bool:
@@ -193,14 +192,14 @@ class Trainer:
         return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
     def _report(self, stage: Stage, state: State, speed: float, position: str) -> None:
-        loss, done = state.read(), state.update == stage.updates or state.settled
+        loss = state.read()
         images = speed * state.global_batch
         bad = f", {state.skipped} skipped" if state.skipped else ""
         bad += f", held out {state.held_out[-1]:.3g}" if state.held_out else ""
-        ending = "done" if done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
+        ending = "done" if state.done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
         self.line.show(
             f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
-            final=done,
+            final=state.done,
         )
         if self.main:
             known = {"loss": loss if math.isfinite(loss) else None, "learning_rate": state.rate, "images_per_second": images}
