@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fewstep.progress import to_stderr as progress  # noqa: F401 - what every benchmark shows lines with
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 Row = dict[str, Any]
@@ -41,11 +43,6 @@ def write_result(path: Path, result: dict[str, Any], device: Any = "cpu") -> Non
 
     known = {"command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(path, known | {"machine": machine(torch.device(device))} | result)
-
-
-def progress(line: str) -> None:
-    """Show a line on stderr at once."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int | None]) -> None:

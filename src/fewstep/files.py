@@ -1,5 +1,6 @@
 """Writing files and folders so that nothing of anyone's is lost."""
 
+import json
 import os
 import re
 import shutil
@@ -81,6 +82,29 @@ def check_new(folder: str | Path) -> None:
     folder = path_of("folder", folder)
     if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise InputError(f"{folder} holds something already; name a folder that is new or empty")
+
+
+def claim(file: Path, known: dict[str, Any], what: str, state: Any) -> None:
+    """Write what a folder's content is a function of into its JSON file, by the first of a command's processes, or check that it is that.
+
+    `state` is the processes' (accelerate's `PartialState` or `Accelerator`). Keys that are new join those in the file.
+
+    Raises:
+        InputError: the file is damaged, or the folder is `what` of something else, naming the key that changed.
+    """
+    before: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            raise InputError(f"{file} is damaged; name another --out") from None
+        for key in (key for key, value in known.items() if before.get(key, value) != value):
+            found = f"{file.parent} holds {what} with {key} {before[key]!r}, not {known[key]!r}"
+            raise InputError(f"{found}; put it back, or name another --out")
+    state.wait_for_everyone()  # all have looked before one writes
+    if state.is_main_process:
+        write_atomically(file, lambda aside: aside.write_text(json.dumps(before | known, indent=1) + "\n", encoding="utf-8"))
+    state.wait_for_everyone()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Progress of long work: one live line on stderr, `log.jsonl`, and tensorboard curves."""
+"""Progress of long work: one live line on stderr, and plain lines between."""
 
 import sys
 import time
@@ -33,5 +33,5 @@ class LiveLine:
 
 
 def to_stderr(line: str) -> None:
-    """Print a line of progress or warning."""
-    print(line, file=sys.stderr)
+    """Print a line of progress or warning at once."""
+    print(line, file=sys.stderr, flush=True)

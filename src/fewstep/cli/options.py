@@ -1,7 +1,6 @@
 """What commands share: the application, the options that several take, and the reading of their values."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 
 from fewstep.errors import InputError
 from fewstep.files import NO_VERIFY
+from fewstep.progress import to_stderr as say  # noqa: F401 - what every command prints lines with
 
 app = typer.Typer(
     help="Distil a guided diffusion model into one that samples in 1 to 4 steps, for every guidance scale.",
@@ -60,11 +60,6 @@ def common(
     """Distil a guided diffusion model into one that samples in 1 to 4 steps, for every guidance scale."""
     if no_verify:
         os.environ[NO_VERIFY] = "1"
-
-
-def say(line: str) -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def changes_of(settings: list[str] | None, seed: int | None = None, prompts: str | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import contents, path_of, write_atomically
+from fewstep.files import claim, contents, path_of, write_atomically
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
@@ -33,6 +33,7 @@ from fewstep.training.recipe import make_recipe, to_toml
 from fewstep.training.settings import EvaluateSettings
 
 SHOWN_BUDGET = 8  # the baselines' images in the report are those of the budget nearest to this
+RECORD = "evaluation.json"  # in the output folder: what its rows share
 FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
@@ -95,7 +96,10 @@ def measure(
     clip = None if settings.clip is None else ClipScore.open(settings.clip, str(place))
     cache = cache or cache_folder(examples)
     features, statistics = features_of(examples, conditions, settings, cache, str(place), line.quiet, clip)
-    claim(out, compatibility(models, settings, seed, features, examples, conditions), state)
+    known = compatibility(models, settings, seed, features, examples, conditions)
+    if not (out / RECORD).is_file() and out.exists() and (not out.is_dir() or contents(out)):
+        raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
+    claim(out / RECORD, known, "an evaluation", state)
     run = EvaluationRun(
         out, state, conditions, features, statistics, settings.samples, batch_size, seed, settings.bootstrap, line,
         None if conditions.classes else clip, noise,
@@ -195,29 +199,6 @@ def compatibility(
     known = settings.model_dump(include={"samples", "bootstrap", "reference_steps", "clip"})
     known |= {"seed": seed, "features": f"{features.name} {features.fingerprint[:12]}"}
     return known | {"prompts": settings.prompts and prompts, "data": data} | weights
-
-
-def claim(out: Path, known: dict[str, Any], state: PartialState) -> None:
-    """Make the output folder if it is new, and write into it what its rows share.
-
-    Raises:
-        InputError: it holds something else, or the evaluation of something else, naming the key that changed.
-    """
-    path, before = out / "evaluation.json", {}
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            raise InputError(f"{path} is damaged; name another --out") from None
-        for key in (key for key, value in known.items() if before.get(key, value) != value):
-            found = f"{out} holds an evaluation with {key} {before[key]!r}, not {known[key]!r}"
-            raise InputError(f"{found}; put it back, or name another --out")
-    elif out.exists() and (not out.is_dir() or contents(out)):
-        raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
-    state.wait_for_everyone()
-    if state.is_main_process:
-        write_atomically(path, lambda aside: aside.write_text(json.dumps(before | known, indent=1) + "\n", encoding="utf-8"))
-    state.wait_for_everyone()
 
 
 def grids_of(run: EvaluationRun, table: list[Configuration]) -> Grids:

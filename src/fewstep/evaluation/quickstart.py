@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,8 @@ def quickstart(
         assert isinstance(data, Data)
         weights = sum(p.numel() for p in teacher.denoiser.network.parameters())
         say(f"teacher: {weights:,} weights; distilling to {recipe.stage_two.ladder[-1]} steps and more")
-        trainer = Trainer(run, data, recipe.train, device, quiet, save)
-        try:
+        with closing(Trainer(run, data, recipe.train, device, quiet, save)) as trainer:
             distill_model(recipe, teacher, data, trainer)
-        finally:
-            trainer.close()
     trained = time.monotonic() - began
     metrics, grids, models = evaluate_digits(run, teacher_folder, run / "evaluation", data, device=device, quiet=quiet)
     say(f"digit classifier: {metrics['features']['held_out_accuracy']:.1%} right on digits that it was not trained on")

@@ -1,11 +1,9 @@
 """A pool of the guided teacher's own paths, made once in shards, and the stage that learns from it (`method.paths`)."""
 
 import hashlib
-import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +14,7 @@ from fewstep.data import fingerprints
 from fewstep.data.datasets import rows_at, span
 from fewstep.data.latent_cache import condition_of, leaves_of
 from fewstep.errors import InputError
-from fewstep.files import write_atomically
+from fewstep.files import claim, write_atomically
 from fewstep.method.conditioning import Condition, take, to
 from fewstep.method.paths import draw_path_w, path_target, second_order_states
 from fewstep.method.process import Process, time_grid, to_float64
@@ -69,7 +67,7 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
         "seed": recipe.train.seed, "guidance_scale": list(recipe.student.guidance_scale), "guidance": teacher.info.guidance,
         "teacher": fingerprints.of_weights(teacher.denoiser.network.state_dict()),
     }  # fmt: skip
-    claim_pool(folder, known, trainer)
+    claim(folder / INDEX, known, "paths", accelerator)
     shards = {
         f"{start // SHARD:05d}.safetensors": range(settings.count)[start : start + SHARD]
         for start in range(0, settings.count, SHARD)
@@ -86,22 +84,6 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     states, w = joined.pop("states"), joined.pop("w")
     return PathPool(states, condition_of(joined), w, settings.held_out, recipe.train.seed)
-
-
-def claim_pool(folder: Path, known: dict[str, Any], trainer: Trainer) -> None:
-    """Write what the paths are a function of. Raises InputError where the folder has those of another teacher or other settings."""
-    file = folder / INDEX
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file} is damaged ({error}); remove {folder} to make its paths anew") from None
-        if changed := [key for key, value in known.items() if before.get(key) != value]:
-            raise InputError(f"{folder} holds paths with another {changed[0]}; remove it, or name another --out")
-    trainer.accelerator.wait_for_everyone()
-    if trainer.main and not file.is_file():
-        write_atomically(file, lambda aside: aside.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8"))
-    trainer.accelerator.wait_for_everyone()
 
 
 @torch.no_grad()
