@@ -16,7 +16,8 @@ import flow_pipelines
 import pipelines
 import transformer_pipelines
 import unet_pipelines
-from conftest import TINY, run_command
+from command_line import command
+from conftest import TINY
 from fewstep.errors import InputError
 from fewstep.export.lora_file import EXPORTED, write_loras
 from fewstep.models.denoiser import Denoiser
@@ -262,11 +263,11 @@ def test_what_cannot_have_adapters_is_refused_in_one_line(teachers, runs, tmp_pa
         write_loras(teachers["text"], tmp_path, [SCALE])
 
 
-def test_export_writes_the_lora_file_by_its_format(runs, tmp_path):
+def test_export_writes_the_lora_file_by_its_format(runs, tmp_path, capsys):
     from fewstep.export.formats import export
 
     folder = runs["text"][1] / "steps-0002"
-    run_command("export", folder, tmp_path / "lora", "--format", "lora", "--guidance-scale", SCALE, "--device", "cpu")
+    command(capsys, "export", folder, tmp_path / "lora", "--format", "lora", "--guidance-scale", SCALE, "--device", "cpu")
     assert {path.name for path in (tmp_path / "lora").iterdir()} == {EXPORTED, "scheduler", "README.md"}
     card = (tmp_path / "lora" / "README.md").read_text()
     assert f"{SCALE:g}, baked into the weights" in card and "an input of the network" not in card
