@@ -17,6 +17,7 @@ from fewstep.data.loading import open_data
 from fewstep.errors import InputError
 from fewstep.training.checkpoint import load_checkpoint
 from fewstep.training.distill import distill_model, new_teacher, student_of
+from fewstep.training.draws import Draws
 from fewstep.training.losses import stage_one, stage_two, teaching
 from fewstep.training.recipe import load_recipe
 from fewstep.training.trainer import Interrupted, Trainer
@@ -218,7 +219,7 @@ def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, 
 
 def error_of_a_batch(stage, student, data, n):
     """Have the stage's error of n examples computed; the batch."""
-    batch = stage.draw(torch.Generator().manual_seed(0), n)
+    batch = stage.draw(Draws(0, stage.name, 0, n))
     batch["x"], batch["condition"] = data.batch(0, n)
     stage.error(student.denoiser, batch | {"noise": torch.randn(batch["x"].shape)})
     return batch
@@ -264,7 +265,7 @@ def test_stage_one_asks_the_guided_teacher_once_with_both_branches(digits, recip
 
 def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
     stage = stage_one(recipe(student__guidance_scale=[1.5, 4.0]), open_model(teacher_folder))
-    w = stage.draw(torch.Generator().manual_seed(0), 4000)["w"]
+    w = stage.draw(Draws(0, "stage-one", 0, 4000))["w"]
     assert 0.5 <= w.min() < 0.51
     assert 2.99 < w.max() <= 3.0
     assert len(w.unique()) == 4000

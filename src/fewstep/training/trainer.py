@@ -1,7 +1,7 @@
 """The one training loop: teacher, stage one and every rung of stage two, on whatever accelerate finds.
 
-All randomness of an update is a function of (seed, stage, update), drawn for the whole global batch of which each process takes
-its slice: so a resumed run is the run that never stopped, and two processes are one process with twice the batch.
+Each random number is a function of (seed, stage, position of its example), drawn by the process that has the example (`draws`): so a
+resumed run is the run that never stopped, and two processes are one process with twice the batch.
 """
 
 import math
@@ -9,19 +9,20 @@ import os
 import signal
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import xxhash
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
 
 from fewstep import compat
-from fewstep.devices import check_device
+from fewstep.devices import check_device, copied_to
 from fewstep.errors import InputError
 from fewstep.method.conditioning import each
 from fewstep.models.denoiser import Denoiser
@@ -29,6 +30,7 @@ from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.checkpoint import load_newest, save_newest
+from fewstep.training.draws import Draws
 from fewstep.training.logging import RunLog, tracker_arguments
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage import Batch, Examples, Stage
@@ -171,25 +173,20 @@ class Trainer:
     def _batches(self, stage: Stage, update: int, start: int) -> Iterator[Batch]:
         """This process's micro-batches of an update, whose global batch has the data from position `start` on."""
         processes, parts, size = self.accelerator.num_processes, self.settings.gradient_accumulation, self.settings.batch_size
-        # torch's generator on the CPU takes the lower 32 bits alone: all that a draw depends on must reach them
-        seed = zlib.crc32(stage.name.encode()) + update * 0x9E3779B1 + self.settings.seed * 0x85EBCA6B
-        generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
-        torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
-        drawn = stage.draw(generator, size * parts * processes)
+        seed, index, device = self.settings.seed, self.accelerator.process_index, self.accelerator.device
+        to_device = partial(copied_to, device=device)
+        torch.manual_seed(
+            xxhash.xxh3_64_intdigest(f"{seed} {stage.name} {update} {index}".encode()) >> 1
+        )  # for dropout: it draws by itself
         for part in range(parts):
-            slot = (part * processes + self.accelerator.process_index) * size
+            slot = (part * processes + index) * size
             x, condition, *more = (stage.data or self.data).batch(start + slot, size)
-            if "noise" not in drawn and stage.data is None:
-                shape = (size * parts * processes, *x.shape[1:])
-                drawn["noise"] = torch.randn(shape, generator=generator, device=self.accelerator.device)
-            batch = {key: value[slot : slot + size] for key, value in drawn.items()}
-            batch |= {key: self._to_device(value) for part in more for key, value in part.items()}
-            yield batch | {"x": self._to_device(x), "condition": each(self._to_device, condition)}
-
-    def _to_device(self, values: Tensor) -> Tensor:
-        """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
-        device = self.accelerator.device
-        return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+            draws = Draws(seed, stage.name, start, size * parts * processes, slice(slot, slot + size), device)
+            batch = stage.draw(draws)
+            if "noise" not in batch and stage.data is None:
+                batch["noise"] = draws.normal(x.shape[1:])
+            batch |= {key: to_device(value) for part in more for key, value in part.items()}
+            yield batch | {"x": to_device(x), "condition": each(to_device, condition)}
 
     def _report(self, stage: Stage, state: State, speed: float, position: str) -> None:
         loss = state.read()
