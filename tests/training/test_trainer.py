@@ -129,25 +129,23 @@ def test_a_run_resumed_with_a_larger_batch_goes_on_in_the_data_where_it_was(draw
     assert all(number in line for number in ("update 2", "12 examples", "6 before", "example 12"))
 
 
-class _Stopping:
-    """Data that asks the trainer to stop after some batches, as a signal would."""
+def stopping(stage, trainer, updates):
+    """The stage, which asks the trainer to stop in its update of that number, as a signal would."""
+    count = iter(range(1, 100))
 
-    def __init__(self, data, trainer, batches):
-        self.data, self.trainer, self.left = data, trainer, batches
+    def error(denoiser, batch):
+        if next(count) == updates:
+            trainer.signals.append(15)
+        return stage.error(denoiser, batch)
 
-    def batch(self, start, count):
-        self.left -= 1
-        if self.left == 0:
-            self.trainer.signals.append(15)
-        return self.data.batch(start, count)
+    return replace(stage, error=error)
 
 
-@pytest.mark.parametrize("batches", [1, 2, 4, 5])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, digits, run, trained, batches):
+@pytest.mark.parametrize("updates", [1, 2, 4, 5])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, run, trained, updates):
     model, trainer, stage = run("stopped")
-    trainer.data = _Stopping(digits, trainer, batches)
-    with pytest.raises(Interrupted, match=f"update {batches}"):
-        trainer.train(stage, model.denoiser)
+    with pytest.raises(Interrupted, match=f"update {updates}"):
+        trainer.train(stopping(stage, trainer, updates), model.denoiser)
     assert_equal_weights(trained("whole"), trained("stopped"))
     updates = [json.loads(line)["update"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert updates == [1, 2, 3, 4, 5, 6]
@@ -185,11 +183,10 @@ def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_pat
     assert all(value.isfinite().all() for value in saved.tensors.values())
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, run, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, run, monkeypatch):
     model, trainer, stage = run()
-    trainer.data = _Stopping(digits, trainer, 2)
     with pytest.raises(Interrupted):
-        trainer.train(stage, model.denoiser)
+        trainer.train(stopping(stage, trainer, 2), model.denoiser)
     file = tmp_path / "run" / "checkpoint" / "state.safetensors"
     before = file.read_bytes()
 
