@@ -127,7 +127,8 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        teacher = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 
 
