@@ -73,20 +73,20 @@ def distilled(name: str, recipe: Recipe, run: Path, data: Data, device: str | No
     if name in SHARED and not (folder / "stage-one" / INFO).is_file():
         shutil.copytree(run / "ours" / "stage-one", folder / "stage-one")
     with closing(Trainer(folder, data, recipe.train, device)) as trainer:
-        return distilled_apart(recipe, teacher, trainer) if name == "apart" else distill_model(recipe, teacher, data, trainer)
+        (distilled_apart if name == "apart" else distill_model)(recipe, teacher, data, trainer)
+    folders = sorted((path.parent for path in folder.glob(f"*/{INFO}")), key=lambda made: (made / INFO).stat().st_mtime)
+    return {made.name: open_model(made) for made in folders}
 
 
-def distilled_apart(recipe: Recipe, teacher: Model, trainer: Trainer) -> dict[str, Model]:
-    """Students of both branches, conditional and not, that never saw a guided sample: guided like a teacher, for some number of steps."""
-    models = {}
+def distilled_apart(recipe: Recipe, teacher: Model, data: Data, trainer: Trainer) -> None:
+    """Train students of both branches, conditional and not, that never saw a guided sample: guided like a teacher, for some number of steps."""
     for steps, k in rungs(recipe.stage_two.ladder):
         stage, student = branches(recipe, teacher, steps, k), next_student(teacher, steps, kind="teacher")
         folder = trainer.run / stage.name
         if not (folder / INFO).is_file():
             trainer.train(stage, student.denoiser)
             student.save(folder)
-        teacher = models[stage.name] = open_model(folder)
-    return models
+        teacher = open_model(folder)
 
 
 def branches(recipe: Recipe, teacher: Model, steps: int, k: int) -> Stage:
