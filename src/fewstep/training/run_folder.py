@@ -127,7 +127,7 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
         teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 
