@@ -97,7 +97,7 @@ def test_what_distill_refuses(tmp_path, capsys, teacher_folder):
 def test_data_that_does_not_fit_the_teacher(tmp_path, capsys, teacher_folder):
     np.savez(tmp_path / "two.npz", images=np.zeros((6, 8, 8, 1), np.uint8), labels=np.array([0, 1, 0, 1, 0, 1]))
     message = refused(capsys, "distill", "--teacher", teacher_folder, "--data", tmp_path / "two.npz", "--out", tmp_path / "run")
-    assert "number of classes is 2, the teacher's 10" in message
+    assert "number of classes is 2, the model's 10" in message
     data = ("--set", "data.name=digits", "--set", "data.size=16")
     message = refused(capsys, "distill", "--teacher", teacher_folder, *data, "--out", tmp_path / "run")
     assert "size is 16, the teacher's 8" in message

@@ -1,5 +1,6 @@
 """Endless shuffled epochs of pictures in [-1, 1] with labels, where any slice can be asked for by its position."""
 
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,10 +48,11 @@ class Data:
         """1 (grey) or 3 (red, green, blue)."""
         return self.pixels.shape[1]
 
-    def with_classes(self, known: tuple[str, ...]) -> "Data":
-        """The same pictures with labels that index a model's classes, matched by name."""
-        order = torch.from_numpy(class_order(self.classes, known, str(self.description.get("path", "data"))))
-        if bool((order == torch.arange(len(order))).all()):
+    def with_classes(self, known: tuple[str, ...], class_names: str = "match") -> "Data":
+        """The same pictures with labels that index a model's classes, as `class_order` puts them."""
+        where = str(self.description.get("path", "data"))
+        order = torch.from_numpy(class_order(self.classes, known, where, class_names=class_names))
+        if class_names == "match" and bool((order == torch.arange(len(order))).all()):
             return self
         return replace(self, labels=order[self.labels], classes=known, description=self.description | {"classes": list(known)})
 
@@ -98,10 +100,10 @@ class StreamingData:
         self.channels = self._channels = channels or self._first().shape[0]
         self._go_to(0)
 
-    def with_classes(self, known: tuple[str, ...]) -> "StreamingData":
-        """These data, with labels from now on that index a model's classes, matched by name."""
-        order = class_order(self.classes, known, self._source.path, self._report)
-        if (order != np.arange(len(order))).any():
+    def with_classes(self, known: tuple[str, ...], class_names: str = "match") -> "StreamingData":
+        """These data, with labels from now on that index a model's classes, as `class_order` puts them."""
+        order = class_order(self.classes, known, self._source.path, self._report, class_names)
+        if class_names == "by-order" or (order != np.arange(len(order))).any():
             self._order, self.classes = order[self._order], known
         return self
 
@@ -199,27 +201,54 @@ def check_classes(classes: Sequence[str], path: str) -> None:
         raise InputError(f"{path} has {only}, and guidance needs at least 2: give data of two classes or more")
 
 
-def class_order(classes: Sequence[str], known: Sequence[str], where: str, report: Callable[[str], None] = to_stderr) -> np.ndarray:
-    """For each class of the data the model's class of the same name, int64 (n,); the same number where one of them has no names.
+def class_order(
+    classes: Sequence[str],
+    known: Sequence[str],
+    where: str,
+    report: Callable[[str], None] = to_stderr,
+    class_names: str = "match",
+) -> np.ndarray:
+    """For each class of the data the model's class of the same name, int64 (n,); numbers 0 to n - 1 count as no names.
+
+    With `class_names` "by-order", or where either has no names, the first class is the model's first, and so on.
 
     Raises:
-        InputError: some names agree and others do not, or there are more or fewer than the model's.
+        InputError: the names do not agree as sets, or there are more or fewer than the model's.
     """
-    classes, known = list(classes), list(known)
+    classes, known = (
+        [unicodedata.normalize("NFC", name) for name in classes],
+        [unicodedata.normalize("NFC", name) for name in known],
+    )
     if len(classes) != len(known):
-        counts = f"the data's number of classes is {len(classes)}, the teacher's {len(known)}"
+        counts = f"the data's number of classes is {len(classes)}, the model's {len(known)}"
         raise InputError(f"{where}: {counts}; give data that fits")
-    if classes == known or list(map(str, range(len(known)))) in (classes, known):
+    if classes == known:
         return np.arange(len(known))
-    odd = sorted(set(classes) - set(known))
-    if len(odd) == len(set(classes)):
-        names = f"the data's classes ({', '.join(classes[:3])}, ...) are taken for the teacher's ({', '.join(known[:3])}, ...)"
-        report(f"{where}: {names}")
+    if class_names == "by-order":
+        report(
+            f"{where}: the data's classes ({first_names(classes)}) are taken for the model's ({first_names(known)}) in their order"
+        )
         return np.arange(len(known))
-    if odd:
-        raise InputError(f"{where}: the class '{odd[0]}' is none of the teacher's, others are: rename it as the teacher's class")
-    report(f"{where}: the data's classes are in another order than the teacher's: they are matched by name")
-    return np.array([known.index(name) for name in classes])
+    if set(classes) == set(known):
+        report(f"{where}: the data's classes are the model's in another order: they are matched by name")
+        return np.array([known.index(name) for name in classes])
+    if list(map(str, range(len(known)))) in (classes, known):
+        return np.arange(len(known))
+    ours, theirs = (sorted(set(one) - set(other)) for one, other in ((classes, known), (known, classes)))
+    differ = (
+        f"{len(ours)} of the {len(classes)} classes are not the model's ({first_names(ours)}; the model has {first_names(theirs)})"
+    )
+    raise InputError(f'{where}: {differ}: rename them, or set data.class_names = "by-order" where the order is the same')
+
+
+def first_names(names: Sequence[str], count: int = 3) -> str:
+    """The first few of the names."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def matched(data: Any, known: tuple[str, ...], class_names: str = "match") -> Any:
+    """Opened data with labels that index a model's classes; other objects are taken as they are. Raises InputError as `class_order`."""
+    return data.with_classes(known, class_names) if isinstance(data, Data | StreamingData) else data
 
 
 def span(start: int, count: int) -> np.ndarray:

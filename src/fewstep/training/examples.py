@@ -10,7 +10,7 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
-from fewstep.data.datasets import Data, StreamingData, check_classes
+from fewstep.data.datasets import Data, check_classes, matched
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint
@@ -65,8 +65,8 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
-    if isinstance(data, Data | StreamingData) and model.info.condition == "class":
-        data = data.with_classes(model.info.classes)
+    if model.info.condition == "class":
+        data = matched(data, model.info.classes, settings.class_names)
     if model.family.takes_mask:
         return with_masks(data, recipe, model)
     if hasattr(data, "batch"):
@@ -155,7 +155,8 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         assert isinstance(opened, Data)
         source = source_of(opened)
     check_pictures(source, model)
-    return ToCache(PictureRows(source, model, settings.flip), model, record, recipe.train.seed, settings.flip)
+    rows = PictureRows(source, model, settings.flip, settings.class_names)
+    return ToCache(rows, model, record, recipe.train.seed, settings.flip)
 
 
 def check_pictures(source: Source, model: Model) -> None:
@@ -191,7 +192,7 @@ def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     channels, size = teacher.info.picture
     settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
     data = open_data(**settings, captions=teacher.info.condition == "text", seed=recipe.train.seed)
-    return data.with_classes(teacher.info.classes) if teacher.info.condition == "class" else data
+    return matched(data, teacher.info.classes, recipe.data.class_names) if teacher.info.condition == "class" else data
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
@@ -207,8 +208,10 @@ def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
         return None
     record = {"kind": "pictures", "path": path, "sha256": fingerprint_of(path)}
     record |= {key: settings[key] for key in SOURCE_KEYS if key not in ("path", "streaming")}
-    if settings["layout"] == "auto":  # a cache that was written before there was this key stays valid
-        del record["layout"]
+    record |= {"class_names": settings["class_names"]}
+    for key, default in (("layout", "auto"), ("class_names", "match")):  # a cache from before there was the key stays valid
+        if record[key] == default:
+            del record[key]
     return record | {"size": model.info.picture[1], "flip": settings["flip"]}
 
 
