@@ -33,6 +33,7 @@ class Data:
     description: dict[str, Any] = field(default_factory=dict)
     flip: bool = False
     seed: int = 0
+    left_out: tuple[str, ...] = ()  # what lies there and is not in here: how much, what, and perhaps why
 
     def __len__(self) -> int:
         """The number of pictures, which is the length of an epoch."""
@@ -92,7 +93,7 @@ class StreamingData:
         self.classes: tuple[str, ...] = source.classes or ()
         check_classes(self.classes, source.path)
         self.size, self._channels = size, channels  # of the decoded pictures
-        self._source, self._flip, self._seed, self._report = source, flip, seed, report
+        self.source, self._flip, self._seed, self._report = source, flip, seed, report
         self._unreadable: dict[str, str] = {}
         self._order = np.arange(len(self.classes))
         self._length = source.total  # of an epoch; None until the first one has been read to its end
@@ -102,7 +103,7 @@ class StreamingData:
 
     def with_classes(self, known: tuple[str, ...], class_names: str = "match") -> "StreamingData":
         """These data, with labels from now on that index a model's classes, as `class_order` puts them."""
-        order = class_order(self.classes, known, self._source.path, self._report, class_names)
+        order = class_order(self.classes, known, self.source.path, self._report, class_names)
         if class_names == "by-order" or (order != np.arange(len(order))).any():
             self._order, self.classes = order[self._order], known
         return self
@@ -116,7 +117,7 @@ class StreamingData:
     def description(self) -> dict[str, Any]:
         """What the data are, for JSON; the fingerprint is None, since the content is not read beforehand."""
         facts = {"images": self._length, "classes": list(self.classes), "size": self.size, "channels": self.channels}
-        return self._source.describe(**facts, skipped=len(self._unreadable), sha256=None)
+        return self.source.describe(**facts, skipped=len(self._unreadable), sha256=None)
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Pictures float32 (count, c, size, size) in [-1, 1] and labels int64 (count,) from position `start` on.
@@ -134,17 +135,17 @@ class StreamingData:
             self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
         pictures, names = zip(*(self._ahead.popleft() for _ in range(count)), strict=True)
         self._position = start + count
-        labels, _ = resolve(names, self._source.classes, self._source.path)
+        labels, _ = resolve(names, self.source.classes, self.source.path)
         images = torch.from_numpy(np.stack(pictures))
         return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
 
     def _first(self) -> np.ndarray:
         """The first picture in the order of the source that can be read."""
-        for example in islice(self._source.examples(None, 0), MOST_UNREADABLE):
+        for example in islice(self.source.examples(None, 0), MOST_UNREADABLE):
             if (picture := self._decoded(example)[0]) is not None:
                 return picture
         why = f": {self.skipped[0]}" if self.skipped else ""
-        raise InputError(f"{self._source.path}: no picture can be read{why}: give data with readable pictures")
+        raise InputError(f"{self.source.path}: no picture can be read{why}: give data with readable pictures")
 
     def _go_to(self, epoch: int) -> None:
         """Make the beginning of an epoch the position."""
@@ -155,10 +156,10 @@ class StreamingData:
     def _endless(self, epoch: int) -> Iterator[Example]:
         for current in counting(epoch):
             seen = 0
-            for seen, example in enumerate(self._source.examples(self._seed, current), 1):  # noqa: B007 - counted below
+            for seen, example in enumerate(self.source.examples(self._seed, current), 1):  # noqa: B007 - counted below
                 yield example
             if not seen:
-                raise InputError(f"{self._source.path} has no examples: give data with pictures")
+                raise InputError(f"{self.source.path} has no examples: give data with pictures")
             self._length = seen
 
     def _seek(self, start: int) -> None:
@@ -182,7 +183,7 @@ class StreamingData:
             self._ahead.extend(self._pool.map(self._decoded, raw))
             if len(self._ahead) > MOST_UNREADABLE and all(picture is None for picture, _ in list(self._ahead)[-MOST_UNREADABLE:]):
                 why = f"{MOST_UNREADABLE} pictures in a row cannot be read ({self.skipped[-1]})"
-                raise InputError(f"{self._source.path}: {why}: give data with readable pictures")
+                raise InputError(f"{self.source.path}: {why}: give data with readable pictures")
 
     def _decoded(self, example: Example) -> tuple[Any, Any]:
         outcome = attempt(example, self.size, self._channels)

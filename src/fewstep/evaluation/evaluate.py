@@ -12,6 +12,8 @@ from torch import Tensor
 from fewstep.data import fingerprints
 from fewstep.data.datasets import matched
 from fewstep.data.loading import NAMED, Data, open_data
+from fewstep.data.prompts import prompt_file
+from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError, check_whole_number, shown
 from fewstep.evaluation.accumulator import Accumulator, data_statistics
@@ -73,6 +75,9 @@ def evaluate(
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = examples_of(data, models, resize, split, class_names), {"batch_size": batch_size, "seed": seed}
+    announce(examples, quiet)
+    if chosen.prompts is not None:
+        announce(prompt_file(chosen.prompts, "evaluate.prompts"), quiet)
     metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
     metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
     write_results(Path(out), metrics, grids, models, f"Evaluation of {metrics['model']}")
@@ -142,7 +147,7 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
             known |= trained.model_dump(include=columns | {"classes", "split", "layout"})
         known |= {} if split is None else {"split": split}
         try:
-            data = open_data(**known, captions=info.condition == "text")
+            data = open_data(**known, captions=info.condition == "text", report=lambda line: None)
         except InputError as error:
             if "differ in size" in str(error) or "not square" in str(error):
                 raise InputError(f"{data}: the pictures differ in size, the model's is {size}; add --resize") from None

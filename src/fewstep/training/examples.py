@@ -14,10 +14,11 @@ from fewstep.data.datasets import Data, check_classes, matched
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint
-from fewstep.data.loading import open_data, open_source
+from fewstep.data.loading import open_settings, open_source
 from fewstep.data.masks import MaskedData
-from fewstep.data.prompts import PromptRows, TeacherSamples, read_prompts
+from fewstep.data.prompts import PromptRows, TeacherSamples, prompt_file, read_prompts
 from fewstep.data.sources import Source, SourceSettings
+from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.locks import locked
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
@@ -148,8 +149,7 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
             raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
-    keys = {key: getattr(settings, key) for key in SOURCE_KEYS}
-    source = open_source(SourceSettings(**keys, captions=model.info.condition == "text"))
+    source = open_source(source_settings(recipe, model.info.condition == "text"))
     if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
         opened = open_examples(recipe, model)
         assert isinstance(opened, Data)
@@ -180,19 +180,22 @@ def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
     settings = recipe.data
     if settings.path is not None or settings.name is not None:
         raise InputError("data.prompts is for training without pictures: leave out data.path and data.name, or data.prompts")
-    scales, prompts = recipe.student.guidance_scale, read_prompts(str(settings.prompts))
-    return PromptRows(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, recipe.train.seed)
+    scales, file = recipe.student.guidance_scale, prompt_file(str(settings.prompts))
+    return PromptRows(file.prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, recipe.train.seed, file)
 
 
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
-    settings = {key: getattr(recipe.data, key) for key in (*SOURCE_KEYS, "size", "channels", "flip")}
-    if teacher is None:
-        return open_data(**settings, seed=recipe.train.seed)
-    channels, size = teacher.info.picture
-    settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
-    data = open_data(**settings, captions=teacher.info.condition == "text", seed=recipe.train.seed)
-    return matched(data, teacher.info.classes, recipe.data.class_names) if teacher.info.condition == "class" else data
+    settings, captions = recipe.data, teacher is not None and teacher.info.condition == "text"
+    channels, size = (None, None) if teacher is None else teacher.info.picture
+    chosen = settings.size or size, settings.channels or channels, settings.flip, recipe.train.seed
+    data = open_settings(source_settings(recipe, captions), *chosen)
+    return data if teacher is None or captions else matched(data, teacher.info.classes, settings.class_names)
+
+
+def source_settings(recipe: Recipe, captions: bool) -> SourceSettings:
+    """Where the recipe's pictures lie and what is read of them."""
+    return SourceSettings(**{key: getattr(recipe.data, key) for key in SOURCE_KEYS}, captions=captions)
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
@@ -231,7 +234,7 @@ def free(model: Model) -> None:
     model.family.free()
 
 
-def negative_prompts_of(recipe: Recipe, teacher: Model) -> NegativePrompts | None:
+def negative_prompts_of(recipe: Recipe, teacher: Model, quiet: bool = True) -> NegativePrompts | None:
     """The negative prompts of a recipe, encoded by the teacher's own encoders; None where it asks for none.
 
     Raises:
@@ -239,5 +242,6 @@ def negative_prompts_of(recipe: Recipe, teacher: Model) -> NegativePrompts | Non
     """
     if not recipe.student.negative_prompts:
         return None
-    prompts = read_prompts(str(recipe.data.negative_prompts), "data.negative_prompts")
-    return NegativePrompts.encode(teacher.family, teacher.info, prompts, recipe.student.negative_share)
+    file = prompt_file(str(recipe.data.negative_prompts), "data.negative_prompts")
+    announce(file, quiet)
+    return NegativePrompts.encode(teacher.family, teacher.info, file.prompts, recipe.student.negative_share)
