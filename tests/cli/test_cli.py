@@ -26,10 +26,13 @@ def test_teach_distill_sample_show(tmp_path, capsys):
     (tmp_path / "images" / "cats" / "broken.png").write_bytes(b"no picture")
     (tmp_path / "mine.toml").write_text(f'[data]\npath = "{tmp_path / "images"}"\nsize = 8\n')
     _, err = command(capsys, "teach", tmp_path / "mine.toml", "--out", tmp_path / "teacher", *SETTINGS, "--device", "cpu")
-    assert "broken.png" in err
+    line = f"data {tmp_path / 'images'}: 12 examples of 3 classes (cats, dogs, owls); left out: 1 of 13 pictures"
+    assert [text[: len(line)] for text in err.splitlines() if text.startswith("data ")] == [line] and "broken.png" in err
     teacher = tmp_path / "teacher" / "teacher"
-    out, _ = command(capsys, "distill", "--teacher", teacher, "--data", tmp_path / "images", "--steps", "2", "--guidance-scale", "1,3", "--out", tmp_path / "run", *SETTINGS, "--set", "stage_two.ladder=[4,2]", "--device", "cpu")  # fmt: skip
+    out, err = command(capsys, "distill", "--teacher", teacher, "--data", tmp_path / "images", "--steps", "2", "--guidance-scale", "1,3", "--out", tmp_path / "run", *SETTINGS, "--set", "stage_two.ladder=[4,2]", "--device", "cpu")  # fmt: skip
     assert [line.rsplit("/", 1)[1] for line in out.splitlines()] == ["stage-one", "steps-0002"]
+    assert err.count(line) == 1
+    assert command(capsys, "show", tmp_path / "images")[0].startswith(line)
     out, _ = command(capsys, "sample", tmp_path / "run", "--steps", "2", "--class-label", "owls", "--class-label", "0", "--num-images", "3", "--guidance-scale", "2.5", "--raw", "--seed", "4", "--out", tmp_path / "pictures", "--device", "cpu")  # fmt: skip
     assert "3 images, 2 evaluations" in out
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png", "samples.json", "samples.safetensors"]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.data.datasets import class_order
+from fewstep.data.class_names import class_order
 from fewstep.data.loading import Data, StreamingData, open_data
 from fewstep.errors import InputError
 

@@ -275,6 +275,7 @@ def test_the_command(run, tmp_path):
     assert "Heun" in out
     assert "of the student" in out
     assert "70 of 70 samples" in err
+    assert err.count("data digits: 1,797 examples of 10 classes (0, 1, 2, 3, 4, ...)") == 1
     assert (tmp_path / "out" / "report.html").is_file()
     _, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "new", "--baselines", "dpm", expect=2)
     assert err.strip().splitlines()[-1].startswith("error: baseline 'dpm' is not known")

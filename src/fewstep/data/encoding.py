@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.datasets import Data, as_input, class_order
+from fewstep.data.class_names import class_order
+from fewstep.data.datasets import Data, as_input
 from fewstep.data.decoding import Example, attempt, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError

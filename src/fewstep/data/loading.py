@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fewstep.data import fingerprints
-from fewstep.data.datasets import Data, StreamingData, check_classes
+from fewstep.data.class_names import check_classes
+from fewstep.data.datasets import Data, StreamingData
 from fewstep.data.decoding import gather, shortened
 from fewstep.data.folders import files_below, open_folder, other_files, pictures_of
 from fewstep.data.listings import LISTS, metadata_of, open_listing

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fewstep.data.datasets import Data, StreamingData, first_names
+from fewstep.data.class_names import first_names
+from fewstep.data.datasets import Data, StreamingData
 from fewstep.data.decoding import shortened
 from fewstep.data.encoding import EncodedData, PictureRows
 from fewstep.data.latent_cache import CachedData

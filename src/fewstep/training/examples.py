@@ -10,7 +10,8 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
-from fewstep.data.datasets import Data, check_classes, matched
+from fewstep.data.class_names import check_classes
+from fewstep.data.datasets import Data, matched
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint

@@ -112,10 +112,13 @@ def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, devi
         InputError: data or folder cannot be used, or the data do not fit the model.
     """
     examples, run = prepared(data, settings, model), check_run(out, settings)
-    announce(examples.rows if isinstance(examples, ToCache) else examples, quiet)
     if isinstance(examples, ToCache):
+        announce(examples.rows, quiet)
         examples = examples.written(run / CACHE, settings, device, quiet)
-    check_match(model, examples)
+        check_match(model, examples)
+    else:
+        check_match(model, examples)
+        announce(examples, quiet)
     if isinstance(examples, CachedData):
         free(model)
     return run, examples
