@@ -76,7 +76,7 @@ def evaluate(
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = examples_of(data, models, resize, split, class_names), {"batch_size": batch_size, "seed": seed}
     announce(examples, quiet)
-    if chosen.prompts is not None:
+    if chosen.prompts is not None and models.any.info.condition == "text":
         announce(prompt_file(chosen.prompts, "evaluate.prompts"), quiet)
     metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
     metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
