@@ -17,6 +17,7 @@ from alone import samples_alone
 from command_line import command, refused
 from fewstep.models.negative_prompts import LEAF, WEIGHTS
 from fewstep.training.distill import student_of
+from fewstep.training.draws import Draws
 from fewstep.training.examples import negative_prompts_of
 from fewstep.training.losses import stage_one
 from fewstep.training.recipe import load_recipe
@@ -125,7 +126,7 @@ def test_what_stage_one_draws(teachers, listed):
     recipe = load_recipe(None, listed | {"student.negative_share": 0.25})
     teacher = teachers["stable_diffusion"]
     negatives = negative_prompts_of(recipe, teacher)
-    index = stage_one(recipe, teacher, None, negatives).draw(torch.Generator().manual_seed(0), 4000)["negative_index"]
+    index = stage_one(recipe, teacher, None, negatives).draw(Draws(0, "stage-one", 0, 4000))["negative_index"]
     counts = torch.bincount(index, minlength=4) / 4000
     assert (counts - torch.tensor([0.75, 0.25 / 3, 0.25 / 3, 0.25 / 3])).abs().max() < 0.02
     condition = teacher.example(2)
@@ -135,7 +136,7 @@ def test_what_stage_one_draws(teachers, listed):
     seen, student = [], student_of(recipe, teacher, negatives)
     stage = stage_one(recipe, teacher, None, negatives)
     x = torch.randn(4, 4, 8, 8)
-    batch = stage.draw(torch.Generator().manual_seed(1), 4) | {"x": x, "noise": x, "condition": teacher.example(4)}
+    batch = stage.draw(Draws(1, "stage-one", 0, 4)) | {"x": x, "noise": x, "condition": teacher.example(4)}
     batch["negative_index"] = torch.tensor([3, 1, 0, 0])
     hook = teacher.denoiser.network.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     assert stage.error(student.denoiser, batch).shape == (4,)
@@ -195,14 +196,14 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):
-    from fewstep.export.lora_file import write_lora
+    from fewstep.export.lora_file import write_loras
 
     teacher, changes = teachers["stable_diffusion"], listed | {"student.lora.rank": 3}
     student = awake(fewstep.distill(teacher, InMemory(teacher), out=tmp_path / "run", changes=changes, device="cpu", quiet=True))
     again = fewstep.open_model(student.save(tmp_path / "again")).with_negative_prompt("dog")
     assert torch.equal(drawn(again, guidance_scale=SCALE), drawn(student.with_negative_prompt("dog"), guidance_scale=SCALE))
     assert (load_file(tmp_path / "run" / "steps-0002" / "adapters.safetensors")["negative_embedding.weight"] != 0).any()
-    lora = load_file(write_lora(again, tmp_path / "lora", SCALE) / "pytorch_lora_weights.safetensors")
+    lora = load_file(write_loras(again, tmp_path / "lora", [SCALE])[0])
     assert lora["unet.time_embedding.linear_2.lora_B.bias"].any()  # the negative prompt, as the scale is in linear_1's
     assert not any(LEAF in key for key in lora)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count as counting
 from itertools import islice
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class StreamingData:
         self._unreadable: dict[str, str] = {}
         self._order = np.arange(len(self.classes))
         self._length = source.total  # of an epoch; None until the first one has been read to its end
-        self._pool = threads()
+        self._pool, self._lock = threads(), Lock()  # the position is one, and batches may be asked for by several threads
         self.channels = self._channels = channels or self._first().shape[0]
         self._go_to(0)
 
@@ -127,6 +128,14 @@ class StreamingData:
             InputError: `start` is negative, `count` not positive, the source is damaged, or a label is not among the classes.
         """
         positions = span(start, count)
+        with self._lock:
+            pictures, names = self._decoded_at(start, count)
+        labels, _ = resolve(names, self.source.classes, self.source.path)
+        images = torch.from_numpy(np.stack(pictures))
+        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
+
+    def _decoded_at(self, start: int, count: int) -> tuple[Any, Any]:
+        """Pictures uint8 (c, h, w) and labels of `count` positions from `start` on."""
         self._seek(start)
         self._fill(count)
         stand_in = self._ahead[-1]
@@ -134,9 +143,7 @@ class StreamingData:
             self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
         pictures, names = zip(*(self._ahead.popleft() for _ in range(count)), strict=True)
         self._position = start + count
-        labels, _ = resolve(names, self.source.classes, self.source.path)
-        images = torch.from_numpy(np.stack(pictures))
-        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
+        return pictures, names
 
     def _first(self) -> np.ndarray:
         """The first picture in the order of the source that can be read."""
@@ -224,7 +231,11 @@ def as_input(images: Tensor, positions: np.ndarray, flip_seed: int | None) -> Te
 def coins(positions: np.ndarray, seed: int) -> np.ndarray:
     """One fair coin a position, bool (n,): the top bit of splitmix64, so that no state is kept."""
     start = np.random.SeedSequence(seed).generate_state(1, np.uint64)  # an array: unsigned arrays wrap without a warning
-    z = start + positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (splitmix64(start + positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)).astype(bool)
+
+
+def splitmix64(z: np.ndarray) -> np.ndarray:
+    """The uint64 numbers mixed, so that each bit of a result depends on every bit of its number (the last two steps of splitmix64)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z >> np.uint64(63)).astype(bool)
+    return z ^ (z >> np.uint64(31))

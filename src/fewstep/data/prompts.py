@@ -143,6 +143,8 @@ class PromptRows:
 class TeacherSamples:
     """The samples of `PromptRows` made as they are asked for, in epochs shuffled by the seed."""
 
+    ahead = False  # not made beside training, which asks the same network
+
     def __init__(self, rows: PromptRows, batch: int, seed: int) -> None:
         self.rows, self.encode_batch, self.seed = rows, batch, seed
 

@@ -98,10 +98,10 @@ def distill(
     negatives = negative_prompts_of(recipe, model, quiet)
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
-        models = distill_model(recipe, model, examples, trainer, negatives)
+        held, model = [model], None  # handed over: from here on `distill_model` alone holds the teacher
+        student = distill_model(recipe, held.pop(), examples, trainer, negatives)
     ladder = recipe.stage_two.ladder
     name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
-    student = models[name]
     return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
 
 
@@ -135,7 +135,8 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        teacher = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 
 

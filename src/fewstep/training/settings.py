@@ -51,6 +51,7 @@ class TeacherSettings(Section):
     path: str | None = None  # a model folder, a diffusers folder, a hub id, a .safetensors file, or a bundled teacher ("digits")
     revision: str | None = None  # of a hub id
     variant: str | None = None  # of the weights, as "fp16"
+    lora: tuple[str, ...] = ()  # LoRA files merged into it, each "FILE" or "FILE:WEIGHT"
     guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
     weak: str | None = None  # a weaker model in the place of the null branch (autoguidance)
 
