@@ -105,7 +105,7 @@ def test_what_cannot_be_taught_is_one_line(tmp_path, capsys, teacher_folder):
     words = ("teach", "fashion-mnist", "--out", tmp_path / "run", "--set", f"data.path={tmp_path / 'two.npz'}", "--device", "cpu")
     settings = ('data.classes=["a","b"]', "data.size=8", f"teach.start={teacher_folder}")
     message = refused(capsys, *words, *(word for setting in settings for word in ("--set", setting)))
-    assert "number of classes is 2, the teacher's 10" in message
+    assert "number of classes is 2, the model's 10" in message
     assert not (tmp_path / "run").exists()
 
 
