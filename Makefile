@@ -19,7 +19,7 @@ wheel-test:
 	rm -rf dist .venv-wheel && $(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/fewstep-*.whl
-	cd .venv-wheel && bin/fewstep show digits && bin/fewstep distill digits --dry-run > plan.txt && tail -n 3 plan.txt
+	cd .venv-wheel && bin/fewstep show digits && bin/fewstep distill digits --out run --dry-run > plan.txt && tail -n 3 plan.txt
 	cd .venv-wheel && bin/fewstep sample digits-student --steps 4 --class-label 3 --guidance-scale 2 --out pictures && test -s pictures/00000.png
 
 lint: .venv/ready
