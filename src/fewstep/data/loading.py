@@ -13,13 +13,14 @@ from fewstep.data.folders import files_below, open_folder, pictures_of
 from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
 from fewstep.data.tables import TABLE_FILES, is_table, metadata_of, open_table, table_files
 from fewstep.errors import InputError, check_whole_number, nearest, shown
-from fewstep.files import path_of
+from fewstep.files import os_errors, path_of
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
 NAMED = {"digits": digits}
 
 
+@os_errors()
 def open_data(
     *,
     name: str | None = None,

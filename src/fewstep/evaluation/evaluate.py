@@ -25,10 +25,12 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import claim, contents, path_of, write_atomically
+from fewstep.files import contents, os_errors, path_of, write_atomically
+from fewstep.hashed import claim
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
+from fewstep.training.logging import entries_of
 from fewstep.training.recipe import make_recipe, to_toml
 from fewstep.training.settings import EvaluateSettings
 
@@ -37,6 +39,7 @@ RECORD = "evaluation.json"  # in the output folder: what its rows share
 FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
+@os_errors()
 def evaluate(
     model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
     variant: str | None = None, preset: str = "quick",
@@ -220,7 +223,6 @@ def write_results(out: Path, metrics: dict[str, Any], grids: Grids, models: Eval
     if state.is_main_process:
         text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         write_atomically(out / "metrics.json", lambda aside: aside.write_text(text, encoding="utf-8"))
-        log = models.run / "log.jsonl" if models.run else None
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log and log.is_file() else []
+        lines = entries_of(models.run / "log.jsonl") if models.run else []
         write_report(out, metrics, grids, title, recipe=to_toml(models.recipe) if models.recipe else "", log=lines)
     state.wait_for_everyone()

@@ -9,7 +9,7 @@ from fewstep.errors import InputError, check_number, shown
 from fewstep.export.lora_file import write_lora
 from fewstep.export.model_card import write_card
 from fewstep.export.onnx import write_onnx
-from fewstep.files import check_new, path_of, writing
+from fewstep.files import check_new, os_errors, path_of, writing
 from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
@@ -17,6 +17,7 @@ from fewstep.models.pretrained import save_model
 FORMATS = ("diffusers", "onnx", "lora")
 
 
+@os_errors()
 def export(
     model: Model,
     out: str | Path,

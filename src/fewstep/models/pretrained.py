@@ -21,7 +21,7 @@ from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
-from fewstep.models.families.pipeline_folder import quiet, variant_to_open
+from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
 from fewstep.models.file_hashes import check_hashes, write_hashes
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
@@ -63,7 +63,7 @@ def open_model(
         raise InputError(
             f"{folder} is not a model folder: neither fewstep.json nor model_index.json is in it; name a pipeline folder"
         )
-    with as_input_error(f"{folder} cannot be opened", "copy it again"):  # files that are missing, cut short or of another kind
+    with naming_damage(folder):  # files that are missing, cut short or of another kind
         if own:
             info = read_info(folder)
             if verify:

@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fewstep.errors import InputError
+from fewstep.files import contents
 from fewstep.method.conditioning import to
 from fewstep.method.guidance import plain
 from fewstep.method.parameterization import PREDICTIONS
@@ -16,6 +18,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.families.pipeline_folder import naming_damage
 from fewstep.models.file_hashes import check_hashes
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.models.metadata import INFO, Info, read_info
@@ -83,6 +86,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     """The stage's finished model folder if the run has one; else train it and write that folder."""
     folder, network = trainer.run / stage.name, model.denoiser.network
     if not (folder / INFO).is_file():
+        check_unused(folder)
         entry = trainer.train(stage, model.denoiser, position)
         if trainer.main:
             info = model.info.model_copy(update={"history": (*model.info.history, entry)})
@@ -91,11 +95,19 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     else:
         check_hashes(folder)
     trainer.log.earlier += stage.updates
-    if has_adapters(network):  # what is in memory stays, around the teacher's own weights
-        load_adapters(network, folder)
-    else:
-        network = open_network(model.family, folder).to(trainer.accelerator.device)
-    return replace(model, denoiser=replace(model.denoiser, network=network), info=read_info(folder))
+    with naming_damage(folder):
+        info = read_info(folder)
+        if has_adapters(network):  # what is in memory stays, around the teacher's own weights
+            load_adapters(network, folder)
+        else:
+            network = open_network(model.family, folder).to(trainer.accelerator.device)
+    return replace(model, denoiser=replace(model.denoiser, network=network), info=info)
+
+
+def check_unused(folder: Path) -> None:
+    """Raises InputError where the folder of a stage that is to be trained holds something, as a finished one without its metadata."""
+    if folder.exists() and (not folder.is_dir() or contents(folder)):
+        raise InputError(f"{folder / INFO} is missing: copy {folder} again, or remove it to train that stage again")
 
 
 def in_precision_of(trainer: Trainer, teacher: Model) -> Model:

@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.data.latent_cache import CachedData
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.files import contents, path_of
+from fewstep.files import contents, os_errors, path_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
@@ -22,6 +22,7 @@ from fewstep.training.trainer import Save, Trainer
 CACHE = "cache"  # in a run folder
 
 
+@os_errors()
 def write_cache(
     recipe: str | Path | Recipe | None,
     out: str | Path,
@@ -48,6 +49,7 @@ def open_run(out: str | Path, recipe: Recipe) -> Path:
     return run
 
 
+@os_errors()
 def check_run(out: str | Path, recipe: Recipe) -> Path:
     """The run folder `out`: new, or a run of this recipe, or of any where nothing has been trained yet. Nothing is written.
 
@@ -60,6 +62,10 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
             raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
+    elif (run / "checkpoint").is_dir() or any(run.glob(f"*-*/{INFO}")):
+        raise InputError(
+            f"{known} is missing, so it is not known by what recipe {run} was begun; copy it again, or name another --out"
+        )
     elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in contents(run))):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     return run
