@@ -42,6 +42,12 @@ def check_number(name: str, value: Any, least: float, most: float) -> None:
         raise InputError(f"{name} is {shown(value)}; give a number from {least:g} to {most:g}")
 
 
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raises InputError where a value is none of the known words."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} {shown(value)} is not known; known: {', '.join(known)}")
+
+
 def check_text(name: str, value: Any) -> None:
     """Raises InputError where a value is not text that can be written as UTF-8."""
     try:

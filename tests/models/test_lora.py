@@ -18,7 +18,7 @@ import transformer_pipelines
 import unet_pipelines
 from conftest import TINY, run_command
 from fewstep.errors import InputError
-from fewstep.export.lora_file import EXPORTED, write_lora
+from fewstep.export.lora_file import EXPORTED, write_loras
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import family_of
 from fewstep.models.lora import ADAPTERS, INPUTS, added, merged
@@ -167,14 +167,14 @@ def test_the_lora_file_in_the_teachers_network_says_what_the_baked_student_says(
         for key, p in student.denoiser.network.named_parameters():
             if key in INPUTS:
                 p.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
-    write_lora(student, tmp_path / "lora", SCALE)
+    write_loras(student, tmp_path / "lora", [SCALE])
     network = stock_network(teachers[name].family, tmp_path / "lora")
     one, other = student.bake(SCALE), replace(student.bake(SCALE), denoiser=replace(student.denoiser, network=network))
     size = float(samples(one).abs().max().clamp(min=1))
     assert (samples(one) - samples(other)).abs().max() < 1e-4 * size
     assert (samples(one) - samples(student, guidance_scale=1.0)).abs().max() > 1e-3 * size
     with pytest.raises(InputError, match="outside the range"):
-        write_lora(student, tmp_path / "far", 50.0)
+        write_loras(student, tmp_path / "far", [50.0])
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:UserWarning")
@@ -182,7 +182,7 @@ def test_the_stock_pipeline_of_the_teacher_loads_the_lora_file(teachers, runs, t
     import diffusers
 
     student = fewstep.open_model(runs["text"][1] / "steps-0002")
-    write_lora(student, tmp_path, SCALE)
+    write_loras(student, tmp_path, [SCALE])
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(teachers["text"].family.folder)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(tmp_path)
@@ -193,12 +193,40 @@ def test_the_stock_pipeline_of_the_teacher_loads_the_lora_file(teachers, runs, t
     assert (stock - samples(student.bake(SCALE))).abs().max() < 1e-4 * float(stock.abs().max().clamp(min=1))
 
 
+@pytest.mark.parametrize("name", ["text", "xl"])
+def test_kohyas_file_for_each_scale_says_what_the_baked_student_says(teachers, runs, tmp_path, name):
+    """Read by diffusers but for the biases (`diff_b`), which it does not know of a UNet and ComfyUI adds to them."""
+    from fewstep.export.formats import export
+
+    student = fewstep.open_model(runs[name][1] / "steps-0002")
+    folder = export(student, tmp_path / "lora", format="lora", layout="kohya", guidance_scale=[1.5, SCALE])
+    assert {path.name for path in folder.glob("*.safetensors")} == {"scale-1.5.safetensors", "scale-2.5.safetensors"}
+    for scale in (1.5, SCALE):
+        lora, family = load_file(folder / f"scale-{scale}.safetensors"), teachers[name].family
+        biases = {key.removesuffix(".diff_b"): lora.pop(key) for key in list(lora) if key.endswith(".diff_b")}
+        pipeline = family.pipeline_class().from_pretrained(family.folder)
+        pipeline.load_lora_weights(lora)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        modules = {f"lora_unet_{key.replace('.', '_')}": module for key, module in pipeline.unet.named_modules()}
+        assert biases and biases.keys() <= modules.keys()
+        for key, value in biases.items():
+            modules[key].bias.data += value
+        one, other = student.bake(scale), replace(student.bake(scale), denoiser=replace(student.denoiser, network=pipeline.unet))
+        assert (samples(one) - samples(other)).abs().max() < 1e-4 * float(samples(one).abs().max().clamp(min=1))
+    assert "diff_b" in (folder / "README.md").read_text()
+    with pytest.raises(InputError, match="UNets alone"):
+        export(
+            fewstep.open_model(runs["sd3"][1] / "steps-0002"), tmp_path / "none", format="lora", layout="kohya", guidance_scale=2
+        )
+
+
 def test_a_saved_copy_keeps_its_adapters_and_a_baked_one_has_none(runs, tmp_path):
     folder = runs["pixels"][1] / "steps-0002"
     student = fewstep.open_model(folder)
     assert weights(student.save(tmp_path / "copy")).keys() == weights(folder).keys()
     assert not (student.bake(SCALE).save(tmp_path / "baked") / ADAPTERS).exists()
-    with safe_open(write_lora(fewstep.open_model(tmp_path / "copy"), tmp_path / "lora", SCALE) / EXPORTED, "pt") as file:
+    with safe_open(write_loras(fewstep.open_model(tmp_path / "copy"), tmp_path / "lora", [SCALE])[0], "pt") as file:
         assert '"guidance_scale": 2.5' in file.metadata()["fewstep"]
 
 
@@ -229,9 +257,9 @@ def test_what_cannot_have_adapters_is_refused_in_one_line(teachers, runs, tmp_pa
     with pytest.raises(InputError, match="not known for the family own"):
         student_of(recipe(), own)
     with pytest.raises(InputError, match="diffusers loads no LoRA into PixArt"):
-        write_lora(fewstep.open_model(runs["pixart"][1] / "steps-0002"), tmp_path, SCALE)
+        write_loras(fewstep.open_model(runs["pixart"][1] / "steps-0002"), tmp_path, [SCALE])
     with pytest.raises(InputError, match="no adapters"):
-        write_lora(teachers["text"], tmp_path, SCALE)
+        write_loras(teachers["text"], tmp_path, [SCALE])
 
 
 def test_export_writes_the_lora_file_by_its_format(runs, tmp_path):
@@ -242,7 +270,7 @@ def test_export_writes_the_lora_file_by_its_format(runs, tmp_path):
     assert {path.name for path in (tmp_path / "lora").iterdir()} == {EXPORTED, "scheduler", "README.md"}
     card = (tmp_path / "lora" / "README.md").read_text()
     assert f"{SCALE:g}, baked into the weights" in card and "an input of the network" not in card
-    with pytest.raises(InputError, match="one baked in"):
+    with pytest.raises(InputError, match="--guidance-scale"):
         export(fewstep.open_model(folder), tmp_path / "none", format="lora")
     with safe_open(folder / ADAPTERS, "pt") as file:  # the teacher's name, and no path of this machine
         assert json.loads(file.metadata()["fewstep"]) == {"rank": 3, "alpha": 6.0, "base": "text"}

@@ -195,14 +195,14 @@ def test_editing_and_the_commands_take_it_too(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_lora_student_learns_it_too(teachers, listed, tmp_path):
-    from fewstep.export.lora_file import write_lora
+    from fewstep.export.lora_file import write_loras
 
     teacher, changes = teachers["stable_diffusion"], listed | {"student.lora.rank": 3}
     student = awake(fewstep.distill(teacher, InMemory(teacher), out=tmp_path / "run", changes=changes, device="cpu", quiet=True))
     again = fewstep.open_model(student.save(tmp_path / "again")).with_negative_prompt("dog")
     assert torch.equal(drawn(again, guidance_scale=SCALE), drawn(student.with_negative_prompt("dog"), guidance_scale=SCALE))
     assert (load_file(tmp_path / "run" / "steps-0002" / "adapters.safetensors")["negative_embedding.weight"] != 0).any()
-    lora = load_file(write_lora(again, tmp_path / "lora", SCALE) / "pytorch_lora_weights.safetensors")
+    lora = load_file(write_loras(again, tmp_path / "lora", [SCALE])[0])
     assert lora["unet.time_embedding.linear_2.lora_B.bias"].any()  # the negative prompt, as the scale is in linear_1's
     assert not any(LEAF in key for key in lora)
 

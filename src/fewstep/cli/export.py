@@ -13,8 +13,10 @@ EXAMPLES = """\b
 Examples:
   fewstep export runs/mine my-student
   fewstep export runs/mine plain --guidance-scale 2.5
+  fewstep export runs/mine checkpoint --format comfyui --guidance-scale 2.5
   fewstep export runs/mine network --format onnx
   fewstep export runs/lora adapters --format lora --guidance-scale 2.5
+  fewstep export runs/lora adapters --format lora --layout kohya --guidance-scale 2 --guidance-scale 4
   fewstep export runs/mine --push-to-hub me/my-student --private"""
 
 
@@ -22,8 +24,13 @@ Examples:
 def export(
     model: Annotated[str, typer.Argument(help="Model folder, run folder, or 'digits'.")],
     out: Annotated[Path | None, typer.Argument(help="Folder to write, new or empty; not needed with --push-to-hub.")] = None,
-    guidance_scale: Annotated[list[float] | None, typer.Option(help="Bake this scale in; again for more, of a DiT.")] = None,
-    format: Annotated[str, typer.Option(help="diffusers, onnx (the network alone), or lora (of a LoRA student).")] = "diffusers",
+    guidance_scale: Annotated[
+        list[float] | None, typer.Option(help="Bake this scale in; again for more, of a DiT or as LoRA files.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="diffusers, comfyui (one file and a workflow), onnx (the network), or lora (of a LoRA student).")
+    ] = "diffusers",
+    layout: Annotated[str, typer.Option(help="Names in LoRA files: diffusers, or kohya (sd-scripts, ComfyUI).")] = "diffusers",
     negative_prompt: Annotated[str | None, typer.Option(help="Bake this in, of a student of student.negative_prompts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
     variant: Variant = None,
@@ -45,7 +52,10 @@ def export(
     opened = open_model(model, best_device(device or "cpu"), steps, variant=variant)
     if negative_prompt is not None and not opened.info.negative_prompts:
         raise InputError("--negative-prompt: only a student distilled with student.negative_prompts = true takes one; leave it out")
-    opened, chosen = opened.with_negative_prompt(negative_prompt), {"guidance_scale": guidance_scale or (), "format": format}
+    opened, chosen = (
+        opened.with_negative_prompt(negative_prompt),
+        {"guidance_scale": guidance_scale or (), "format": format, "layout": layout},
+    )
     with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
         folder = write(opened, out or Path(aside) / "model", name=push_to_hub, **chosen)
         if out:

@@ -1,12 +1,13 @@
-"""Export: a model written for use elsewhere, as a diffusers folder, an ONNX file or a LoRA file, with its card."""
+"""Export: a model written for use elsewhere, as a diffusers folder, a ComfyUI file, an ONNX file or LoRA files, with its card."""
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewstep.errors import InputError, check_number, shown
-from fewstep.export.lora_file import write_lora
+from fewstep.errors import InputError, check_choice, check_number
+from fewstep.export.comfyui import write_comfyui
+from fewstep.export.lora_file import LAYOUTS, write_loras
 from fewstep.export.model_card import write_card
 from fewstep.export.onnx import write_onnx
 from fewstep.files import check_new, os_errors, path_of, writing
@@ -14,7 +15,7 @@ from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
 
-FORMATS = ("diffusers", "onnx", "lora")
+FORMATS = ("diffusers", "comfyui", "onnx", "lora")
 
 
 @os_errors()
@@ -24,38 +25,44 @@ def export(
     *,
     guidance_scale: float | Sequence[float] = (),
     format: str = "diffusers",
+    layout: str = "diffusers",
     name: str | None = None,
 ) -> Path:
     """Write a model into the folder `out`, new or empty, in a format of `FORMATS`, with a card that calls it `name`; the folder.
 
     With a `guidance_scale` that scale is baked in: a plain model, with exactly the samples of the student at that scale. Several
-    make labels of a DiT's classes at each scale. Without one a student keeps its input for w. A LoRA file has one scale.
+    make labels of a DiT's classes at each scale, or a LoRA file each, whose names are in a `layout` of `LAYOUTS`. Without one a student keeps
+    its input for w.
 
     Raises:
-        InputError: an unknown format, `out` holds something, a teacher (it has no scale to bake in), a scale outside the range; as
-            `write_onnx` and `write_lora`.
+        InputError: an unknown format or layout, `out` holds something, a teacher (it has no scale to bake in), a scale outside the range;
+            as `write_comfyui`, `write_onnx` and `write_loras`.
     """
-    if not isinstance(format, str) or format not in FORMATS:
-        raise InputError(f"format {shown(format)} is not known; known: {', '.join(FORMATS)}")
+    check_choice("format", format, FORMATS)
+    check_choice("layout", layout, LAYOUTS)
     folder = path_of("folder", out)
     check_new(folder)
     scales = tuple(guidance_scale) if isinstance(guidance_scale, Sequence) else (guidance_scale,)
     for scale in scales:
         check_number("guidance_scale", scale, -1e6, 1e6)
-    if format == "lora" and len(scales) != 1:
-        raise InputError(f"{len(scales)} guidance scales are given; a LoRA file has one baked in: give one (--guidance-scale)")
+    if layout != "diffusers" and format != "lora":
+        raise InputError(f"layout {layout} is one of LoRA files; leave it out, or give format lora")
+    if format == "comfyui" and len(scales) > 1:
+        raise InputError(
+            f"{len(scales)} guidance scales are given; a file of ComfyUI has one baked in: export once for each, or a LoRA student by format lora"
+        )
     try:
         with writing(folder):
             if format == "lora":
-                write_lora(model, folder, scales[0])
-                known = {"baked": True, "guidance_scale": scales * 2}
+                write_loras(model, folder, scales, layout)
+                known = {"baked": True, "guidance_scale": (min(scales), max(scales))}
                 write_card(replace(model, info=model.info.model_copy(update=known)), folder, name)
-            elif format == "onnx":
-                made = baked(model, scales)
-                write_onnx(made, folder)
-                write_card(made, folder, name)
-            else:
+            elif format == "diffusers":
                 save_model(baked(model, scales), folder, lambda made, aside, own: write_card(made, aside, name or own))
+            else:
+                made = baked(model, scales)
+                write_comfyui(made, folder, folder.name) if format == "comfyui" else write_onnx(made, folder)
+                write_card(made, folder, name)
     except BaseException:  # nothing half-written is left
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -1,6 +1,7 @@
-"""A LoRA student as a file that its teacher's stock pipeline loads."""
+"""A LoRA student as files that its teacher's stock pipeline, or ComfyUI, loads; each has one scale baked in."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +14,23 @@ from fewstep.models.lora import INPUTS, adapters_of, merged
 from fewstep.models.model import Model
 
 EXPORTED = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
+LAYOUTS = ("diffusers", "kohya")  # of names; kohya's are those of sd-scripts, which ComfyUI reads
 
 
-def write_lora(model: Model, folder: Path, guidance_scale: float) -> Path:
-    """Write a LoRA student as a file that the teacher's stock pipeline loads, one scale baked in as biases, and its scheduler.
+def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], layout: str = "diffusers") -> list[Path]:
+    """Write a LoRA student as a file for each scale, with the scheduler to use them with; the files.
 
-    In the teacher's pipeline: `load_lora_weights(folder)`, the scheduler of `folder/scheduler`, guidance off.
+    In the teacher's pipeline: `load_lora_weights(folder)`, the scheduler of `folder/scheduler`, guidance off. One scale makes the file of the
+    name that diffusers looks for, or with kohya's layout of the folder's; several make `scale-2.safetensors` and so on.
 
     Raises:
-        InputError: not a LoRA student, a scale outside its range, a network into which diffusers loads no LoRA or whose scale is no
-            bias.
+        InputError: no scale, not a LoRA student, a scale outside its range, a network into which diffusers loads no LoRA or whose scale is no
+            bias, kohya's layout of another network than a UNet.
     """
     from safetensors.torch import save_file
 
+    if not guidance_scales:
+        raise InputError("a LoRA file has a guidance scale baked in; give it (--guidance-scale), again for a file each")
     found = adapters_of(model)
     if found is None:
         raise InputError("this model was not trained with student.lora, so it has no adapters; use --format diffusers")
@@ -33,34 +38,56 @@ def write_lora(model: Model, folder: Path, guidance_scale: float) -> Path:
     family, kind = model.family, model.family.network_class()
     if not hasattr(kind, "load_lora_adapter"):
         raise InputError(f"diffusers loads no LoRA into {kind.__name__}; use --format diffusers")
+    if layout == "kohya" and family.component != "unet":
+        raise InputError(f"kohya's layout is known of UNets alone, not of the family {family.name}; use --layout diffusers")
     lora = {name.replace(".default.", "."): value.float() for name, value in tensors.items() if name not in INPUTS}
     lora = {name: value * (known["alpha"] / known["rank"]) if ".lora_B." in name else value for name, value in lora.items()}
-    lora = _with_biases(lora, model, guidance_scale)
-    known |= {"guidance_scale": guidance_scale, "steps": model.info.steps}
     folder.mkdir(parents=True, exist_ok=True)
-    prefixed = {f"{family.component}.{name}": value.contiguous() for name, value in lora.items()}
-    save_file(prefixed, folder / EXPORTED, {"format": "pt", "fewstep": json.dumps(known)})
+    files = []
+    for scale in guidance_scales:
+        biases = _biases(model, scale)
+        made = _kohya(lora, biases) if layout == "kohya" else _with_biases(lora, biases, model, family.component)
+        usual = EXPORTED if layout == "diffusers" else f"{folder.name}.safetensors"
+        files.append(folder / (usual if len(guidance_scales) == 1 else f"scale-{scale:g}.safetensors"))
+        facts = known | {"guidance_scale": scale, "steps": model.info.steps}
+        save_file(
+            {name: value.contiguous() for name, value in made.items()}, files[-1], {"format": "pt", "fewstep": json.dumps(facts)}
+        )
     family.scheduler(model.denoiser.process, prediction_of(model.info.prediction)).save_pretrained(folder / "scheduler")
-    return folder
+    return files
 
 
-def _with_biases(lora: dict[str, Tensor], model: Model, guidance_scale: float) -> dict[str, Tensor]:
-    """The adapters, each with a bias (PEFT has it for all or for none), those that the scale goes into with what it adds."""
+def _biases(model: Model, guidance_scale: float) -> dict[str, Tensor]:
+    """What a scale adds to biases, by the name of the module; InputError where it goes into other weights."""
     network = merged(model.denoiser.network)
     plain = replace(model, denoiser=replace(model.denoiser, network=network)).bake(guidance_scale).denoiser.network
     before, after = dict(network.named_parameters()), dict(plain.named_parameters())
     changed = [name for name in after if name not in before or not torch.equal(after[name], before[name])]
-    modules = {name.removesuffix(".bias") for name in changed}
     if any(not name.endswith(".bias") or name not in before for name in changed):
         raise InputError(f"the family {model.family.name} bakes a scale into more than biases; use --format diffusers")
-    for module in modules:
-        weight = before[f"{module}.weight"]
-        if f"{module}.lora_A.weight" not in lora:  # a bias comes with an adapter: one that is zero
-            lora[f"{module}.lora_A.weight"] = torch.zeros(1, weight.shape[1])
-            lora[f"{module}.lora_B.weight"] = torch.zeros(weight.shape[0], 1)
-    for module in [name.removesuffix(".lora_B.weight") for name in lora if name.endswith(".lora_B.weight")]:
-        bias = torch.zeros(len(lora[f"{module}.lora_B.weight"]))
-        if module in modules:
-            bias = (after[f"{module}.bias"].cpu().double() - before[f"{module}.bias"].cpu().double()).detach().float()
-        lora[f"{module}.lora_B.bias"] = bias
-    return lora
+    added = {name: (after[name].cpu().double() - before[name].cpu().double()).detach().float() for name in changed}
+    return {name.removesuffix(".bias"): value for name, value in added.items()}
+
+
+def _with_biases(lora: dict[str, Tensor], biases: dict[str, Tensor], model: Model, component: str) -> dict[str, Tensor]:
+    """diffusers' names, each adapter with a bias (PEFT has it for all or for none), those of a scale with what it adds."""
+    made, weights = dict(lora), dict(merged(model.denoiser.network).named_parameters())
+    for module in biases:
+        if f"{module}.lora_A.weight" not in made:  # a bias comes with an adapter: one that is zero
+            rows, columns = weights[f"{module}.weight"].shape[:2]
+            made[f"{module}.lora_A.weight"], made[f"{module}.lora_B.weight"] = torch.zeros(1, columns), torch.zeros(rows, 1)
+    for module in [name.removesuffix(".lora_B.weight") for name in made if name.endswith(".lora_B.weight")]:
+        made[f"{module}.lora_B.bias"] = biases.get(module, torch.zeros(len(made[f"{module}.lora_B.weight"])))
+    return {f"{component}.{name}": value for name, value in made.items()}
+
+
+def _kohya(lora: dict[str, Tensor], biases: dict[str, Tensor]) -> dict[str, Tensor]:
+    """kohya's names: modules without dots, `alpha` so that the adapter counts once, and what a scale adds to a bias as `diff_b`."""
+    made: dict[str, Tensor] = {}
+    for name, value in lora.items():
+        module, _, which = name.removesuffix(".weight").rpartition(".")
+        start = f"lora_unet_{module.replace('.', '_')}"
+        made[f"{start}.{'lora_down' if which == 'lora_A' else 'lora_up'}.weight"] = value
+        if which == "lora_A":
+            made[f"{start}.alpha"] = torch.tensor(float(len(value)))
+    return made | {f"lora_unet_{module.replace('.', '_')}.diff_b": value for module, value in biases.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.compat import optional_components
+from fewstep.export.comfyui import WORKFLOW
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
 from fewstep.models.families.diffusers_family import STUDENT
@@ -36,7 +37,7 @@ def write_card(model: Model, folder: Path, name: str | None = None) -> None:
 
 
 def card(info: Info, family: Family, folder: Path, name: str) -> str:
-    """The text of the card of a model whose files are in `folder`, or of its export as ONNX or LoRA."""
+    """The text of the card of a model whose files are in `folder`, or of its export as ComfyUI file, ONNX or LoRA."""
     from huggingface_hub import ModelCard, ModelCardData
 
     task = "text-to-image" if info.condition == "text" else "unconditional-image-generation"
@@ -45,14 +46,16 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
     data = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
     if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
         data["path"] = Path(str(data["path"])).name
-    exported = folder / EXPORTED if (folder / EXPORTED).is_file() else None
+    files = [] if (folder / "model_index.json").is_file() else sorted(folder.glob("*.safetensors"))
+    workflow = (folder / WORKFLOW).is_file()
     values = {
         "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
         "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder),
         "subject": "class_labels=[0]" if info.condition == "class" else '"a photo of an owl"',
         "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
-        "onnx": (folder / "network.onnx").is_file(), "lora": exported and lora_values(family, exported),
+        "onnx": (folder / "network.onnx").is_file(), "comfyui": workflow and files[0].name,
+        "lora": lora_values(family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
         "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
     } | stock_values(info, folder)  # fmt: skip
     front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)))
@@ -105,14 +108,16 @@ def stock_values(info: Info, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lora_values(family: Family, file: Path) -> dict[str, Any]:
-    """What a LoRA file's metadata holds (base, guidance scale, ...), with the classes of pipeline and scheduler."""
+def lora_values(family: Family, files: list[Path]) -> dict[str, Any]:
+    """What a LoRA file's metadata holds (base, guidance scale, ...), with the classes of pipeline and scheduler; of several the first's."""
     from safetensors import safe_open
 
-    with safe_open(file, framework="pt") as opened:
-        known = json.loads(opened.metadata()["fewstep"])
-    scheduler = json.loads((file.parent / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
-    return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler}
+    with safe_open(files[0], framework="pt") as opened:
+        known, names = json.loads(opened.metadata()["fewstep"]), list(opened.keys())
+    scheduler = json.loads((files[0].parent / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
+    known |= {"file": files[0].name if files[0].name != EXPORTED else None, "files": [file.name for file in files]}
+    kohya = any(name.startswith("lora_unet_") for name in names)
+    return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler, "kohya": kohya}
 
 
 def scale_for(info: Info) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, check_text, check_whole_number, shown
+from fewstep.errors import InputError, check_choice, check_text, check_whole_number, shown
 from fewstep.method.conditioning import Condition, cycle, leaf
 from fewstep.method.guidance import DenoiserFn, Rule, weight_by_step, weight_of
 from fewstep.method.guidance_rules import rule_of, rule_settings
@@ -266,8 +266,7 @@ class Model:
 
     def _sampler(self, sampler: str | None) -> str:
         sampler = self.info.sampler if sampler is None else sampler
-        if not isinstance(sampler, str) or sampler not in ("deterministic", "stochastic"):
-            raise InputError(f"sampler {shown(sampler)} is not known; known: deterministic, stochastic")
+        check_choice("sampler", sampler, ("deterministic", "stochastic"))
         if self.info.steps is not None and sampler != self.info.sampler:
             raise InputError(
                 f"sampler is {sampler}, but this student was trained for the {self.info.sampler} one; distil with stage_two.sampler = '{sampler}'"
