@@ -8,10 +8,12 @@
     processes   how many share the work, as `torch.distributed.run` starts them
     file_limit  bytes that a file may have: writing more fails, as on a full disk
     disk        [folder, bytes]: a disk of its own of that size at an empty folder, for this command alone
-    user        number of the user who runs it
+    powerless   whether permissions hold for it as they do for any user, also where it is the superuser's
 """
 
 import ctypes
+import fcntl
+import gc
 import json
 import os
 import resource
@@ -23,9 +25,15 @@ import tempfile
 import time
 import traceback
 from collections import namedtuple
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
+IMPORTED = (  # what commands import when they need it
+    "accelerate", "diffusers.models.unets.unet_2d_condition", "diffusers.pipelines.pipeline_utils", "diffusers.schedulers.scheduling_ddim",
+    "fewstep.cli.main", "fewstep.api", "fewstep.evaluation.evaluate", "fewstep.training.describe", "jinja2", "matplotlib.pyplot",
+)  # fmt: skip
 Done = namedtuple("Done", "codes out err writes seconds")
 
 
@@ -54,18 +62,12 @@ class Zygote:
 def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
-    import diffusers.pipelines.pipeline_utils
+    for name in IMPORTED:
+        import_module(name)
     import torch
-    from accelerate import Accelerator  # noqa: F401
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: F401
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: F401
-
-    import fewstep.evaluation.evaluate
-    import fewstep.training.describe
-    from fewstep.cli import main as _
-    from fewstep.models.families import FAMILIES  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()  # forks need not look through it
     for line in sys.stdin:
         with tempfile.TemporaryDirectory(prefix="zygote-") as aside:
             answers.write(json.dumps(answer(json.loads(line), Path(aside))) + "\n")
@@ -76,7 +78,10 @@ def answer(request, aside):
     """Run a request's command in as many forks as it asks for, and wait for all."""
     count, began = request.get("processes", 1), time.monotonic()
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if count > 1 else {}
-    children = [fork(request, aside, rank, shared and shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
+    said = {name: pipe() for name in ("out", "err")}
+    ends = [write for _, write in said.values()]
+    environments = [shared and shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    children = [fork(request, aside, rank, environment, ends) for rank, environment in enumerate(environments)]
     codes = dict.fromkeys(children)
     while None in codes.values():
         for child in [child for child, code in codes.items() if code is None]:
@@ -87,9 +92,20 @@ def answer(request, aside):
             for child in [child for child, code in codes.items() if code is None]:
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
-    said = {name: "".join((aside / f"{name}-{rank}").read_text(errors="replace") for rank in range(count)) for name in ("out", "err")}
+    for end in ends:
+        os.close(end)
+    told = {name: read.read().decode(errors="replace") for name, (read, _) in said.items()}
+    for read, _ in said.values():
+        read.close()
     writes = (aside / "writes").stat().st_size if (aside / "writes").exists() else 0
-    return said | {"codes": list(codes.values()), "writes": writes, "seconds": time.monotonic() - began}
+    return told | {"codes": list(codes.values()), "writes": writes, "seconds": time.monotonic() - began}
+
+
+def pipe():
+    """(what is read, the number of what is written to) of a pipe that takes a megabyte before anyone reads; no limit of files holds for it."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
+    return os.fdopen(read, "rb"), write
 
 
 def free_port():
@@ -98,16 +114,16 @@ def free_port():
         return one.getsockname()[1]
 
 
-def fork(request, aside, rank, environment):
-    """The number of a new process that runs the command."""
+def fork(request, aside, rank, environment, ends):
+    """The number of a new process that runs the command and says what it says into the ends of two pipes."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         os.environ.update(environment)
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(aside / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT, 0o666), number)
+        for number, end in enumerate(ends, 1):
+            os.dup2(end, number)
         sys.stdin = open(os.devnull)  # noqa: SIM115
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         prepare(request, aside, rank)
@@ -115,8 +131,9 @@ def fork(request, aside, rank, environment):
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -130,10 +147,10 @@ def prepare(request, aside, rank):
             raise OSError(ctypes.get_errno(), "no disk of its own")
     if limit := request.get("file_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    if user := request.get("user"):
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+    if request.get("powerless"):
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # no capabilities
+        if ctypes.CDLL(None, use_errno=True).capset(header, none):
+            raise OSError(ctypes.get_errno(), "capabilities are kept")
     if folder := request.get("folder"):
         sys.addaudithook(counter(os.path.abspath(folder), request.get("kill_at"), aside / "writes", rank))
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import InputError, first_line, shown
+from fewstep.errors import InputError, check_text, first_line, shown
 
 LOCK = ".fewstep.lock"  # in a folder that a command works in
 NO_VERIFY = "FEWSTEP_NO_VERIFY"  # an environment variable, so that all processes of a command have it
@@ -107,6 +107,17 @@ def path_of(what: str, given: Any) -> Path:
     return path
 
 
+def utf8_path_of(what: str, given: Any) -> Path:
+    """As `path_of`, of what holds safetensors files, whose paths must be UTF-8.
+
+    Raises:
+        InputError: as `path_of` does, or the path is not UTF-8.
+    """
+    path = path_of(what, given)
+    check_text(f"the {what}'s path", str(path))
+    return path
+
+
 def check_new(folder: str | Path) -> None:
     """Raises InputError where something is in the folder already: nothing of anyone's is overwritten."""
     folder = path_of("folder", folder)
@@ -121,10 +132,11 @@ def writing(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot write {path}: {error}; what was there is kept, free some space and run the same command again"
-        ) from error
+    except OSError as error:
+        why, remedy = error.strerror or first_line(error), REMEDIES.get(error.errno or 0, FULL)
+        raise InputError(f"cannot write {shortened_path(str(path))}: {why}; {remedy}") from error
+    except SafetensorError as error:
+        raise InputError(f"cannot write {shortened_path(str(path))}: {first_line(error)}; {FULL}") from error
 
 
 def write_atomically(path: Path, write: Any) -> None:

@@ -25,7 +25,7 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import contents, os_errors, path_of, write_atomically
+from fewstep.files import contents, os_errors, sweep, utf8_path_of, write_atomically
 from fewstep.hashed import claim
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
@@ -64,7 +64,7 @@ def evaluate(
     check_whole_number("batch_size", 1 if batch_size is None else batch_size, 1)
     check_whole_number("seed", seed, 0, LARGEST_SEED)
     check_device(device)
-    out = path_of("folder", out)
+    out = utf8_path_of("folder", out)
     if inception is not None:
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
@@ -108,6 +108,8 @@ def measure(
         None if conditions.classes else clip, noise,
     )  # fmt: skip
     models.to(place)
+    if state.is_main_process:
+        sweep(out)
     run.plan(table)
     rows = with_ratios(run.measure(table), settings.reference_steps)
     facts = dict(examples.description)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
 
 from fewstep.errors import InputError
 from fewstep.files import verifying
-from fewstep.hashed import read_json, write_json
+from fewstep.hashed import HASH, read_json, write_json
 
 HASHES = "fewstep-files.json"
 MAY_CHANGE = ("README.md",)  # a person's text
@@ -52,14 +53,14 @@ def check_hashes(folder: Path) -> None:
 
 def hashes_in(folder: Path) -> dict[str, str]:
     """The hashes by file of `HASHES` in a folder. Raises InputError where it is damaged."""
-    remedy = "copy the folder again, or remove this file to go without it"
-    try:
-        known = json.loads((folder / HASHES).read_text(encoding="utf-8"))
-        if known["format"] == 1:  # without a hash of its own, and without that of fewstep.json
-            return {str(name): str(value) for name, value in known["xxh3_128"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # which `read_json` says
-    found = read_json(folder / HASHES, remedy).get("files")
+    file, remedy = folder / HASHES, "copy the folder again, or remove this file to go without it"
+    with suppress(OSError, ValueError, RecursionError, AttributeError):  # which `read_json` says below
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if known.get("format") == 1:  # without a hash of its own, and without that of fewstep.json
+            return {str(name): str(value) for name, value in known.get(HASH).items()}
+        if not isinstance(known.get(HASH), str):
+            raise InputError(f"{file} is damaged (it has no hash of its own); {remedy}")
+    found = read_json(file, remedy).get("files")
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise InputError(f"{folder / HASHES} is damaged (it holds no hashes); {remedy}")
+        raise InputError(f"{file} is damaged (it holds no hashes); {remedy}")
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, check_text, nearest
 from fewstep.files import os_errors, write_atomically, writing
 
 
@@ -16,7 +16,7 @@ def tracker_arguments(log_with: str, run: Path) -> dict[str, Any]:
     """The arguments of `Accelerator` for a tracker ("none" or one that accelerate knows); its files go into the run folder.
 
     Raises:
-        InputError: accelerate does not know it, or its package is not installed.
+        InputError: accelerate does not know it, its package is not installed, or the run's path is not UTF-8.
     """
     if log_with == "none":
         return {}
@@ -24,6 +24,7 @@ def tracker_arguments(log_with: str, run: Path) -> dict[str, Any]:
         raise InputError(f"train.log_with is '{log_with}'; {nearest(log_with, ['none', *LOGGER_TYPE_TO_CLASS])}")
     if find_spec(log_with) is None:
         raise InputError(f"train.log_with = '{log_with}' needs its package: pip install {log_with}, or set it to 'none'")
+    check_text(f"train.log_with = '{log_with}' cannot write into the folder, which", str(run))
     return {"log_with": log_with, "project_dir": str(run)}
 
 

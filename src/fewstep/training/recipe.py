@@ -64,7 +64,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
         path = find_recipe(recipe)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError, OSError) as error:  # also of thousands of digits, or of brackets
+        except (ValueError, RecursionError) as error:  # also of thousands of digits, or of brackets
             raise InputError(f"{path} is not TOML: {error}; mend it, or name another recipe") from None
         if path not in shipped_recipes().values():
             _resolve_paths(values, path.parent)

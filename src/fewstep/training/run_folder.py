@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.data.latent_cache import CachedData
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.files import contents, os_errors, path_of
+from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
@@ -40,7 +40,7 @@ def write_cache(
     if settings.data.cache is not None:
         raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
     model = teacher_of(settings.teacher.path, None, settings.teacher)
-    return to_cache(settings, model).written(Path(out), settings, device, quiet, again=True)
+    return to_cache(settings, model).written(utf8_path_of("folder", out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -56,12 +56,12 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
     Raises:
         InputError: it holds something else, or a run of another recipe (naming the key that changed).
     """
-    run = path_of("folder", out)
+    run = utf8_path_of("folder", out)
     known = run / RECIPE
     if known.is_file():
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
-            raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
+            raise InputError(f"run {run} was begun with another recipe ({known}): {changed}; put it back, or name another --out")
     elif (run / "checkpoint").is_dir() or any(run.glob(f"*-*/{INFO}")):
         raise InputError(
             f"{known} is missing, so it is not known by what recipe {run} was begun; copy it again, or name another --out"

@@ -17,6 +17,7 @@ from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
     absent,
     check_guided,
+    check_weights,
     config_of,
     has_part,
     index_of,
@@ -156,6 +157,7 @@ class DiffusersFamily(Family):
             unused: dict[str, Any] = {name: None for name in components if name not in names}
             with quiet(), naming_damage(self.folder):
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
+                check_weights(pipeline, self.folder)
                 set_token_limits(pipeline)
             for name, part in pipeline.components.items():
                 if isinstance(part, nn.Module):
@@ -204,6 +206,7 @@ class DiffusersFamily(Family):
                 pipeline = self.pipeline_class().from_pretrained(
                     self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
                 )
+                check_weights(pipeline, self.folder)
                 set_token_limits(pipeline)
             pipeline.save_pretrained(folder, safe_serialization=True)
         if not self.stock_takes_w and self.takes_w(network):

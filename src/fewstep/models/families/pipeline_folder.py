@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ def damaged_part(folder: Path) -> tuple[Path, str] | None:
 
     for file in sorted(folder.rglob("*.*")):
         try:
+            if file.is_file():
+                file.open("rb").close()  # which says why, as safetensors does not
             if file.suffix == ".json":
                 json.loads(file.read_text(encoding="utf-8"))
             elif file.suffix == ".safetensors":
@@ -86,15 +88,19 @@ def damaged_part(folder: Path) -> tuple[Path, str] | None:
         except Exception as error:
             return file, first_line(error)
     parts = {name: value for name, value in index_of(folder).items() if isinstance(value, list) and len(value) == 2 and all(value)}
+    unknown: tuple[Path, str] | None = None
     for name, (library, kind) in parts.items():
-        with suppress(ImportError, AttributeError, TypeError, ValueError):
+        try:
             made = getattr(import_module(library), kind)
-            try:
-                with quiet():
-                    made.from_pretrained(folder, subfolder=name)
-            except Exception as error:
-                return folder / name, first_line(error)
-    return None
+        except (ImportError, AttributeError, TypeError, ValueError):  # as of what only its own pipeline knows
+            unknown = folder / "model_index.json", f"it names {library}.{kind}, which is not known"
+            continue
+        try:
+            with quiet():
+                made.from_pretrained(folder, subfolder=name)
+        except Exception as error:
+            return folder / name, first_line(error)
+    return unknown
 
 
 def variants_of(part: Path) -> set[str]:
@@ -135,6 +141,14 @@ def set_token_limits(pipeline: Any) -> None:
         limit = None if encoder is None else getattr(encoder.config, "max_position_embeddings", None)
         if limit and part is not None and part.model_max_length > LONGEST_PROMPT:
             part.model_max_length = limit
+
+
+def check_weights(pipeline: Any, folder: Path) -> None:
+    """Raises InputError where the file of a part lacks some of its weights: diffusers leaves those without content."""
+    for name, part in pipeline.components.items():
+        for weight, value in part.named_parameters() if hasattr(part, "named_parameters") else ():
+            if value.is_meta:
+                raise InputError(f"{folder / name} lacks the weight {weight}; copy {folder} again")
 
 
 def check_fit(folder: Path, what: str, gives: Any, takes: Any) -> None:
