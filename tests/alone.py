@@ -1,9 +1,11 @@
 """Students of tiny pipelines, and diffusers' own samples of their folders in a process that cannot import fewstep (`stock.py`)."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,12 +41,39 @@ def samples_alone(root, jobs):
         files = {key: str(root / f"{i}-{key}.safetensors") for key in ("noise", "out")}
         save_file({name: value.contiguous() for name, value in tensors.items()}, files["noise"])
         written.append(job | files | {"folder": str(job["folder"])})
-    (root / "jobs.json").write_text(json.dumps(written))
-    command = [sys.executable, "-I", str(Path(__file__).parent / "stock.py"), str(root / "jobs.json")]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    answered(root, written)
     return [load_file(job["out"])["samples"] for job in written]
+
+
+def run_alone(root, code):
+    """Run code in the folder `root` in that process."""
+    answered(root, [{"code": code, "folder": str(root)}])
+
+
+def answered(root, jobs):
+    """Let the process without fewstep do the jobs; what goes wrong in it is raised here."""
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    process = stock_process()
+    process.stdin.write(f"{root / 'jobs.json'}\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, "the process without fewstep has ended"
+    problem = json.loads(line)
+    assert problem is None, problem
+
+
+@cache
+def stock_process():
+    """The process without fewstep, one for all tests of this process: it takes seconds to start."""
+    command = [sys.executable, "-I", str(Path(__file__).parent / "stock.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    @atexit.register
+    def end():
+        process.communicate()  # the end of its input is the end of it
+
+    return process
 
 
 @torch.no_grad()

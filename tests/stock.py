@@ -1,10 +1,12 @@
-"""Run alone, without fewstep: samples from folders by diffusers' own pipelines.   python stock.py JOBS.json
+"""Run alone, without fewstep: samples from folders by diffusers' own pipelines, or runs code.   python stock.py
 
 Each job: {"folder", "pipeline", "noise": file of tensors, "arguments", "out", maybe "seed"}. Ends with an error if fewstep can be imported.
 """
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -47,10 +49,27 @@ def pipeline_call(job, noise):
 
 
 def main():
-    for job in json.loads(Path(sys.argv[1]).read_text()):
-        noise = load_file(job["noise"])
-        z = pipeline_call(job, noise) if job["pipeline"] else class_loop(job["folder"], noise, **job["arguments"])
-        save_file({"samples": z.contiguous()}, job["out"])
+    """Answer each line of stdin, a file of jobs, with one on stdout: what went wrong, as JSON, null where nothing did."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print
+    for line in sys.stdin:
+        problem = None
+        try:
+            for job in json.loads(Path(line.strip()).read_text()):
+                run(job)
+        except Exception:
+            problem = traceback.format_exc()
+        print(json.dumps(problem), file=answers, flush=True)
+
+
+def run(job):
+    if "code" in job:
+        os.chdir(job["folder"])
+        exec(compile(job["code"], "code", "exec"), {})
+        return
+    noise = load_file(job["noise"])
+    z = pipeline_call(job, noise) if job["pipeline"] else class_loop(job["folder"], noise, **job["arguments"])
+    save_file({"samples": z.contiguous()}, job["out"])
 
 
 class Blocked:

@@ -32,3 +32,12 @@ def overhead(result: Row) -> str:
         for row in result["rows"]
     ]  # fmt: skip
     return markdown(["what", "batch", "seconds with fewstep", "bare network", "ratio", "goal"], lines)
+
+
+def waiting(result: Row) -> str:
+    """The share of a run's time that waits for data, read in turn and read ahead, of each kind of data."""
+    lines = [
+        [row["data"], row["read"], str(row["batch_size"]), f"{row['waiting']:.1%}", f"{row['images_per_second']:.0f}"]
+        for row in result["rows"]
+    ]
+    return markdown(["data", "read", "batch", "waiting for data", "examples a second"], lines)

@@ -20,6 +20,7 @@ from fewstep.data.fingerprints import whole
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import Data
 from fewstep.data.prompts import PromptRows
+from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.method.samplers import deterministic
 from fewstep.training.examples import prepared
@@ -109,6 +110,15 @@ def test_a_cache_says_what_it_is_and_what_made_it(made, pipeline, pictures):
     assert sorted(p.name for p in made.iterdir()) == [*(s["file"] for s in index["shards"]), "index.json"]
 
 
+def test_a_cache_says_what_it_holds(made, pictures, capsys):
+    announce(CachedData(made))
+    announce(CachedData(made), quiet=True)
+    captions = sorted(file.read_text().strip() for file in pictures.glob("*.txt"))
+    err = capsys.readouterr().err
+    assert err.startswith(f"data {made}: 7 cached examples with captions (") and err.count("\n") == 1
+    assert sum(repr(caption) in err for caption in captions) >= 3
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_cache_gives_the_batches_that_encoding_on_the_fly_gives(recipe, tmp_path, flip):
     chosen = recipe(data__flip=flip, train__seed=3)
@@ -186,7 +196,7 @@ def test_the_encoders_leave_memory_and_the_null_condition_stays(recipe, tmp_path
     def train(settings, model, *rest):
         gc.collect()
         alive.append([part() for part in parts if part() is not None])
-        return {}
+        raise KeyError
 
     monkeypatch.setattr("fewstep.training.run_folder.distill_model", train)
     with pytest.raises(KeyError):
@@ -253,11 +263,18 @@ def test_pictures_and_words_that_are_left_out_are_counted_and_named(recipe, pict
     data = write_cache(recipe(data__path=str(copy)), tmp_path / "cache", device="cpu")
     report = capsys.readouterr().err
     assert len(data) == 5 and all(
-        part in report for part in ("skipped 2 of 7", "1.png: ", "4.png: it has no caption", "cache  7/7")
+        part in report
+        for part in (
+            ": 6 examples with captions",
+            "1 pictures without a caption (4.png)",
+            "skipped 1 of 6",
+            "1.png: ",
+            "cache  6/6",
+        )
     )
     for file in copy.glob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"none of the 7 pictures.*0.png: "):
+    with pytest.raises(InputError, match=r"none of the 6 pictures.*0.png: "):
         written(recipe(data__path=str(copy)), tmp_path / "none")
     (tmp_path / "long.txt").write_text("a cat\nabcdefghijkl\n")
     write_cache(recipe(data__path=None, data__prompts=str(tmp_path / "long.txt")), tmp_path / "cut", device="cpu")

@@ -12,13 +12,15 @@ from cheap_features import pixels
 
 import fewstep
 import tiny
-from conftest import TINY, run_command
+from command_line import command, refused
+from conftest import TINY
 from fewstep.cli.options import listed
 from fewstep.errors import InputError
 from fewstep.evaluation import evaluate as evaluation
 from fewstep.evaluation import presets
 from fewstep.evaluation.accumulator import Accumulator
 from fewstep.evaluation.configurations import configurations, open_models, rescaled, run_of
+from fewstep.evaluation.evaluate import examples_of
 from fewstep.evaluation.evaluation_run import EvaluationRun, noise_of
 from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.results_table import text_table
@@ -227,7 +229,10 @@ def test_what_does_not_fit_is_said_in_one_line(run, teacher_folder, tmp_path, ev
     fails("no student for 3 steps", steps=(1, 3))
     digits = fewstep.open_data(name="digits")
     turned = replace(digits, classes=digits.classes[::-1], labels=9 - digits.labels)
-    fails("classes are the model's in another order, 9, 8, 7", data=turned)
+    assert torch.equal(examples_of(turned, open_models(run, None, None), False, None).labels, digits.labels)
+    by_order = examples_of(turned, open_models(run, None, None), False, None, "by-order")
+    assert torch.equal(by_order.labels, turned.labels) and by_order.classes == digits.classes
+    fails("class_names is 'other'", class_names="other")
     fails("40 samples have a singular covariance of 64 features; at least 65", samples=40)
     fails("evaluate.samples is 1", samples=1)
     fails("batch_size is 0", batch_size=0)
@@ -264,17 +269,17 @@ def test_stochastic_samples_are_the_same_in_any_batch(run, tmp_path):
     torch.testing.assert_close(parts[0].moments.mean, parts[1].moments.mean)
 
 
-def test_the_command(run, tmp_path):
+def test_the_command(run, tmp_path, capsys):
     words = "--data digits --samples 70 --steps 1 --guidance-scale 2 --baselines heun --budgets 8 --reference-steps 4 --device cpu"
-    out, err = run_command("evaluate", run, "--out", tmp_path / "out", *words.split())
+    out, err = command(capsys, "evaluate", run, "--out", tmp_path / "out", *words.split())
     assert "guidance scale 2" in out
     assert "Heun" in out
     assert "of the student" in out
     assert "70 of 70 samples" in err
+    assert err.count("data digits: 1,797 examples of 10 classes (0, 1, 2, 3, 4, ...)") == 1
     assert (tmp_path / "out" / "report.html").is_file()
-    _, err = run_command("evaluate", run, "--data", "digits", "--out", tmp_path / "new", "--baselines", "dpm", expect=2)
-    assert err.strip().splitlines()[-1].startswith("error: baseline 'dpm' is not known")
-    assert "Traceback" not in err
+    line = refused(capsys, "evaluate", run, "--data", "digits", "--out", tmp_path / "new", "--baselines", "dpm")
+    assert "baseline 'dpm' is not known" in line
 
 
 @pytest.mark.parametrize("text", ["a", "1.5", "1,,2", "nan", ""])

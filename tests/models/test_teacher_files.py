@@ -123,7 +123,7 @@ def test_a_lora_file_says_what_it_is(tmp_path, capsys, name):
     save_file({name: torch.zeros(2, 2)}, file)
     for given in (file, file.parent):
         line = refused(capsys, "sample", given, "--prompt", "a", "--out", tmp_path / "out")
-        assert "is a LoRA" in line and f"p.load_lora_weights('{file}')" in line
+        assert "is a LoRA" in line and f"--lora {file}" in line
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

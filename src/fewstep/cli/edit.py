@@ -21,8 +21,8 @@ def edit(
     strength: Annotated[list[str], typer.Option(help="How much is drawn anew, i/N of N steps, as 0.5 or 2/3; again for more.")],
     class_label: options.Labels = None, prompt: options.Prompts = None,
     negative_prompt: options.NegativePrompt = None, guidance_scale: options.Scales = None,
-    variant: options.Variant = None, steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
-    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+    variant: options.Variant = None, lora: options.Lora = None, steps: options.Steps = None, sampler: options.Sampler = None,
+    batch_size: options.BatchSize = 256, seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
 ) -> None:  # fmt: skip
     """Redraw pictures under another condition (SDEdit): 00000.png, ..., a labelled grid.png and samples.json."""
     from fewstep.cli.sample_files import write_combinations
@@ -30,7 +30,7 @@ def edit(
     from fewstep.editing import sdedit
 
     check_new(out)
-    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant)
+    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant, lora)
     plans = [opened.sampling_plan(steps, scale, sampler) for scale in scales]
     strengths = distinct(sdedit.start_of(number(text), plans[0].steps, say) / plans[0].steps for text in strength)
     pictures = read_images(image, opened.info, say)
@@ -42,7 +42,7 @@ def edit(
         return sdedit.edit(opened, x, conditions, steps=steps, sampler=sampler, batch_size=batch_size, say=say, **choices)
 
     columns = [{"strength": s, "guidance_scale": g} for s in strengths for g in scales]
-    print(write_combinations(out, rows, columns, distinct(seed), draw, ["input"], record_of(model, negative_prompt)))
+    print(write_combinations(out, rows, columns, distinct(seed), draw, ["input"], record_of(model, negative_prompt, lora)))
 
 
 @app.command(epilog="Example:  fewstep inpaint digits --image three.png --mask mask.png --class-label 3 --out filled")
@@ -55,8 +55,8 @@ def inpaint(
         float | None, typer.Option(min=0, help="Pixels around the mask that fade; a latent's without it, or 0.")
     ] = None,
     resample: Annotated[int, typer.Option(min=0, help="How often each step but the first is undone and repeated.")] = 0,
-    variant: options.Variant = None, steps: options.Steps = None, sampler: options.Sampler = None, batch_size: options.BatchSize = 256,
-    seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
+    variant: options.Variant = None, lora: options.Lora = None, steps: options.Steps = None, sampler: options.Sampler = None,
+    batch_size: options.BatchSize = 256, seed: options.Seeds = [0], device: options.Device = None,  # noqa: B006 - typer copies it
 ) -> None:  # fmt: skip
     """Fill in what a mask marks: 00000.png, ..., a labelled grid.png and samples.json. The rest comes back to the bit."""
     from fewstep.cli.sample_files import write_combinations
@@ -65,7 +65,7 @@ def inpaint(
     from fewstep.models.sampling import to_images
 
     check_new(out)
-    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant)
+    opened, scales = opened_with(model, device, steps, negative_prompt, guidance_scale, variant, lora)
     for scale in scales:
         opened.sampling_plan(steps, scale, sampler)
     pictures = read_images(image, opened.info, say)
@@ -82,7 +82,7 @@ def inpaint(
         return inpainting.inpaint(opened, pictures.pixels[which], masks[which], conditions, say=say_once, **fixed, **choices)
 
     columns = [{"guidance_scale": scale} for scale in scales]
-    record = {"masks": [str(m) for m in mask], "feather": feather, "resample": resample} | record_of(model, negative_prompt)
+    record = {"masks": [str(m) for m in mask], "feather": feather, "resample": resample} | record_of(model, negative_prompt, lora)
     print(write_combinations(out, rows, columns, distinct(seed), draw, ["input", "mask"], record))
 
 
@@ -116,7 +116,7 @@ def translate(
     if bool(image) == bool(between) or (image and not to):
         raise InputError("give --image F, --from L and --to L, or --between F F and --from L")
     check_new(out)
-    drawing, scales = opened_with(decoder, device, steps, None, guidance_scale, variant)
+    drawing, scales = opened_with(decoder, device, steps, None, guidance_scale, variant, None)
     encoding = style_transfer.open_encoder(encoder or decoder, best_device(device), encoder_steps, None if encoder else variant)
     encoder_scale = encoding.scale_or_own(encoder_guidance_scale)
     fixed = {"steps": steps, "encoder_steps": encoder_steps, "encoder_guidance_scale": encoder_scale, "batch_size": batch_size}
@@ -140,13 +140,19 @@ def translate(
 
 
 def opened_with(
-    path: str, device: str | None, steps: int | None, negative_prompt: str | None, scales: list[float] | None, variant: str | None
+    path: str,
+    device: str | None,
+    steps: int | None,
+    negative_prompt: str | None,
+    scales: list[float] | None,
+    variant: str | None,
+    lora: list[str] | None,
 ) -> tuple[Any, list[float]]:
     """The model with its negative prompt, and the distinct guidance scales; without any the model's own."""
     from fewstep.api import open_model
     from fewstep.devices import best_device
 
-    model = open_model(path, best_device(device), steps, variant=variant).with_negative_prompt(negative_prompt)
+    model = open_model(path, best_device(device), steps, variant=variant, lora=lora).with_negative_prompt(negative_prompt)
     return model, distinct(scales or [model.scale_or_own(None)])
 
 
@@ -179,9 +185,13 @@ def condition_of(model: Any, names: list[str], option: str) -> Any:
         raise InputError(f"{option}: {error}") from None
 
 
-def record_of(model: str, negative_prompt: str | None) -> dict[str, str]:
-    """What samples.json has of the model and its negative prompt."""
-    return {"model": model} | ({} if negative_prompt is None else {"negative_prompt": negative_prompt})
+def record_of(model: str, negative_prompt: str | None, lora: list[str] | None) -> dict[str, Any]:
+    """What samples.json has of the model, its negative prompt and the LoRA files in it."""
+    return (
+        {"model": model}
+        | ({} if negative_prompt is None else {"negative_prompt": negative_prompt})
+        | ({"lora": lora} if lora else {})
+    )
 
 
 def distinct(values: Any) -> list[Any]:

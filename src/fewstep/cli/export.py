@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Device, Seed, Variant, app
+from fewstep.cli.options import Device, Lora, Seed, Variant, app
 from fewstep.errors import InputError
 
 EXAMPLES = """\b
@@ -34,6 +34,7 @@ def export(
     negative_prompt: Annotated[str | None, typer.Option(help="Bake this in, of a student of student.negative_prompts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
     variant: Variant = None,
+    lora: Lora = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
     seed: Seed = None,
@@ -49,7 +50,7 @@ def export(
         raise InputError("no folder to write is given; name one, or a repository with --push-to-hub OWNER/NAME")
     if push_to_hub:
         check_id(push_to_hub)
-    opened = open_model(model, best_device(device or "cpu"), steps, variant=variant)
+    opened = open_model(model, best_device(device or "cpu"), steps, variant=variant, lora=lora)
     if negative_prompt is not None and not opened.info.negative_prompts:
         raise InputError("--negative-prompt: only a student distilled with student.negative_prompts = true takes one; leave it out")
     opened, chosen = (

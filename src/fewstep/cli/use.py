@@ -11,7 +11,7 @@ from fewstep.cli.options import app, say, scale_or_scales
 
 @app.command(epilog="Example:  fewstep sample runs/quickstart --steps 2 --class-label 3 --class-label 8 --out pictures")
 def sample(
-    model: options.ModelPath, out: options.NewOut, variant: options.Variant = None, steps: options.Steps = None,
+    model: options.ModelPath, out: options.NewOut, variant: options.Variant = None, lora: options.Lora = None, steps: options.Steps = None,
     guidance_scale: Annotated[
         str | None, typer.Option(help="As in diffusers, or one a step as 1/2/2/2; without it 1, which is none, or that baked in.")
     ] = None,
@@ -29,11 +29,16 @@ def sample(
     from fewstep.cli.sample_files import write_samples
     from fewstep.devices import best_device
 
-    opened = open_model(model, best_device(device), steps, variant=variant)
+    opened = open_model(model, best_device(device), steps, variant=variant, lora=lora)
     labels = class_label or (None if opened.info.condition == "text" or prompt else list(range(len(opened.info.classes))))
     condition = opened.condition(labels, prompt, num_images)
     record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
-    record = {"model": model} | record | ({"negative_prompt": negative_prompt} if negative_prompt else {})
+    record = (
+        {"model": model}
+        | record
+        | ({"negative_prompt": negative_prompt} if negative_prompt else {})
+        | ({"lora": lora} if lora else {})
+    )
     choices = {"steps": steps, "guidance_scale": scale_or_scales(guidance_scale), "seed": seed or 0, "sampler": sampler}
     print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, record, choices, batch_size, raw))
 

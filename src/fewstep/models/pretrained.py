@@ -24,6 +24,7 @@ from fewstep.models.families import Family, family_for, family_of
 from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
 from fewstep.models.file_hashes import HASHES, check_hashes, write_hashes
 from fewstep.models.lora import merged, save_adapters
+from fewstep.models.lora_files import folder_with, loras_of
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, open_network, remove_embedding, save_embedding
@@ -40,6 +41,8 @@ def open_model(
     *,
     revision: str | None = None,
     variant: str | None = None,
+    lora: Any = None,
+    force: bool = False,
     verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder, a hub id, a single file, or the bundled one of a name; `fewstep.open_model` says more.
@@ -53,9 +56,12 @@ def open_model(
         if not isinstance(value, str | None):
             raise InputError(f"{name} is {shown(value)}; give text, or leave it out")
     device = best_device("cpu" if device is None else device)
+    loras = loras_of(lora)
     folder = local_folder(path, revision, variant)
     if is_run(folder):
         folder = rung_of(folder, steps)
+    if loras:
+        folder, variant = folder_with(folder, loras, variant), None
     own = (folder / INFO).is_file() or (folder / HASHES).is_file()
     if not own and not (folder / "model_index.json").is_file():
         for file in folder.glob("*.safetensors"):
@@ -73,7 +79,7 @@ def open_model(
             family = family_of(info.family, network, folder)
         else:
             check_safe(folder)
-            family = family_for(folder, variant_to_open(folder, variant))
+            family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
         network = open_network(family, folder)
     check_finite(network, str(folder))
@@ -194,9 +200,7 @@ def check_whole(file: Path) -> None:
         return
     if any(mark in name for name in names for mark in LORA_MARKS):
         raise InputError(
-            f'{file} is a LoRA, adapters for the weights of a base model; merge the two, and name the folder: python -c "from diffusers import '
-            f"DiffusionPipeline; p = DiffusionPipeline.from_pretrained('BASE'); p.load_lora_weights('{file}'); p.fuse_lora(); "
-            "p.unload_lora_weights(); p.save_pretrained('merged')\""
+            f"{file} is a LoRA, adapters for the weights of a base model: name the base as the model, and this by --lora {file}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from fewstep.training.stage import Stage
 from fewstep.training.trainer import Trainer
 
 
-def distill_model(
-    recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, negatives: NegativePrompts | None = None
-) -> dict[str, Model]:
-    """Stage one, the ladder of stage two, and the encoder's ladder where the recipe has one: the models by folder name.
+def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, negatives: NegativePrompts | None = None) -> Model:
+    """Stage one, the ladder of stage two, and the encoder's ladder where the recipe has one: the last student of stage two.
+
+    Every stage's model is a folder of the run. Memory holds two networks, the one that teaches and the one in training, however long
+    the ladder is: after stage one the guided teacher is let go of, unless a rung is taught by its paths or the caller holds it.
 
     Raises:
         InputError: `teacher` is a student already, or the recipe's student cannot be made of it.
@@ -43,34 +45,36 @@ def distill_model(
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
     teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
     negatives = negatives and negatives.to(trainer.accelerator.device)
-    student = student_of(recipe, teacher, negatives)
+    made = student_of(recipe, teacher, negatives)
     if trainer.main:
         write_recipe(trainer.run, recipe)
+    stage = stage_one(recipe, in_precision_of(trainer, with_null_on_device(teacher)), data, negatives)
+    student, ladder = train_or_open(stage, made, trainer, "1/2 "), rungs(recipe.stage_two.ladder)
+    for_paths = None if recipe.paths.rung is None else teacher
+    del stage, made, teacher  # which hold the networks of this stage
 
-    stage = stage_one(recipe, in_precision_of(trainer, teacher), data, negatives)
-    models = {stage.name: train_or_open(stage, student, trainer, "1/2 ")}
-
-    student, ladder = models["stage-one"], rungs(recipe.stage_two.ladder)
     for number, (steps, k) in enumerate(ladder, 1):
         position, by_paths = f"2/2 rung {number}/{len(ladder)} ", steps == recipe.paths.rung
         if not by_paths or recipe.paths.after_rung:
+            made = next_student(student, steps, recipe.stage_two.sampler)
             stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, data=data, negatives=negatives)
-            stage = replace(stage, name=f"ladder-{steps:04d}") if by_paths else stage
-            student = next_student(student, steps, recipe.stage_two.sampler)
-            student = models[stage.name] = train_or_open(stage, student, trainer, position)
+            student = train_or_open(replace(stage, name=f"ladder-{steps:04d}") if by_paths else stage, made, trainer, position)
+            del stage, made
         if by_paths:
+            assert for_paths is not None
             student = next_student(student, steps)
             finished = (trainer.run / f"steps-{steps:04d}" / INFO).is_file()
-            pool = None if finished else path_pool(recipe, teacher, student.denoiser.process, data, trainer)
-            stage = paths_stage(recipe, student, pool)
-            student = models[stage.name] = train_or_open(stage, student, trainer, position)
+            pool = None if finished else path_pool(recipe, for_paths, student.denoiser.process, data, trainer)
+            student = train_or_open(paths_stage(recipe, student, pool), student, trainer, position)
+    if not recipe.encoder.ladder:
+        return student
 
-    encoder = models["stage-one"]
-    for steps, k in rungs(recipe.encoder.ladder) if recipe.encoder.ladder else ():
-        stage = stage_two(recipe, in_precision_of(trainer, encoder), steps, k, True, data, negatives)
-        encoder = next_student(encoder, steps, kind="encoder")
-        encoder = models[stage.name] = train_or_open(stage, encoder, trainer, "encoder ")
-    return models
+    last = trainer.run / (f"steps-{ladder[-1][0]:04d}" if ladder else "stage-one")
+    student = opened(student, trainer.run / "stage-one", trainer)
+    for steps, k in rungs(recipe.encoder.ladder):
+        stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, True, data, negatives)
+        student = train_or_open(stage, next_student(student, steps, kind="encoder"), trainer, "encoder ")
+    return opened(student, last, trainer)
 
 
 def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | None = None) -> Model:
@@ -84,7 +88,7 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | No
 
 def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:
     """The stage's finished model folder if the run has one; else train it and write that folder."""
-    folder, network = trainer.run / stage.name, model.denoiser.network
+    folder = trainer.run / stage.name
     if not (folder / INFO).is_file():
         check_unused(folder)
         entry = trainer.train(stage, model.denoiser, position)
@@ -95,19 +99,42 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     else:
         check_hashes(folder)
     trainer.log.earlier += stage.updates
-    with naming_damage(folder):
-        info = read_info(folder)
-        if has_adapters(network):  # what is in memory stays, around the teacher's own weights
-            load_adapters(network, folder)
-        else:
-            network = open_network(model.family, folder).to(trainer.accelerator.device)
-    return replace(model, denoiser=replace(model.denoiser, network=network), info=info)
+    return opened(model, folder, trainer, again=True)
 
 
 def check_unused(folder: Path) -> None:
     """Raises InputError where the folder of a stage that is to be trained holds something, as a finished one without its metadata."""
     if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise InputError(f"{folder / INFO} is missing: copy {folder} again, or remove it to train that stage again")
+
+
+def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) -> Model:
+    """The model of a folder of the run that `model`, another one of it, is like; with `again` in the place of `model`."""
+    network: Any = model.denoiser.network
+    with naming_damage(folder):
+        info = read_info(folder)
+        if has_adapters(network):  # what is in memory stays, around the teacher's own weights
+            network = network if again else next_lora_student(network)
+            load_adapters(network, folder)
+        else:
+            if again:
+                network.to("meta")  # or memory would hold both
+            network = open_network(model.family, folder).to(trainer.accelerator.device)
+    return replace(model, denoiser=replace(model.denoiser, network=network), info=info)
+
+
+def with_null_on_device(teacher: Model) -> Model:
+    """The same model, its null condition put on its device once, when first needed, not in every update."""
+    null, device = teacher.denoiser.null, teacher.denoiser.device
+    if null is None:
+        return teacher
+
+    @cache
+    def on_device() -> Any:
+        found = null() if callable(null) else null
+        return to(torch.tensor([found]) if isinstance(found, int) else found, device)
+
+    return replace(teacher, denoiser=replace(teacher.denoiser, null=on_device))
 
 
 def in_precision_of(trainer: Trainer, teacher: Model) -> Model:

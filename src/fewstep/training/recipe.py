@@ -14,7 +14,7 @@ from fewstep.training.settings import Recipe
 
 # a path, or a name on the hub or of what is bundled
 NAMES = ("teacher.path", "teacher.weak", "data.path", "teach.start", "evaluate.clip")
-PATHS = (*NAMES, "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
+PATHS = (*NAMES, "teacher.lora", "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 RECIPE = "recipe.toml"  # in a run folder
 MAY_CHANGE = (  # between a run and its resumption
     "train.checkpoint_every", "train.log_every", "train.log_with", "train.compile", "train.batch_size", "train.gradient_accumulation", "evaluate.",
@@ -101,17 +101,26 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """
     for key in PATHS:
         section, _, name = key.partition(".")
-        path = values[section].get(name) if isinstance(values.get(section), dict) else None
-        if not isinstance(path, str) or not _is_relative(path):
-            continue
-        beside = os.path.normpath(folder / path)
-        if os.path.exists(beside) or not _may_be_name(key, path):
-            values[section][name] = beside
-        elif os.path.exists(path):
-            raise InputError(
-                f"{key} = '{path}' is in the working folder, not in {folder}: a path in a recipe file is relative to its folder, "
-                "or absolute; --set takes one from the working folder"
-            )
+        given = values[section].get(name) if isinstance(values.get(section), dict) else None
+        if isinstance(given, str):
+            values[section][name] = _beside(key, given, folder)
+        elif isinstance(given, list):
+            values[section][name] = [_beside(key, path, folder) if isinstance(path, str) else path for path in given]
+
+
+def _beside(key: str, path: str, folder: Path) -> str:
+    """A path of a recipe file, taken from its folder where it is relative; a name as it is."""
+    beside = os.path.normpath(folder / path)
+    if not _is_relative(path):
+        return path
+    if os.path.exists(beside) or not _may_be_name(key, path):
+        return beside
+    if os.path.exists(path):
+        raise InputError(
+            f"{key} = '{path}' is in the working folder, not in {folder}: a path in a recipe file is relative to its folder, "
+            "or absolute; --set takes one from the working folder"
+        )
+    return path
 
 
 def _is_relative(path: str) -> bool:
@@ -152,14 +161,22 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def arguments(
-    recipe: Any, teacher: Any, data: Any, steps: int | None, guidance_scale: tuple[float, float] | None, variant: str | None = None
+    recipe: Any,
+    teacher: Any,
+    data: Any,
+    steps: int | None,
+    guidance_scale: tuple[float, float] | None,
+    variant: str | None = None,
+    lora: list[str] | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """The recipe's keys that the arguments of `distill` stand for."""
     changes: dict[str, Any] = {}
     if isinstance(teacher, str | Path):
         changes["teacher.path"] = str(teacher)
-    if variant is not None:
-        changes["teacher.variant"] = variant
+    changes |= {} if variant is None else {"teacher.variant": variant}
+    changes |= {} if lora is None else {"teacher.lora": lora}
+    changes |= {"teacher.force": True} if force else {}
     if isinstance(data, str | Path):
         changes["data.path"] = str(data)
     if guidance_scale is not None:
@@ -186,10 +203,20 @@ def to_toml(recipe: Recipe, folder: Path | None = None) -> str:
     values["evaluate"] = recipe.evaluate.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     for key in PATHS if folder else ():
         section, _, name = key.partition(".")
-        path = values[section].get(name)
-        if path and _is_relative(path) and (os.path.exists(path) or not _may_be_name(key, path)):
-            values[section][name] = os.path.relpath(path, folder)
+        given = values[section].get(name)
+        if given:
+            seen = [_from(folder, key, path) for path in _listed(given)]
+            values[section][name] = seen[0] if isinstance(given, str) else seen
     return tomli_w.dumps(values)
+
+
+def _from(folder: Path | None, key: str, path: str) -> str:
+    """A path as seen from a folder; a name, or an absolute path, as it is."""
+    return os.path.relpath(path, folder) if _is_relative(path) and (os.path.exists(path) or not _may_be_name(key, path)) else path
+
+
+def _listed(given: str | list[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else given or []
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
@@ -204,7 +231,7 @@ def first_difference(old: Recipe, new: Recipe) -> str | None:
     for section, values in after.items():
         for name, value in values.items():
             key, was = f"{section}.{name}", before[section][name]
-            same_path = key in PATHS and was and value and os.path.abspath(was) == os.path.abspath(value)
+            same_path = key in PATHS and [*map(os.path.abspath, _listed(was))] == [*map(os.path.abspath, _listed(value))]
             if was != value and not same_path and not key.startswith(MAY_CHANGE):
                 return f"{key} was {was!r} and is {value!r}"
     return None

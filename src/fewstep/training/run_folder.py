@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.latent_cache import CachedData
+from fewstep.data.summary import announce
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, os_errors, utf8_path_of
@@ -40,7 +41,9 @@ def write_cache(
     if settings.data.cache is not None:
         raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
     model = teacher_of(settings.teacher.path, None, settings.teacher)
-    return to_cache(settings, model).written(utf8_path_of("folder", out), settings, device, quiet, again=True)
+    examples = to_cache(settings, model)
+    announce(examples.rows, quiet)
+    return examples.written(utf8_path_of("folder", out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -77,6 +80,7 @@ def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: boo
     start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
+        announce(examples, quiet)
     elif start.info.kind != "teacher":
         raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
@@ -97,13 +101,13 @@ def distill(
     """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
     check_device(device)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
-    negatives = negative_prompts_of(recipe, model)
+    negatives = negative_prompts_of(recipe, model, quiet)
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
-        models = distill_model(recipe, model, examples, trainer, negatives)
+        held, model = [model], None  # handed over: from here on `distill_model` alone holds the teacher
+        student = distill_model(recipe, held.pop(), examples, trainer, negatives)
     ladder = recipe.stage_two.ladder
     name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
-    student = models[name]
     return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
 
 
@@ -115,8 +119,12 @@ def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, devi
     """
     examples, run = prepared(data, settings, model), check_run(out, settings)
     if isinstance(examples, ToCache):
+        announce(examples.rows, quiet)
         examples = examples.written(run / CACHE, settings, device, quiet)
-    check_match(model, examples)
+        check_match(model, examples)
+    else:
+        check_match(model, examples)
+        announce(examples, quiet)
     if isinstance(examples, CachedData):
         free(model)
     return run, examples
@@ -133,7 +141,8 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        teacher = open_model(teacher, revision=settings and settings.revision, variant=settings and settings.variant)
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
+        teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 
 

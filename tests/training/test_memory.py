@@ -1,0 +1,57 @@
+"""What memory holds in each stage of a distillation: what that stage needs, however long the ladder is."""
+
+import gc
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+import fewstep
+from fewstep.training.trainer import Trainer
+
+
+def networks():
+    """The networks whose weights are in memory."""
+    gc.collect()
+    found = [made for made in gc.get_objects() if issubclass(type(made), UNet2DConditionModel)]
+    return [network for network in found if next(network.parameters()).device.type != "meta"]
+
+
+def watched(monkeypatch):
+    """A dictionary that gets, by the name of each stage, how many networks there are when it begins."""
+    counts, train, before = {}, Trainer.train, networks()  # those that other tests hold stay in `before`
+
+    def counting(self, stage, *rest):
+        known = {id(network) for network in before}
+        counts[stage.name] = len([network for network in networks() if id(network) not in known])
+        return train(self, stage, *rest)
+
+    monkeypatch.setattr(Trainer, "train", counting)
+    return counts
+
+
+def test_a_rung_holds_two_networks_however_long_the_ladder_is(recipe, tmp_path, monkeypatch):
+    counts = watched(monkeypatch)
+    settings = recipe(
+        stage_two__ladder=(8, 4, 2, 1), stage_two__updates=2, stage_two__last_updates=2, encoder__ladder=(4, 2), encoder__updates=2
+    )
+    fewstep.distill(recipe=settings, out=tmp_path / "run", device="cpu", quiet=True)
+    assert list(counts) == ["stage-one", "steps-0004", "steps-0002", "steps-0001", "encoder-0002"]
+    assert set(counts.values()) == {2}, counts
+
+
+def test_the_teacher_stays_for_its_paths(recipe, tmp_path, monkeypatch):
+    counts = watched(monkeypatch)
+    settings = recipe(
+        stage_two__ladder=(4, 2, 1), paths__rung=1, paths__count=16, paths__solver_steps=2, paths__updates=2, stage_two__updates=2
+    )
+    fewstep.distill(recipe=settings, out=tmp_path / "run", device="cpu", quiet=True)
+    assert counts == {"stage-one": 2, "steps-0002": 3, "ladder-0001": 3, "steps-0001": 2}
+
+
+def test_the_student_of_a_ladder_with_an_encoder_is_that_of_stage_two(recipe, tmp_path):
+    student = fewstep.distill(
+        recipe=recipe(encoder__ladder=(4, 2), encoder__updates=2), out=tmp_path / "run", device="cpu", quiet=True
+    )
+    assert (student.info.kind, student.info.steps) == ("student", 1)
+    saved = fewstep.open_model(tmp_path / "run" / "steps-0001").denoiser.network.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in student.denoiser.network.state_dict().items())
