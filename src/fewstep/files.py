@@ -145,17 +145,18 @@ def write_atomically(path: Path, write: Any) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
-    aside = temporary(path)
+    folder = temporary(path)  # of its own: safetensors puts a temporary file of another name beside the one that it writes
+    aside = folder / path.name
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write(aside)
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
             usual_mode(aside)
             os.replace(aside, path)
         finally:
-            aside.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
