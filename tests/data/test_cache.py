@@ -21,6 +21,7 @@ from fewstep.data.fingerprints import whole
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import Data
 from fewstep.data.prompts import PromptRows
+from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.method.samplers import deterministic
 from fewstep.training.examples import prepared
@@ -108,6 +109,15 @@ def test_a_cache_says_what_it_is_and_what_made_it(made, pipeline, pictures):
     assert index["made_by"]["teacher"]["path"] == str(pipeline) and index["made_by"]["data"]["path"] == str(pictures)
     assert all(whole(made / shard["file"]) == shard["sha256"] for shard in index["shards"])
     assert sorted(p.name for p in made.iterdir()) == [*(s["file"] for s in index["shards"]), "index.json"]
+
+
+def test_a_cache_says_what_it_holds(made, pictures, capsys):
+    announce(CachedData(made))
+    announce(CachedData(made), quiet=True)
+    captions = sorted(file.read_text().strip() for file in pictures.glob("*.txt"))
+    err = capsys.readouterr().err
+    assert err.startswith(f"data {made}: 7 cached examples with captions (") and err.count("\n") == 1
+    assert sum(repr(caption) in err for caption in captions) >= 3
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -275,11 +285,18 @@ def test_pictures_and_words_that_are_left_out_are_counted_and_named(recipe, pict
     data = write_cache(recipe(data__path=str(copy)), tmp_path / "cache", device="cpu")
     report = capsys.readouterr().err
     assert len(data) == 5 and all(
-        part in report for part in ("skipped 2 of 7", "1.png: ", "4.png: it has no caption", "cache  7/7")
+        part in report
+        for part in (
+            ": 6 examples with captions",
+            "1 pictures without a caption (4.png)",
+            "skipped 1 of 6",
+            "1.png: ",
+            "cache  6/6",
+        )
     )
     for file in copy.glob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"none of the 7 pictures.*0.png: "):
+    with pytest.raises(InputError, match=r"none of the 6 pictures.*0.png: "):
         written(recipe(data__path=str(copy)), tmp_path / "none")
     (tmp_path / "long.txt").write_text("a cat\nabcdefghijkl\n")
     write_cache(recipe(data__path=None, data__prompts=str(tmp_path / "long.txt")), tmp_path / "cut", device="cpu")

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.data.formats import picture_endings
 from fewstep.errors import InputError, first_line
 
 Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
+WHITES = (255, 4095, 65535)
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
 
 
@@ -28,6 +30,7 @@ class Example:
     label: Any
     name: str = ""
     fault: str = ""  # why it is no example, whatever its picture is
+    others: int = 0  # further captions of the picture, which are not used
 
     @property
     def title(self) -> str:
@@ -66,6 +69,7 @@ def upright(pixels: Any) -> Any:
     if isinstance(pixels, Path) and pixels.exists() and not pixels.is_file():  # a pipe or a device: reading it may never end
         raise ValueError(f"{pixels} is no regular file")
     if not isinstance(pixels, Image.Image):
+        picture_endings()  # registers the plugins
         pixels = Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels)
     with pixels as image:
         limit = Image.MAX_IMAGE_PIXELS
@@ -87,13 +91,22 @@ def as_mode(image: Any, channels: int | None) -> Any:
         raise ValueError("floating-point pixels have no fixed range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min()} to {values.max()} are outside 16 bits")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        white = white_of(values)
+        image = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def white_of(values: np.ndarray) -> int:
+    """What is white in a picture of 16 or 32 bits: of 255, 4095 and 65535 (8, 12 and 16 bits) the least that holds all of its values.
+
+    Cameras and microscopes save 12 bits in 16, programs 8 bits in 32, and no file says so reliably.
+    """
+    if values.min() < 0 or values.max() > WHITES[-1]:
+        raise ValueError(f"pixels from {values.min()} to {values.max()} are outside 16 bits")
+    return next(white for white in WHITES if values.max() <= white)
 
 
 def square(image: Any, size: int | None) -> Any:
@@ -148,8 +161,8 @@ def check_memory(needed: int, limit: int) -> None:
 
 def gather(
     examples: Iterable[Example], size: int | None, channels: int | None, limit: int, total: int | None
-) -> tuple[np.ndarray, list[Any], list[str]]:
-    """All pictures that can be read, uint8 (n, c, h, w), their labels, and "name: reason" of each that cannot.
+) -> tuple[np.ndarray, list[Any], list[str], int]:
+    """All pictures that can be read, uint8 (n, c, h, w), their labels, "name: reason" of each that cannot, how many had several captions.
 
     They are put into one buffer that grows in place, so that the peak is the array itself and not twice that.
 
@@ -157,7 +170,7 @@ def gather(
         InputError: none can be read, they need more than `limit` bytes, or `size` is None and they are not of one square size.
     """
     buffer, labels, skipped, items = bytearray(), [], [], iter(examples)
-    shape, first = (0, 0, 0), ""
+    shape, first, several = (0, 0, 0), "", 0
     with threads() as pool:
         while chunk := list(islice(items, 256)):
             for example, array in zip(chunk, pool.map(partial(attempt, size=size, channels=channels), chunk), strict=True):
@@ -171,12 +184,13 @@ def gather(
                     grey = np.frombuffer(buffer, np.uint8).reshape(-1, *shape)
                     buffer, shape = bytearray(np.repeat(grey, 3, axis=1).tobytes()), array.shape
                 labels.append(example.label)
+                several += example.others > 0
                 check_memory(max(len(labels), total or 0) * math.prod(shape), limit)
                 buffer += np.broadcast_to(array, shape).tobytes()
     if not labels:
         why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
         raise InputError(f"{why}: give data with readable pictures")
-    return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped
+    return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped, several
 
 
 def check_shape(array: np.ndarray, title: str, shape: tuple[int, ...], first: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.latent_cache import CachedData
+from fewstep.data.summary import announce
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, path_of
@@ -40,7 +41,9 @@ def write_cache(
     if settings.data.cache is not None:
         raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
     model = teacher_of(settings.teacher.path, None, settings.teacher)
-    return to_cache(settings, model).written(Path(out), settings, device, quiet, again=True)
+    examples = to_cache(settings, model)
+    announce(examples.rows, quiet)
+    return examples.written(Path(out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -73,6 +76,7 @@ def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: boo
     start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
+        announce(examples, quiet)
     elif start.info.kind != "teacher":
         raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
@@ -94,7 +98,7 @@ def distill(
     check_device(device)
     check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
-    negatives = negative_prompts_of(recipe, model)
+    negatives = negative_prompts_of(recipe, model, quiet)
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
         held, model = [model], None  # handed over: from here on `distill_model` alone holds the teacher
@@ -112,8 +116,12 @@ def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, devi
     """
     examples, run = prepared(data, settings, model), check_run(out, settings)
     if isinstance(examples, ToCache):
+        announce(examples.rows, quiet)
         examples = examples.written(run / CACHE, settings, device, quiet)
-    check_match(model, examples)
+        check_match(model, examples)
+    else:
+        check_match(model, examples)
+        announce(examples, quiet)
     if isinstance(examples, CachedData):
         free(model)
     return run, examples
@@ -130,7 +138,7 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
         teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 
