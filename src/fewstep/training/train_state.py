@@ -97,7 +97,9 @@ class State:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Put the averaged weights into the network that was given, which is whole in every process."""
+        """Put the averaged weights into the network that was given, which is whole in every process and computes as it did before."""
+        if not self.sharded:  # accelerate has put the run's precision around its forward
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
         for p, average in zip(trained(self.given).values(), self.ema.average, strict=True):
             p.copy_(whole(average))
 
