@@ -42,6 +42,7 @@ def open_model(
     revision: str | None = None,
     variant: str | None = None,
     lora: Any = None,
+    force: bool = False,
     verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder, a hub id, a single file, or the bundled one of a name; `fewstep.open_model` says more.
@@ -78,7 +79,7 @@ def open_model(
             family = family_of(info.family, network, folder)
         else:
             check_safe(folder)
-            family = family_for(folder, variant_to_open(folder, variant))
+            family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
         network = open_network(family, folder)
     check_finite(network, str(folder))

@@ -41,12 +41,14 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     """
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
-    teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
+    if trainer.sharded and recipe.paths.rung is not None:
+        raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
+    teacher.to(trainer.place).denoiser.network.requires_grad_(False)
+    made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
     negatives = negatives and negatives.to(trainer.accelerator.device)
-    made = student_of(recipe, teacher, negatives)
     if trainer.main:
         write_recipe(trainer.run, recipe)
-    stage = stage_one(recipe, in_precision_of(trainer, with_null_on_device(teacher)), data, negatives)
+    stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
     student, ladder = train_or_open(stage, made, trainer, "1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
     del stage, made, teacher  # which hold the networks of this stage
@@ -108,7 +110,7 @@ def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) ->
     else:
         if again:
             network.to("meta")  # or memory would hold both
-        network = open_network(model.family, folder).to(trainer.accelerator.device)
+        network = open_network(model.family, folder).to(trainer.place)
     return replace(model, denoiser=replace(model.denoiser, network=network), info=read_info(folder))
 
 
@@ -127,8 +129,8 @@ def with_null_on_device(teacher: Model) -> Model:
 
 
 def in_precision_of(trainer: Trainer, teacher: Model) -> Model:
-    """The same frozen model, its network evaluated in the run's precision as the student's is; never saved, so it is a copy."""
-    return replace(teacher, denoiser=replace(teacher.denoiser, autocast=trainer.accelerator.autocast))
+    """The same frozen model as the trainer evaluates it, in the run's precision and sharded as the student is; never saved, so it is a copy."""
+    return replace(teacher, denoiser=trainer.frozen(teacher.denoiser))
 
 
 def new_teacher(recipe: Recipe, data: Any) -> Model:

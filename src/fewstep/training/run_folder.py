@@ -18,6 +18,7 @@ from fewstep.training.distill import distill_model, teacher_around, train_teache
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
+from fewstep.training.sharing import check_launch
 from fewstep.training.trainer import Save, Trainer
 
 CACHE = "cache"  # in a run folder
@@ -71,6 +72,7 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
 def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: bool = False, save: Save = save_model) -> Model:
     """As `fewstep.teach`, by a recipe in hand; `save` writes the model's folder."""
     check_device(device)
+    check_launch(recipe.train)
     start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
@@ -94,6 +96,7 @@ def distill(
 ) -> Model:
     """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
     check_device(device)
+    check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
     negatives = negative_prompts_of(recipe, model, quiet)
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
@@ -135,7 +138,7 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
         teacher = open_model(teacher, **chosen)
     return guided_as(teacher, settings.rule) if settings else teacher
 

@@ -52,6 +52,7 @@ class TeacherSettings(Section):
     revision: str | None = None  # of a hub id
     variant: str | None = None  # of the weights, as "fp16"
     lora: tuple[str, ...] = ()  # LoRA files merged into it, each "FILE" or "FILE:WEIGHT"
+    force: bool = False  # take it though its scheduler or its name says that it is distilled already
     guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
     weak: str | None = None  # a weaker model in the place of the null branch (autoguidance)
 
