@@ -10,7 +10,7 @@ import torch
 from fewstep.data import fingerprints
 from fewstep.data.class_names import check_classes
 from fewstep.data.datasets import Data, StreamingData
-from fewstep.data.decoding import gather, shortened
+from fewstep.data.decoding import Size, gather, shortened, sides
 from fewstep.data.folders import files_below, open_folder, other_files, pictures_of
 from fewstep.data.listings import LISTS, metadata_of, open_listing
 from fewstep.data.sidecars import sidecars
@@ -84,7 +84,7 @@ def open_data(
 
 def open_settings(
     settings: SourceSettings,
-    size: int | None,
+    size: Size,
     channels: int | None,
     flip: bool,
     seed: int,
@@ -165,10 +165,10 @@ def open_layout(folder: Path, settings: SourceSettings) -> Source:
     return replace(source, left_out=(*source.left_out, beside))
 
 
-def load(source: Source, size: int | None, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
+def load(source: Source, size: Size, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
     """All of the source decoded in memory; raises InputError as `open_data` does."""
     pixels, labels, skipped, several = source.pixels, source.labels, [], 0
-    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
+    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *sides(size or pixels.shape[3]))
     if pixels is None or labels is None or not fits:
         pixels, labels, skipped, several = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
     index, classes = resolve(labels, source.classes, source.path)

@@ -144,6 +144,10 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
     channels, size = info.picture
     trained = models.recipe.data if models.recipe else None
     if not hasattr(data, "batch"):
+        if (height := info.picture_shape[1]) != size:
+            raise InputError(
+                f"the model's pictures are {size}x{height}, and evaluate reads squares alone: give data of fewstep.Data"
+            )
         known: dict[str, Any] = {"name": data} if data in NAMED and not Path(data).exists() else {"path": str(data)}
         if resize or (trained and trained.size):
             known |= {"size": size, "channels": channels}

@@ -39,7 +39,6 @@ class DiffusersFamily(Family):
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
     low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
-    oblong = False  # whether height and width of what is denoised may differ
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
 
