@@ -1,9 +1,10 @@
-# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests; make test-slow: those marked slow or gpu.
+# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests; make test-slow: those marked slow or gpu;
+# make faults: kills, damage, full disks and hostile input, an hour or two; writes benchmarks/results/reliability.json.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-slow wheel-test lint types docs check clean
+.PHONY: demo test test-slow faults wheel-test lint types docs check clean
 
 demo: .venv/ready
 	$(BIN)/fewstep quickstart --out runs/quickstart
@@ -21,6 +22,9 @@ wheel-test:
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/fewstep-*.whl
 	cd .venv-wheel && bin/fewstep show digits && bin/fewstep distill digits --out run --dry-run > plan.txt && tail -n 3 plan.txt
 	cd .venv-wheel && bin/fewstep sample digits-student --steps 4 --class-label 3 --guidance-scale 2 --out pictures && test -s pictures/00000.png
+
+faults: .venv/ready
+	FEWSTEP_FIGURES=benchmarks/results/reliability.json $(PYTEST) tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate

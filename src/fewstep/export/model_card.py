@@ -38,7 +38,7 @@ def write_card(model: Model, folder: Path, name: str | None = None) -> None:
 
     `name` is what the card's code opens, without it the folder's.
     """
-    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8")
+    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8", errors="replace")
     source = model.family.folder
     for file in licence_files(source):
         place = folder / file.relative_to(source)  # pyright: ignore[reportArgumentType] - without a folder there are no files
