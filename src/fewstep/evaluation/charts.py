@@ -87,7 +87,7 @@ def compared(row: Row, rows: list[Row]) -> str | None:
         r["evaluations"] for r in teacher if (r["sampler"], r["guidance_scale"]) == (row.get("sampler"), row["guidance_scale"])
     ]
     if row["model"] == "teacher" and row["sampler"] != "ddim" and row["evaluations"] == max(at_scale):
-        return f"{readable(row['sampler'])}, at most {max(r['evaluations'] for r in teacher if r['sampler'] == row['sampler'])} evaluations"
+        return f"{readable(row['sampler'])} in {max(r['evaluations'] for r in teacher if r['sampler'] == row['sampler'])}"
     return None
 
 
