@@ -13,7 +13,7 @@ from fewstep.files import os_errors, path_of, write_atomically
 from fewstep.training.settings import Recipe
 
 # a path, or a name on the hub or of what is bundled
-NAMES = ("teacher.path", "teacher.weak", "data.path", "teach.start", "evaluate.clip")
+NAMES = ("teacher.path", "teacher.weak", "student.start", "data.path", "teach.start", "evaluate.clip")
 PATHS = (*NAMES, "teacher.lora", "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 RECIPE = "recipe.toml"  # in a run folder
 MAY_CHANGE = (  # between a run and its resumption

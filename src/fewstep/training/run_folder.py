@@ -84,7 +84,9 @@ def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: boo
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
         announce(examples, quiet)
     elif start.info.kind != "teacher":
-        raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
+        raise InputError(
+            "teach.start is a student or an encoder, and the denoising loss would undo it; train its teacher on, as by a LoRA (teacher.lora), and distil that with student.start naming this one's run"
+        )
     else:
         run, examples = prepare_run(out, recipe, start, None, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:

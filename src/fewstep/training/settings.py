@@ -155,6 +155,9 @@ class StudentSettings(Section):
     prediction: Literal["auto", "same", "v", "x", "eps"] = "auto"  # auto: v, or of a flow the flow; same: the teacher's own
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
     lora: LoraSettings | None = None  # None: the whole network is trained
+    start: str | None = (
+        None  # a run whose students the stages begin with, by their names, in place of the teacher and of the stage before
+    )
     negative_prompts: bool = False  # the student learns to take a negative prompt, from those of data.negative_prompts
     negative_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the examples that have one
 
