@@ -13,6 +13,7 @@ from torch import Tensor
 
 import flow_pipelines
 import pipelines
+import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import halfway
@@ -53,6 +54,9 @@ class Case:
     kinds: tuple[str, ...] = ("conditioned", "baked")
     arguments: dict[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # pipelines that begin with a picture
+    slow: bool = False  # whether all but the stock samples of an untrained student is left to the slow tests
+    packed: bool = False  # whether the stock pipeline takes tokens and gives them back
+    unguided: float = 1.0  # the guidance_scale of one evaluation a step
 
 
 def noise_of(model: Any, n: int = 1) -> Tensor:
@@ -65,7 +69,7 @@ def drawn(model: Any, condition: Any, noise: Tensor) -> Tensor:
 
 def guided(case: Case, kind: str) -> dict[str, Any]:
     """The arguments that every text-to-image pipeline takes."""
-    scale = {} if case.pipeline == "QwenImagePipeline" else {"guidance_scale": SCALE if kind == "conditioned" else 1.0}
+    scale = {} if case.pipeline == "QwenImagePipeline" else {"guidance_scale": SCALE if kind == "conditioned" else case.unguided}
     return {"prompt": PROMPT, "num_inference_steps": STEPS} | scale | case.arguments
 
 
@@ -88,10 +92,9 @@ def of_dit(case: Case, models: dict[str, Any]) -> Iterator[Check]:
 def of_text(case: Case, models: dict[str, Any]) -> Iterator[Check]:
     """Text to image or video, and the pipelines that begin with latents of a picture, at strength 0.5."""
     condition, noise = models["baked"].condition(prompts=PROMPT), noise_of(models["baked"])
-    packed = case.pipeline in ("FluxPipeline", "QwenImagePipeline")
     for kind in case.kinds:
-        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if packed else noise}
-        back = (lambda stock: unpack(stock, noise)) if packed else (lambda stock: stock)
+        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if case.packed else noise}
+        back = (lambda stock: unpack(stock, noise)) if case.packed else (lambda stock: stock)
         yield Check(case.pipeline, kind, ours, guided(case, kind), tensors, back=back)
     for pipeline in case.more:
         kept, mask = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)), torch.ones(1, 1, 16, 16)
@@ -168,7 +171,9 @@ CASES = {
         transformer_pipelines.pixart_pipeline, of_text, "PixArtSigmaPipeline", BAKED, {"use_resolution_binning": False}
     ),
     "Stable Diffusion 3": Case(transformer_pipelines.sd3_pipeline, of_text, "StableDiffusion3Pipeline", BAKED),
-    "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE),
-    "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE),
+    "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE, packed=True),
+    "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE, packed=True),
     "Wan": Case(flow_pipelines.wan_pipeline, of_text, "WanPipeline", BAKED),
+    "Chroma": Case(text_pipelines.chroma_pipeline, of_text, "ChromaPipeline", BAKED, SIZE, slow=True, packed=True),
+    "Z-Image": Case(text_pipelines.z_image_pipeline, of_text, "ZImagePipeline", BAKED, SIZE, slow=True, unguided=0.0),
 }  # fmt: skip

@@ -27,14 +27,21 @@ def t5(kind="T5", features=12):
     return getattr(transformers, f"{kind}EncoderModel")(config)
 
 
-def qwen_text():
-    """Qwen2.5-VL's text part (its eyes are there, and tiny), and a tokenizer of single bytes."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+def byte_tokenizer():
+    """Qwen2's tokenizer, of single bytes."""
+    from transformers import Qwen2Tokenizer
 
     words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
-    tokenizer = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, extra_special_tokens=words[1:3])
+    return Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, extra_special_tokens=words[1:3])
+
+
+def qwen_text():
+    """Qwen2.5-VL's text part (its eyes are there, and tiny), and a tokenizer of single bytes."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tokenizer = byte_tokenizer()
     text = {
-        "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
         "num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
         "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
     }  # fmt: skip

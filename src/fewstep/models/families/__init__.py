@@ -34,6 +34,8 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux": "fewstep.models.families.flux:Flux",
     "qwen_image": "fewstep.models.families.qwen_image:QwenImage",
     "wan": "fewstep.models.families.wan:Wan",
+    "chroma": "fewstep.models.families.chroma:Chroma",
+    "z_image": "fewstep.models.families.z_image:ZImage",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",

@@ -45,8 +45,11 @@ class AddedLayer(nn.Linear):
         return inputs, named
 
     def add(self, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """After a layer: its output (b, features) with this one's in it."""
-        return output if self.value is None else output + self(self.embedded(self.value).to(self.weight.dtype)).to(output.dtype)
+        """After a layer: its output (b, ..., features) with this one's in it."""
+        if self.value is None:
+            return output
+        added = self(self.embedded(self.value).to(self.weight.dtype)).to(output.dtype)
+        return output + added.reshape(len(added), *[1] * (output.ndim - 2), -1)
 
     def embedded(self, value: Tensor) -> Tensor:
         """The layer's input (b, n) for values of the argument."""

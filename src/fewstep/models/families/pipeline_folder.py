@@ -136,7 +136,9 @@ def quiet() -> Iterator[None]:
         for log, _, _ in before:
             log.set_verbosity_error()
             log.disable_progress_bar()
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # of how diffusers uses itself
+            yield
     finally:
         for log, verbosity, bar in before:
             log.set_verbosity(verbosity)

@@ -46,7 +46,7 @@ class Prompts(DiffusersFamily):
         pipeline = self.encoders_on(device)
         warn_of_cuts(getattr(pipeline, self.longest), prompts, self.text_tokens)
         with quiet():  # diffusers would warn of the cuts again
-            made = pipeline.encode_prompt(prompt=prompts, device=device, **self.encode_arguments)
+            made = pipeline.encode_prompt(prompt=list(prompts), device=device, **self.encode_arguments)  # some write into the list
         return {leaf: value for leaf, value in zip(self.encoding, made, strict=False) if leaf}
 
     def null(self, info: Info, prompt: str = "") -> Null:
