@@ -176,4 +176,13 @@ CASES = {
     "Wan": Case(flow_pipelines.wan_pipeline, of_text, "WanPipeline", BAKED),
     "Chroma": Case(text_pipelines.chroma_pipeline, of_text, "ChromaPipeline", BAKED, SIZE, slow=True, packed=True),
     "Z-Image": Case(text_pipelines.z_image_pipeline, of_text, "ZImagePipeline", BAKED, SIZE, slow=True, unguided=0.0),
+    "Sana": Case(
+        text_pipelines.sana_pipeline, of_text, "SanaPipeline", BAKED, {"use_resolution_binning": False, "height": 32, "width": 32}, slow=True
+    ),
+    "Lumina 2": Case(text_pipelines.lumina2_pipeline, of_text, "Lumina2Pipeline", BAKED, slow=True),
+    "AuraFlow": Case(text_pipelines.aura_flow_pipeline, of_text, "AuraFlowPipeline", BAKED, SIZE, slow=True),
+    "Stable Diffusion 3.5": Case(
+        lambda folder: transformer_pipelines.sd3_pipeline(folder, network_settings={"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
+        of_text, "StableDiffusion3Pipeline", BAKED, slow=True,
+    ),
 }  # fmt: skip

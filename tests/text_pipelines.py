@@ -61,3 +61,47 @@ def z_image_pipeline(folder, sides=SIDE):
     made = diffusers.ZImagePipeline(flow_scheduler(shift=6.0), pipelines.vae(), text_encoder, tokenizer, awake(network))
     made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
     return saved(made, folder, sides)
+
+
+def dc_vae():
+    """An autoencoder of two levels of the kind that makes 32x."""
+    levels = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    layers = {"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1)}
+    plain = {"encoder_qkv_multiscales": ((), ()), "decoder_qkv_multiscales": ((), ())}
+    return diffusers.AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.4, **levels, **layers, **plain)
+
+
+def sana_pipeline(folder):
+    torch.manual_seed(0)
+    network = diffusers.SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2, num_cross_attention_heads=2,
+        cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=16, sample_size=8,
+    )  # fmt: skip
+    text_encoder, tokenizer = reader("Gemma2Model")
+    noise = diffusers.DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    diffusers.SanaPipeline(tokenizer, text_encoder, dc_vae(), awake(network), noise).save_pretrained(folder)
+    return folder
+
+
+def lumina2_pipeline(folder):
+    torch.manual_seed(0)
+    network = diffusers.Lumina2Transformer2DModel(
+        sample_size=8, in_channels=4, hidden_size=16, num_layers=1, num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1, multiple_of=16,
+        axes_dim_rope=(2, 2, 4), axes_lens=(300, 16, 16), cap_feat_dim=16,
+    )  # fmt: skip
+    text_encoder, tokenizer = reader("Gemma2Model")
+    made = diffusers.Lumina2Pipeline(awake(network), flow_scheduler(shift=6.0), pipelines.vae(), text_encoder, tokenizer)
+    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
+    made.save_pretrained(folder)
+    return folder
+
+
+def aura_flow_pipeline(folder):
+    torch.manual_seed(0)
+    network = diffusers.AuraFlowTransformer2DModel(
+        sample_size=8, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=12, caption_projection_dim=16, pos_embed_max_size=64,
+    )  # fmt: skip
+    parts = {"vae": pipelines.vae(), "text_encoder": t5("UMT5"), "tokenizer": t5_tokenizer(), "transformer": awake(network)}
+    diffusers.AuraFlowPipeline(**parts, scheduler=flow_scheduler(shift=1.73)).save_pretrained(folder)
+    return folder

@@ -63,9 +63,9 @@ class TextTransformer(AddedEmbedding, Prompts):
         """The prediction (b, ...), shaped as z, of what the network gives."""
         return output
 
-    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
+    def encode_prompts(self, prompts: list[str], device: torch.device, negative: bool = False) -> Condition:
         """The leaves of a condition that prompts determine, of one length where there is a mask."""
-        made = super().encode_prompts(prompts, device)
+        made = super().encode_prompts(prompts, device, negative)
         if not self.mask:
             return made
         assert isinstance(made, dict) and self.text_tokens is not None
