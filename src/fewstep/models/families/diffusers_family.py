@@ -17,9 +17,9 @@ from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
     absent,
     check_guided,
+    components_of,
     config_of,
     has_part,
-    index_of,
     quiet,
     set_token_limits,
     variants_of,
@@ -152,8 +152,7 @@ class DiffusersFamily(Family):
         if names not in self._loaded:
             if self.folder is None or not all(has_part(self.folder, name) for name in names):
                 raise InputError(f"this model's folder has no {' and '.join(names)}; name a whole pipeline folder")
-            components = [name for name, value in index_of(self.folder).items() if isinstance(value, list)]
-            unused: dict[str, Any] = {name: None for name in components if name not in names}
+            unused: dict[str, Any] = {name: None for name in components_of(self.folder) if name not in names}
             with quiet():
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
             set_token_limits(pipeline)

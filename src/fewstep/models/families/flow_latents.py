@@ -16,6 +16,7 @@ class ChosenSize(DiffusersFamily):
     """The part of `Family` that follows from `sides`: the stock pipeline's default, or `sample_size` in the network's config."""
 
     component = "transformer"
+    patches = 2, 2  # how many latents along each side make a token
 
     def usual_sides(self, folder: Path) -> tuple[int, ...]:
         """The sides of the latents of the stock pipeline's default size, here those of 1024x1024 pixels."""
@@ -46,11 +47,18 @@ class ChosenSize(DiffusersFamily):
 
     def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
         """How many latents along each side make a token."""
-        return 2, 2
+        return self.patches
 
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
         """Samples, of a pipeline that takes the size of its picture, if it is one."""
-        return super().stock_call(pipeline, z, condition, (picture_size(pipeline, z) if z.ndim == 4 else {}) | settings)
+        size = self.picture_size(z) if z.ndim == 4 else {}
+        return super().stock_call(pipeline, z, condition, size | settings)
+
+    def picture_size(self, z: Tensor) -> dict[str, int]:
+        """The stock pipeline's arguments for the picture that latents z (b, c, h, w) stand for."""
+        assert self.folder is not None
+        pixels = self.pixels_of_latent(self.folder)
+        return {"height": z.shape[2] * pixels, "width": z.shape[3] * pixels}
 
 
 class Packed(ChosenSize):
@@ -79,12 +87,7 @@ class Packed(ChosenSize):
 
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
         """Samples (1, c, h, w): the pipeline takes tokens."""
-        return unpack(super().stock_call(pipeline, pack(z), condition, settings | picture_size(pipeline, z)), z)
-
-
-def picture_size(pipeline: Any, z: Tensor) -> dict[str, int]:
-    """The stock pipeline's arguments for the picture that latents z (b, c, h, w) stand for."""
-    return {"height": z.shape[2] * pipeline.vae_scale_factor, "width": z.shape[3] * pipeline.vae_scale_factor}
+        return unpack(super().stock_call(pipeline, pack(z), condition, settings | self.picture_size(z)), z)
 
 
 def pack(z: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.models.families.flow_latents import TEXT_TOKENS, Packed
-from fewstep.models.families.pipeline_folder import config_of
+from fewstep.models.families.one_frame import OneFrame
 from fewstep.models.families.text_transformer import TextTransformer
-from fewstep.models.families.vae import decoded_video, encoded_video
 
 
-class QwenImage(Packed, TextTransformer):
+class QwenImage(OneFrame, Packed, TextTransformer):
     """A condition is {"text" (b, tokens, features), "shown" (b, tokens), 1 where a token is one of the prompt's}."""
 
     name, network_type = "qwen_image", "QwenImageTransformer2DModel"
@@ -31,10 +30,6 @@ class QwenImage(Packed, TextTransformer):
             if config.get(key):
                 raise InputError(f"{folder} is a Qwen-Image that edits or makes layers ({key} is set); name one of text to image")
 
-    def pixels_of_latent(self, folder: Path) -> int:
-        """How many pixels a latent stands for, along a side."""
-        return 2 ** len(config_of(folder, "vae")["temperal_downsample"])
-
     def network_time(self, time: Tensor, z: Tensor) -> Tensor:
         """sigma."""
         return time.to(z.dtype) / 1000
@@ -43,11 +38,3 @@ class QwenImage(Packed, TextTransformer):
         """Tokens, their text, and the sides in patches."""
         shapes = [[(1, z.shape[2] // 2, z.shape[3] // 2)]] * len(z)
         return super().inputs(z, time, condition) | {"img_shapes": shapes}
-
-    def to_latents(self, x: Tensor) -> Tensor:
-        """Latents of pictures x (n, 3, h, w) in [-1, 1], as videos of one frame."""
-        return encoded_video(self.autoencoder_on(x.device), x[:, :, None])[:, :, 0]
-
-    def to_images(self, z: Tensor) -> Tensor:
-        """Pictures (n, 3, h, w) of latents."""
-        return decoded_video(self.autoencoder_on(z.device), z[:, :, None])[:, :, 0]

@@ -33,14 +33,18 @@ class TextTransformer(AddedEmbedding, Prompts):
         """Raises InputError for a distilled network, or a text encoder or VAE of another model."""
         super().check(folder, config)
         check_fit(folder, "the text encoder's features", self.text_features(folder), config[self.text_width])
-        vae = config_of(folder, self.autoencoder)
-        check_fit(folder, "the VAE's channels", vae.get("latent_channels") or vae.get("z_dim"), self.channels(config))
+        check_fit(folder, "the VAE's channels", self.latent_channels(folder), self.channels(config))
 
     def text_features(self, folder: Path) -> Any:
         """How many features of each token the text encoder gives."""
         config = config_of(folder, "text_encoder")
         config = config.get("text_config") or config
         return config.get("d_model") or config.get("hidden_size")
+
+    def latent_channels(self, folder: Path) -> Any:
+        """How many channels of what is denoised the VAE makes."""
+        config = config_of(folder, self.autoencoder)
+        return config.get("latent_channels") or config.get("z_dim")
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, ...) at timesteps `time` (b,)."""
