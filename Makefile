@@ -1,9 +1,10 @@
-# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests; make test-slow: those marked slow or gpu.
+# make demo: set up, then distil a digit model and draw with it.  make test: set up, then run the tests; make test-slow: those marked slow or gpu;
+# make faults: kills, damage, full disks and hostile input, an hour or two; writes benchmarks/results/reliability.json.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-slow lint types docs check clean
+.PHONY: demo test test-slow faults lint types docs check clean
 
 demo: .venv/ready
 	$(BIN)/fewstep quickstart --out runs/quickstart
@@ -13,6 +14,9 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(PYTEST) -m "slow or gpu"
+
+faults: .venv/ready
+	FEWSTEP_FIGURES=benchmarks/results/reliability.json $(PYTEST) tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate

@@ -41,3 +41,12 @@ def waiting(result: Row) -> str:
         for row in result["rows"]
     ]
     return markdown(["data", "read", "batch", "waiting for data", "examples a second"], lines)
+
+
+def scaling(result: Row) -> str:
+    """Examples a second of one process and of several, of each stage, and their ratio."""
+    lines = [
+        [row["stage"], row["sharing"], str(row["processes"]), str(row["batch_size"]), f"{row['one']:.0f}", f"{row['many']:.0f}", f"**{row['ratio']:.2f}**"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["stage", "sharing", "processes", "batch of each", "examples/s of one", "of all", "ratio"], lines)

@@ -58,7 +58,7 @@ def acquire(lock: Path, mine: dict[str, Any]) -> None:
                 return
             except FileExistsError:
                 check_stale(lock)
-                stale = aside.with_suffix(".stale")
+                stale = temporary(lock.with_name(f"{LOCK}.stale"))
                 with suppress(FileNotFoundError):  # another command has just removed it
                     os.replace(lock, stale)
                     stale.unlink()

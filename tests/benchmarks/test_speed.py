@@ -91,3 +91,12 @@ def test_waiting_is_measured_for_data_read_in_turn_and_read_ahead(tmp_path, monk
         (data, read) for read in ("in turn", "ahead") for data in ("JPEG", "latents")
     ]
     assert all(0 <= row["waiting"] <= 1 and row["images_per_second"] > 0 for row in rows)
+
+
+def test_the_speed_of_scaling_is_that_between_the_lines_of_the_log(tmp_path):
+    from benchmarks.speed.scaling import speed_of
+
+    log, seconds = tmp_path / "log.jsonl", {20: 9.0, 40: 11.0, 80: 15.0}  # 10 updates a second after a slow beginning
+    lines = [{"stage": "stage-one", "update": u, "images_per_second": 6 * u / s} for u, s in seconds.items()]
+    log.write_text("\n".join(map(json.dumps, [*lines, {"stage": "steps-0004", "update": 20, "images_per_second": 1.0}])))
+    assert speed_of(log, "stage-one", 6) == pytest.approx(60.0)

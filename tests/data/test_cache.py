@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import fewstep
 import pipelines
 from conftest import TINY
+from fewstep.data import latent_cache
 from fewstep.data.cache_writer import Writer, processes
 from fewstep.data.encoding import PictureRows, source_of
 from fewstep.data.fingerprints import whole
@@ -133,6 +134,27 @@ def test_a_batch_depends_on_its_position_alone_and_an_epoch_has_each_example_onc
     assert torch.equal(y, x[9:13]) and torch.equal(part["text"], condition["text"][9:13])
     assert len(x[:7].unique(dim=0)) == len(x[7:].unique(dim=0)) == 7
     assert not torch.equal(x[:7], x[7:]) and not torch.equal(x[:7], CachedData(made, seed=2).batch(0, 7)[0])
+
+
+def test_no_shard_is_opened_or_compared_twice_and_none_holds_a_file_open(tmp_path, monkeypatch):
+    shards = 200  # more than the 64 that once were kept
+    for k in range(shards):
+        tensors = {"x": torch.full((2, 1), float(k)), "which": torch.zeros(2).long(), "condition": torch.tensor([k])}
+        save_file(tensors, tmp_path / f"{k:05d}.safetensors")
+    files = sorted(tmp_path.glob("*.safetensors"))
+    rows = [{"file": file.name, "count": 2, "bytes": file.stat().st_size, "sha256": whole(file)} for file in files]
+    index = {"what": "cache of fewstep", "made_by": {"data": {}}, "complete": True, "count": 2 * shards, "shards": rows}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    opened, compared = [], []
+    real = latent_cache.mapped
+    monkeypatch.setattr(latent_cache, "mapped", lambda file: (opened.append(file), real(file))[1])
+    monkeypatch.setattr(latent_cache.fingerprints, "whole", lambda file: (compared.append(file), whole(file))[1])
+    data, held = CachedData(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
+    for start in range(0, 6 * shards, 100):
+        x, labels = data.batch(start, 100)
+        assert torch.equal(x.flatten().long(), labels)
+    assert sorted(opened) == sorted(compared) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) <= held + 2
 
 
 def test_a_distillation_by_a_cache_equals_one_on_the_fly(recipe, made, tmp_path):

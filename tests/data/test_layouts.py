@@ -175,6 +175,8 @@ PLAIN = ["cat/1.png", "dog/2.png"]
         # shards
         (["x.tar=1.png 1.txt:one 2.png 3.png 3.txt:three"], TEXT, {"one: 1.png", "None: 2.png!", "three: 3.png"}, ""),
         (["x.tar=1.png 2.png 2.cls:1 3.png 3.cls:0"], {}, {"None: 1.png!", "1: 2.png", "0: 3.png"}, ""),
+        (["x.tar=1.png 1.cls:one 2.png 2.cls:1 3.png 3.cls:0"], {}, {"None: 1.png!", "1: 2.png", "0: 3.png"}, ""),
+        (["x.tar=1.png 1.json:{bad 2.png 2.json:{\"text\":\"two\"}"], TEXT, {"None: 1.png!", "two: 2.png"}, ""),
         (["x.tar=1.png 1.txt:one|other 2.png 2.TXT:two"], TEXT, TWO, ""),
         (['x.tar=1.png 1.json:{"caption":"one"} 2.png 2.json:{"caption":"two","x":1}'], TEXT, TWO, ""),
         (
@@ -278,6 +280,13 @@ def test_pictures_that_need_a_plugin_are_counted_with_its_name_where_it_is_not_i
     finally:
         formats.picture_endings.cache_clear()
     assert found == BOTH and "2 files of other types" in left[0] and "fewstep[heif]" in left[0] and ".heic and .jxl" in left[0]
+
+
+def test_a_pipe_beside_a_picture_is_no_caption(tmp_path):
+    build(tmp_path, "1.png", "2.png", "2.txt=two")
+    os.mkfifo(tmp_path / "1.txt")
+    data = open_data(path=str(tmp_path), captions=True, report=lambda line: None)
+    assert data.classes == ("two",) and "no regular file" in data.skipped[0]
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.csv"])

@@ -7,8 +7,8 @@ import torch
 
 from fewstep.data.loading import open_data
 from fewstep.errors import InputError
-from fewstep.training.recipe import load_recipe
-from fewstep.training.sharing import accelerator_for, check_examples, described
+from fewstep.training.recipe import load_recipe, shipped_recipes
+from fewstep.training.sharing import accelerator_for, check_examples, check_launch, described
 from fewstep.training.trainer import Trainer
 
 NO_LOG = {"train.log_with": "none"}
@@ -73,3 +73,18 @@ def test_a_precision_that_the_device_lacks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("fewstep.training.sharing.Accelerator", lacking)
     with pytest.raises(InputError, match=r"train\.precision 'bf16'.*'no'"):
         accelerator_for(settings(precision="bf16"), tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp-cpu", "fsdp2"])
+def test_the_shipped_configurations_of_accelerate_start_what_is_known_here(monkeypatch, name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    file = shipped_recipes()["digits"].parent / "accelerate" / f"{name}.yaml"
+    config = load_config_from_file(str(file))
+    assert config.mixed_precision == "no" and f"recipes/accelerate/{name}.yaml" in file.read_text().splitlines()[0]
+    for key, value in config.fsdp_config.items():  # as accelerate launch does
+        monkeypatch.setenv(key.upper(), str(value).lower())
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", str(name == "fsdp2").lower())
+    check_launch(settings())
+    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    assert ("FSDP2" if name == "fsdp2" else "DDP") in described(two, settings())

@@ -1,10 +1,9 @@
 """Writing a cache: every process its own shards; the same command again keeps those that are whole and goes on."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fewstep.data.summary import contents_of
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, write_atomically
+from fewstep.hashed import read_json, write_json
 from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
@@ -87,10 +87,9 @@ class Writer:
     def _entry(self, number: int) -> dict[str, Any]:
         """What is noted of a shard, if anything: beside it while the cache is being written, later in the index."""
         file = self._shard(number)
-        try:
-            return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return self.known.get(file.name, {})
+        with suppress(InputError):
+            return read_json(file.with_suffix(".json"), "it is written again")
+        return self.known.get(file.name, {})
 
     def _write_shard(self, number: int, items: list[Any]) -> None:
         from safetensors.torch import save_file
@@ -103,7 +102,7 @@ class Writer:
         entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
         several = sum(getattr(item, "others", 0) > 0 for item in items)
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
-        self._write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
+        write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
     def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
         """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
@@ -151,10 +150,7 @@ class Writer:
             report(f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut: {shortened(cut)}")
 
     def _write_index(self, made_by: dict[str, Any], **values: Any) -> None:
-        self._write_json(self.folder / INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
-
-    def _write_json(self, file: Path, values: dict[str, Any]) -> None:
-        write_atomically(file, lambda aside: aside.write_text(json.dumps(values, indent=1), encoding="utf-8"))
+        write_json(self.folder / INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
 
     def _show(self, within: int = 0, final: bool = False) -> None:
         """How far it is, from the shards of this process, which stand for those of the others."""

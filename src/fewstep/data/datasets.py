@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data.class_names import check_classes, class_order
-from fewstep.data.decoding import Example, attempt, threads
+from fewstep.data.decoding import Example, attempt, sides, threads
 from fewstep.data.sources import Source, resolve, shuffled
 from fewstep.errors import InputError
 
@@ -83,7 +83,13 @@ class StreamingData:
     """
 
     def __init__(
-        self, source: Source, size: int, channels: int | None, flip: bool, seed: int, report: Callable[[str], None]
+        self,
+        source: Source,
+        size: int | tuple[int, int],
+        channels: int | None,
+        flip: bool,
+        seed: int,
+        report: Callable[[str], None],
     ) -> None:
         """Open the source and decode its first picture.
 
@@ -92,7 +98,7 @@ class StreamingData:
         """
         self.classes: tuple[str, ...] = source.classes or ()
         check_classes(self.classes, source.path)
-        self.size, self._channels = size, channels  # of the decoded pictures
+        self.size, self._size, self._channels = sides(size)[1], size, channels  # of the decoded pictures; the width
         self.source, self._flip, self._seed, self._report = source, flip, seed, report
         self._unreadable: dict[str, str] = {}
         self._order = np.arange(len(self.classes))
@@ -192,7 +198,7 @@ class StreamingData:
                 raise InputError(f"{self.source.path}: {why}: give data with readable pictures")
 
     def _decoded(self, example: Example) -> tuple[Any, Any]:
-        outcome = attempt(example, self.size, self._channels)
+        outcome = attempt(example, self._size, self._channels)
         if not isinstance(outcome, str):
             return outcome, example.label
         if example.title not in self._unreadable:

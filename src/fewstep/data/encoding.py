@@ -96,7 +96,8 @@ class PictureRows:
     def __init__(self, source: Source, model: Model, flip: bool = False, class_names: str = "match") -> None:
         self.source, self.model, self.flip = source, model, flip
         self.total, self._pool = source.total, threads()
-        self.channels, self.size = model.info.picture
+        self.channels, *size = model.info.picture_shape
+        self.size: tuple[int, int] = (size[0], size[1])
         by_class = model.info.condition == "class" and source.classes is not None
         known = source.classes or (), model.info.classes, source.path
         self._order = class_order(*known, class_names=class_names) if by_class else None

@@ -32,7 +32,7 @@ def metadata_of(folder: Path, files: Sequence[Path]) -> list[Path]:
         with (folder / file).open(encoding="utf-8", errors="replace") as opened:
             return "file_name" in opened.readline()
 
-    return [file for file in files if file.name.lower() in METADATA and lists_pictures(file)]
+    return [file for file in files if file.name.lower() in METADATA and (folder / file).is_file() and lists_pictures(file)]
 
 
 def columns_of_parquet(file: Path) -> list[str]:

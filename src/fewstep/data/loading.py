@@ -10,7 +10,7 @@ import torch
 from fewstep.data import fingerprints
 from fewstep.data.class_names import check_classes
 from fewstep.data.datasets import Data, StreamingData
-from fewstep.data.decoding import gather, shortened
+from fewstep.data.decoding import Size, gather, shortened, sides
 from fewstep.data.folders import files_below, open_folder, other_files, pictures_of
 from fewstep.data.listings import LISTS, metadata_of, open_listing
 from fewstep.data.sidecars import sidecars
@@ -18,7 +18,7 @@ from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, l
 from fewstep.data.summary import contents_of, summary
 from fewstep.data.tables import TABLE_FILES, has_card, is_table, open_table, table_files
 from fewstep.errors import InputError, check_whole_number, nearest, shown
-from fewstep.files import path_of
+from fewstep.files import os_errors, path_of
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
@@ -26,6 +26,7 @@ NAMED = {"digits": digits}
 ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 
 
+@os_errors()
 def open_data(
     *,
     name: str | None = None,
@@ -83,7 +84,7 @@ def open_data(
 
 def open_settings(
     settings: SourceSettings,
-    size: int | None,
+    size: Size,
     channels: int | None,
     flip: bool,
     seed: int,
@@ -164,10 +165,10 @@ def open_layout(folder: Path, settings: SourceSettings) -> Source:
     return replace(source, left_out=(*source.left_out, beside))
 
 
-def load(source: Source, size: int | None, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
+def load(source: Source, size: Size, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
     """All of the source decoded in memory; raises InputError as `open_data` does."""
     pixels, labels, skipped, several = source.pixels, source.labels, [], 0
-    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
+    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *sides(size or pixels.shape[3]))
     if pixels is None or labels is None or not fits:
         pixels, labels, skipped, several = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
     index, classes = resolve(labels, source.classes, source.path)

@@ -51,6 +51,8 @@ def read_caption(file: Path, key: str | None = None) -> Any:
     Raises:
         OSError, ValueError: it cannot be read.
     """
+    if file.exists() and not file.is_file():  # a pipe may never end
+        raise ValueError("no regular file")
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix.lower() != ".json":
         return lines_of(text)

@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def examples_of(files: Sequence[str], keys: Sequence[str | None]) -> Iterator[di
                     example = {}
                 opened = tar.extractfile(member)
                 content, before = opened.read() if opened else b"", name[1]
-                example |= decoded(name[2].lower(), content, member.name, keys)
+                with suppress(ValueError, RecursionError):  # a damaged label or caption is as one that is missing
+                    example |= decoded(name[2].lower(), content, member.name, keys)
         if example:
             yield example
 
 
 def decoded(ending: str, content: bytes, name: str, keys: Sequence[str | None]) -> dict[str, Any]:
-    """The columns that one file of an example gives; none where it is of another kind."""
+    """The columns that one file of an example gives; none where it is of another kind. Raises ValueError where it is damaged."""
     if is_picture(ending):
         return {ending: {"bytes": content, "path": name}}
     if ending in NUMBERS:

@@ -5,13 +5,10 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.data.datasets import Data
@@ -20,7 +17,7 @@ from fewstep.evaluation import metrics
 from fewstep.evaluation.classifier import hash_of
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.statistics import Moments, Reservoir, Statistics
-from fewstep.files import write_atomically
+from fewstep.hashed import read_tensors, write_tensors
 from fewstep.progress import LiveLine, clock
 
 SHOWN = 8  # pictures of each configuration that the report shows
@@ -172,10 +169,10 @@ def data_statistics(features: Features, data: Any, cache: Path, batch_size: int 
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     path = cache / f"reference-{data.size}-{key}.safetensors"
     try:
-        return Accumulator.of_state(load_file(path), len(data.classes))
-    except (OSError, ValueError, KeyError, SafetensorError):  # not there, or not whole
+        return Accumulator.of_state(read_tensors(path, "it is made again")[0], len(data.classes))
+    except (ValueError, KeyError):  # not there, or not whole
         found = accumulated(features, data, batch_size, quiet)
-        write_atomically(path, partial(save_file, {k: v.contiguous() for k, v in found.state().items()}))
+        write_tensors(path, found.state())
         return found
 
 

@@ -33,7 +33,7 @@ SHIFTED = ("stable_diffusion_3", "wan")  # whose students of any number of steps
 
 def write_card(model: Model, folder: Path, name: str | None = None) -> None:
     """Write the card of a complete model folder into it; `name` is what its code opens, without it the folder's."""
-    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8")
+    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8", errors="replace")
 
 
 def card(info: Info, family: Family, folder: Path, name: str) -> str:

@@ -15,14 +15,14 @@ import torch
 from fewstep.compat import checkpoint_kind
 from fewstep.devices import best_device
 from fewstep.errors import InputError, as_input_error, check_whole_number, shown
-from fewstep.files import contents, path_of, temporary, usual_mode, writing
+from fewstep.files import contents, temporary, usual_mode, utf8_path_of, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
-from fewstep.models.families.pipeline_folder import quiet, variant_to_open
-from fewstep.models.file_hashes import check_hashes, write_hashes
+from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
+from fewstep.models.file_hashes import HASHES, check_hashes, write_hashes
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.lora_files import folder_with, loras_of
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
@@ -62,14 +62,14 @@ def open_model(
         folder = rung_of(folder, steps)
     if loras:
         folder, variant = folder_with(folder, loras, variant), None
-    own = (folder / INFO).is_file()
+    own = (folder / INFO).is_file() or (folder / HASHES).is_file()
     if not own and not (folder / "model_index.json").is_file():
         for file in folder.glob("*.safetensors"):
             check_whole(file)
         raise InputError(
             f"{folder} is not a model folder: neither fewstep.json nor model_index.json is in it; name a pipeline folder"
         )
-    with as_input_error(f"{folder} cannot be opened", "copy it again"):  # files that are missing, cut short or of another kind
+    with naming_damage(folder):  # files that are missing, cut short or of another kind
         if own:
             info = read_info(folder)
             if verify:
@@ -95,7 +95,7 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
         InputError: the folder holds something else, or cannot be written.
         RuntimeError: stock diffusers gives other samples than we do (a fault of ours; nothing is left behind).
     """
-    folder = path_of("folder", folder)
+    folder = utf8_path_of("folder", folder)
     if not folder.name:
         raise InputError(f"folder '{folder}' has no name; give one, as ./model")
     if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
+from fewstep.files import contents
 from fewstep.method.conditioning import to
 from fewstep.method.guidance import plain
 from fewstep.method.parameterization import PREDICTIONS
@@ -18,6 +19,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.families.pipeline_folder import naming_damage
 from fewstep.models.file_hashes import check_hashes
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.models.metadata import INFO, Info, read_info
@@ -41,12 +43,14 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     """
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
-    teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
+    if trainer.sharded and recipe.paths.rung is not None:
+        raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
+    teacher.to(trainer.place).denoiser.network.requires_grad_(False)
+    made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
     negatives = negatives and negatives.to(trainer.accelerator.device)
-    made = student_of(recipe, teacher, negatives)
     if trainer.main:
         write_recipe(trainer.run, recipe)
-    stage = stage_one(recipe, in_precision_of(trainer, with_null_on_device(teacher)), data, negatives)
+    stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
     student, ladder = train_or_open(stage, made, trainer, "1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
     del stage, made, teacher  # which hold the networks of this stage
@@ -88,6 +92,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     """The stage's finished model folder if the run has one; else train it and write that folder."""
     folder = trainer.run / stage.name
     if not (folder / INFO).is_file():
+        check_unused(folder)
         entry = trainer.train(stage, model.denoiser, position)
         if trainer.main:
             info = model.info.model_copy(update={"history": (*model.info.history, entry)})
@@ -99,17 +104,25 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     return opened(model, folder, trainer, again=True)
 
 
+def check_unused(folder: Path) -> None:
+    """Raises InputError where the folder of a stage that is to be trained holds something, as a finished one without its metadata."""
+    if folder.exists() and (not folder.is_dir() or contents(folder)):
+        raise InputError(f"{folder / INFO} is missing: copy {folder} again, or remove it to train that stage again")
+
+
 def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) -> Model:
     """The model of a folder of the run that `model`, another one of it, is like; with `again` in the place of `model`."""
     network: Any = model.denoiser.network
-    if has_adapters(network):  # what is in memory stays, around the teacher's own weights
-        network = network if again else next_lora_student(network)
-        load_adapters(network, folder)
-    else:
-        if again:
-            network.to("meta")  # or memory would hold both
-        network = open_network(model.family, folder).to(trainer.accelerator.device)
-    return replace(model, denoiser=replace(model.denoiser, network=network), info=read_info(folder))
+    with naming_damage(folder):
+        info = read_info(folder)
+        if has_adapters(network):  # what is in memory stays, around the teacher's own weights
+            network = network if again else next_lora_student(network)
+            load_adapters(network, folder)
+        else:
+            if again:
+                network.to("meta")  # or memory would hold both
+            network = open_network(model.family, folder).to(trainer.place)
+    return replace(model, denoiser=replace(model.denoiser, network=network), info=info)
 
 
 def with_null_on_device(teacher: Model) -> Model:
@@ -127,8 +140,8 @@ def with_null_on_device(teacher: Model) -> Model:
 
 
 def in_precision_of(trainer: Trainer, teacher: Model) -> Model:
-    """The same frozen model, its network evaluated in the run's precision as the student's is; never saved, so it is a copy."""
-    return replace(teacher, denoiser=replace(teacher.denoiser, autocast=trainer.accelerator.autocast))
+    """The same frozen model as the trainer evaluates it, in the run's precision and sharded as the student is; never saved, so it is a copy."""
+    return replace(teacher, denoiser=trainer.frozen(teacher.denoiser))
 
 
 def new_teacher(recipe: Recipe, data: Any) -> Model:

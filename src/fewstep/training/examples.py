@@ -169,11 +169,11 @@ def check_pictures(source: Source, model: Model) -> None:
         conditions(model, [(source.classes or ("a",))[0]])
     if len(info.shape) > 3:
         raise InputError("this teacher denoises videos, which pictures are not: set data.prompts, and its own samples stand in")
-    channels, size = info.picture
-    found = tuple(latents(model, torch.zeros(1, channels, size, size)).shape[1:])
+    channels, height, width = info.picture_shape
+    found = tuple(latents(model, torch.zeros(1, channels, height, width)).shape[1:])
     if found != info.shape:
         shapes = f"latents of shape {found}, the teacher's is {info.shape}"
-        raise InputError(f"square pictures become {shapes}: set data.prompts instead")
+        raise InputError(f"pictures of {width}x{height} become {shapes}: set data.prompts instead")
 
 
 def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
@@ -188,7 +188,10 @@ def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
     settings, captions = recipe.data, teacher is not None and teacher.info.condition == "text"
-    channels, size = (None, None) if teacher is None else teacher.info.picture
+    channels, size = None, None
+    if teacher is not None:
+        channels, height, width = teacher.info.picture_shape
+        size = width if height == width else (height, width)
     chosen = settings.size or size, settings.channels or channels, settings.flip, recipe.train.seed
     data = open_settings(source_settings(recipe, captions), *chosen)
     return data if teacher is None or captions else matched(data, teacher.info.classes, settings.class_names)

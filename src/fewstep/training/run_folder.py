@@ -8,7 +8,7 @@ from fewstep.data.latent_cache import CachedData
 from fewstep.data.summary import announce
 from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.files import contents, path_of
+from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
@@ -18,11 +18,13 @@ from fewstep.training.distill import distill_model, teacher_around, train_teache
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
+from fewstep.training.sharing import check_launch
 from fewstep.training.trainer import Save, Trainer
 
 CACHE = "cache"  # in a run folder
 
 
+@os_errors()
 def write_cache(
     recipe: str | Path | Recipe | None,
     out: str | Path,
@@ -42,7 +44,7 @@ def write_cache(
     model = teacher_of(settings.teacher.path, None, settings.teacher)
     examples = to_cache(settings, model)
     announce(examples.rows, quiet)
-    return examples.written(Path(out), settings, device, quiet, again=True)
+    return examples.written(utf8_path_of("folder", out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -51,18 +53,23 @@ def open_run(out: str | Path, recipe: Recipe) -> Path:
     return run
 
 
+@os_errors()
 def check_run(out: str | Path, recipe: Recipe) -> Path:
     """The run folder `out`: new, or a run of this recipe, or of any where nothing has been trained yet. Nothing is written.
 
     Raises:
         InputError: it holds something else, or a run of another recipe (naming the key that changed).
     """
-    run = path_of("folder", out)
+    run = utf8_path_of("folder", out)
     known = run / RECIPE
     if known.is_file():
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
-            raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
+            raise InputError(f"run {run} was begun with another recipe ({known}): {changed}; put it back, or name another --out")
+    elif (run / "checkpoint").is_dir() or any(run.glob(f"*-*/{INFO}")):
+        raise InputError(
+            f"{known} is missing, so it is not known by what recipe {run} was begun; copy it again, or name another --out"
+        )
     elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in contents(run))):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     return run
@@ -71,6 +78,7 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
 def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: bool = False, save: Save = save_model) -> Model:
     """As `fewstep.teach`, by a recipe in hand; `save` writes the model's folder."""
     check_device(device)
+    check_launch(recipe.train)
     start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
@@ -94,6 +102,7 @@ def distill(
 ) -> Model:
     """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
     check_device(device)
+    check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
     negatives = negative_prompts_of(recipe, model, quiet)
     run, examples = prepare_run(out, recipe, model, data, device, quiet)

@@ -1,6 +1,8 @@
 """What changes while a stage is trained: weights, their average, the optimiser, and counters, all kept on the device."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,6 +14,7 @@ from fewstep import compat
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
+from fewstep.training.sharing import is_sharded, sharded, whole
 from fewstep.training.stage import Stage
 
 
@@ -55,22 +58,50 @@ class State:
     """All that changes while a stage is trained."""
 
     def __init__(self, stage: Stage, network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
-        self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
+        self.stage, self.settings, self.accelerator = stage, settings, accelerator
+        self.sharded, self.given = is_sharded(accelerator), network
+        self.network = sharded(network, accelerator) if self.sharded else network
         self.global_batch = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
         self.update = self.skipped = self.longest_bad_row = 0
         self.examples: int = 0  # that the updates have taken: the position in the data
         self.rate, self.loss = 0.0, float("nan")
         self.held_out: list[float] = []  # the error of examples that are kept out, at each validation
-        self.ema = Ema(network, settings.ema)
+        self.ema = Ema(self.network, settings.ema)
         self.optimizer = torch.optim.AdamW(
-            trained(network).values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+            trained(self.network).values(),
+            lr=stage.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
-        compiled: Any = torch.compile(network) if settings.compile else network
-        self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
+        compiled: Any = torch.compile(self.network) if settings.compile else self.network
+        if self.sharded:
+            self.wrapped, self.prepared = compiled, accelerator.prepare_optimizer(self.optimizer)
+        else:
+            self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
         # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
         self.counts = torch.zeros(5, device=accelerator.device)
         self.observed = torch.zeros(3, device=accelerator.device)  # of examples' errors: their number, sum, sum of squares
         self.observed_updates = 0
+
+    @contextmanager
+    def adding(self, last: bool) -> Iterator[None]:
+        """Gradients are added up in each process, and averaged over the processes with the last micro-batch alone."""
+        if self.sharded:
+            network: Any = self.network
+            network.set_requires_gradient_sync(last)
+            yield
+        else:
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                yield
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the averaged weights into the network that was given, which is whole in every process and computes as it did before."""
+        if not self.sharded:  # accelerate has put the run's precision around its forward
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        for p, average in zip(trained(self.given).values(), self.ema.average, strict=True):
+            p.copy_(whole(average))
 
     def observe(self, errors: Tensor) -> None:
         """Take in the errors (b,) of an update's examples, of the first `OBSERVED` updates; nothing waits on the device."""
@@ -93,6 +124,7 @@ class State:
             group["lr"] = self.rate
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         assert norm is not None
+        norm = whole(norm)
         bad = (~norm.isfinite()).float()
         if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
             compat.skip_where(self.optimizer, bad)
@@ -134,7 +166,7 @@ class State:
         return self.loss
 
     def checkpoint(self) -> Checkpoint:
-        """A whole copy of the state, without weights that are not trained."""
+        """The state without weights that are not trained, of a sharded network this process's part."""
         frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         tensors = {f"network/{key}": value for key, value in self.network.state_dict().items() if key not in frozen}
         tensors |= {f"ema/{name}": value for name, value in zip(trained(self.network), self.ema.average, strict=True)}
@@ -150,10 +182,16 @@ class State:
         data are the same for every split of one global batch into processes and micro-batches.
         """
         frozen = {name: p for name, p in self.network.named_parameters() if not p.requires_grad}
+        weights = trained(self.network)
+        like = {f"network/{key}": value for key, value in self.network.state_dict().items()}
+        like |= {f"ema/{name}": p.detach() for name, p in weights.items()}
+        like |= {f"optimizer/{name}|{key}": p.detach() for name, p in weights.items() for key in ("exp_avg", "exp_avg_sq")}
+        like |= {f"optimizer/{name}|step": torch.zeros((), device=self.counts.device) for name in weights}
+        checkpoint = checkpoint.like(like)
         self.network.load_state_dict(frozen | checkpoint.part("network"))
         averages = checkpoint.part("ema")
-        self.ema.average = [averages[name].to(p.device) for name, p in trained(self.network).items()]
-        restore_optimizer(self.optimizer, list(trained(self.network)), checkpoint.part("optimizer"))
+        self.ema.average = [averages[name] for name in weights]
+        restore_optimizer(self.optimizer, list(weights), checkpoint.part("optimizer"))
         values = checkpoint.values
         earlier: dict[str, Any] = {
             "global_batch": self.global_batch,

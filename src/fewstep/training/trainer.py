@@ -8,13 +8,13 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import DistributedDataParallelKwargs, DistributedType
+from accelerate import DistributedDataParallelKwargs
 from torch import Tensor
 
 from fewstep import compat
@@ -24,10 +24,10 @@ from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.batches import Batches, Pace, Split
-from fewstep.training.checkpoint import load_newest, save_newest
+from fewstep.training.checkpoint import load_newest, save_newest, save_shards
 from fewstep.training.logging import RunLog
 from fewstep.training.settings import TrainSettings
-from fewstep.training.sharing import accelerator_for, check_examples, described
+from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded
 from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
@@ -61,7 +61,8 @@ class Trainer:
         self.run, self.data, self.settings, self.save = run, data, settings, save
         self.accelerator = accelerator_for(settings, run, device)
         check_examples(data, self.accelerator)
-        self.main = self.accelerator.is_main_process
+        self.main, self.sharded = self.accelerator.is_main_process, is_sharded(self.accelerator)
+        self.place = torch.device("cpu") if self.sharded else self.accelerator.device  # of whole networks
         self.quiet = quiet or not self.main
         self.line = LiveLine(quiet=self.quiet)
         self.log = RunLog(run, self.accelerator, settings.log_with)
@@ -80,10 +81,10 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
             InputError: ten updates in a row were not finite; the last good state is saved.
         """
-        network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
+        network = denoiser.network.to(self.place).train(stage.dropout)
         if self.settings.gradient_checkpointing:
             checkpoint_blocks(network)
-        if self.accelerator.num_processes > 1 and self.accelerator.distributed_type != DistributedType.FSDP:
+        if self.accelerator.num_processes > 1 and not self.sharded:
             idle = self._has_idle_weights(stage, replace(denoiser, autocast=self.accelerator.autocast))
             handler: Any = DistributedDataParallelKwargs(find_unused_parameters=idle)
             self.accelerator.ddp_handler = handler
@@ -92,11 +93,17 @@ class Trainer:
         wrapped = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
         with self._catch_signals(), self.batches_of(stage) as batches:
             self._loop(stage, state, wrapped, batches, position)
-        state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
+        state.finish()
         self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
         network.eval()
         entry = {"stage": stage.name, "updates": state.update, "batch_size": state.global_batch}
         return entry | {"loss": state.loss, "skipped": state.skipped}
+
+    def frozen(self, denoiser: Denoiser) -> Denoiser:
+        """A model that a student learns from, in the run's precision as the student is; sharded as the student is."""
+        network = sharded(denoiser.network, self.accelerator) if self.sharded else denoiser.network
+        weak = denoiser.weak if denoiser.weak is None or not self.sharded else self.frozen(denoiser.weak)
+        return replace(denoiser, network=network, weak=weak, autocast=self.accelerator.autocast)
 
     def batches_of(self, stage: Stage) -> Batches:
         """This process's batches of a stage, which end with the `with` that they are used in."""
@@ -108,7 +115,7 @@ class Trainer:
         parts = self.settings.gradient_accumulation
         total = torch.zeros((), device=self.accelerator.device)
         for part, batch in enumerate(batches.of(state.update, state.examples)):
-            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
+            with state.adding(last=part == parts - 1):
                 errors = stage.error(denoiser, batch)
                 state.observe(errors.detach())
                 loss = errors.mean() / parts
@@ -187,7 +194,9 @@ class Trainer:
 
     def _save(self, state: State) -> None:
         state.read()  # so that the counters go along
-        if self.main:
+        if self.sharded:
+            save_shards(self._checkpoints, state.checkpoint(), self.accelerator)
+        elif self.main:
             save_newest(self._checkpoints, state.checkpoint())
         self.accelerator.wait_for_everyone()
 

@@ -59,6 +59,7 @@ class Family:
     pipelines: tuple[str, ...] = ()  # the pipeline classes whose folders it opens; the first is what students are saved as
     component = "unet"  # the network's name in the pipeline, and its folder's
     condition: Literal["class", "text"] = "class"
+    oblong = False  # whether height and width of what is denoised may differ
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
@@ -121,6 +122,10 @@ class Family:
             InputError: it is not known where w enters.
         """
         self._lacks("does not say how a scale is baked in", "sample the student with its guidance_scale")
+
+    def size_arguments(self, info: Info) -> dict[str, Any]:
+        """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
+        return {}
 
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).

@@ -17,9 +17,11 @@ from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
     absent,
     check_guided,
+    check_weights,
     components_of,
     config_of,
     has_part,
+    naming_damage,
     quiet,
     set_token_limits,
     variants_of,
@@ -37,7 +39,6 @@ class DiffusersFamily(Family):
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
     low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
-    oblong = False  # whether height and width of what is denoised may differ
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     unguided = 1.0  # the stock pipeline's guidance_scale at which it makes one evaluation a step
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
@@ -140,7 +141,11 @@ class DiffusersFamily(Family):
             "torch_dtype": torch.float32,
         }
         with quiet():
-            made = self.network_class().from_pretrained(folder, subfolder=part, variant=variant, **settings)
+            made, found = self.network_class().from_pretrained(
+                folder, subfolder=part, variant=variant, output_loading_info=True, **settings
+            )
+        if missing := found["missing_keys"]:  # diffusers makes them up, with a remark
+            raise InputError(f"{folder / part} lacks {len(missing)} weights, as {min(missing)}: copy {folder} again")
         return made.eval()
 
     def parts(self, *names: str) -> Any:
@@ -153,9 +158,10 @@ class DiffusersFamily(Family):
             if self.folder is None or not all(has_part(self.folder, name) for name in names):
                 raise InputError(f"this model's folder has no {' and '.join(names)}; name a whole pipeline folder")
             unused: dict[str, Any] = {name: None for name in components_of(self.folder) if name not in names}
-            with quiet():
+            with quiet(), naming_damage(self.folder):
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
-            set_token_limits(pipeline)
+                check_weights(pipeline, self.folder)
+                set_token_limits(pipeline)
             for name, part in pipeline.components.items():
                 if isinstance(part, nn.Module):
                     check_finite(part, f"{self.folder / name}")
@@ -199,10 +205,12 @@ class DiffusersFamily(Family):
             raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
         mine = absent(self.folder) | {self.component: self.stock_network(network), "scheduler": self.scheduler(process, prediction)}
         with quiet():
-            pipeline = self.pipeline_class().from_pretrained(
-                self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
-            )
-            set_token_limits(pipeline)
+            with naming_damage(self.folder):
+                pipeline = self.pipeline_class().from_pretrained(
+                    self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
+                )
+                check_weights(pipeline, self.folder)
+                set_token_limits(pipeline)
             pipeline.save_pretrained(folder, safe_serialization=True)
         if not self.stock_takes_w and self.takes_w(network):
             os.rename(folder / self.component, folder / STUDENT)
