@@ -27,7 +27,7 @@ class ZImage(ChosenSize, TextTransformer):
 
     def inputs(self, z: Tensor, time: Tensor, condition: dict[str, Tensor]) -> dict[str, Any]:
         """Lists, since texts have different lengths."""
-        return {"x": list(z[:, :, None]), "t": 1 - time / 1000, "cap_feats": texts(condition)}
+        return {"x": list(z[:, :, None]), "t": (1000 - time) / 1000, "cap_feats": texts(condition)}
 
     def output(self, output: list[Tensor], z: Tensor) -> Tensor:
         """Data less noise, turned around."""
