@@ -29,13 +29,13 @@ class Wan(FlowGrid, ChosenSize, TextTransformer):
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for two networks, one that takes a picture, or a text encoder or VAE of another model."""
-        super().check(folder, config)
         if has_part(folder, "transformer_2"):
             raise InputError(
                 f"{folder} has a second network for the late times (Wan 2.2 A14B), which is not known here; name one with one"
             )
         if config.get("image_dim") or config["in_channels"] != config["out_channels"]:
             raise InputError(f"{folder} begins from a picture; name a Wan of text to video")
+        super().check(folder, config)
 
     def usual_sides(self, folder: Path) -> tuple[int, ...]:
         """(frames, h, w) of the stock pipeline's default video."""
