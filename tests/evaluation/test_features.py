@@ -235,3 +235,22 @@ def test_pixels_are_made_real_in_batches_whatever_their_number(tmp_path, monkeyp
     monkeypatch.setattr(classifiers, "pictures", lambda data, rows: taken.append(len(rows)) or pictures(data, rows))
     train_or_load_classifier(blobs(300), tmp_path, quiet=True)
     assert max(taken) <= 64 and sum(taken) == 2 * 240 + 60
+
+
+def test_dinov2_gives_the_class_token(tmp_path):
+    from transformers import AutoModel, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
+    features = open_features(f"dinov2={tmp_path / 'dino'}", None)
+    images = torch.rand(3, 1, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    normal = ((images + 1) / 2 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(tmp_path / "dino").eval()(pixel_values=normal).pooler_output
+    torch.testing.assert_close(features(images), expected.double(), atol=1e-5, rtol=0)
+    assert features(images[:, :, :32, :32]).shape == (3, 12)
+    with pytest.raises(InputError, match="no DINOv2 model"):
+        open_features(f"dinov2={tmp_path}", None)

@@ -24,9 +24,9 @@ SHOWN = 8  # pictures of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
 SUMS = (
     "images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored",
-    "entropy", "judged",
+    "entropy", "judged", "nll",
 )  # fmt: skip
-FORMAT = 3  # of the file of the data's statistics
+FORMAT = 4  # of the file of the data's statistics
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Accumulator:
             found |= {"entropy": torch.special.entr(p).sum(), "judged": n}
             if logits.shape[1] == self.classes:
                 found |= {"right": (logits.argmax(1).cpu() == labels.cpu()).sum(), "labelled": n}
+                found["nll"] = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
         if teacher is not None:
             x, y = images.double(), teacher.double()
             found |= {"square": (x - y).square().sum(), "values": images.numel()}
@@ -129,7 +130,7 @@ class Accumulator:
             "samples": n, "fid_biased": n < BIASED_BELOW, "frechet": frechet, "frechet_low": low, "frechet_high": high,
             "inception_score": None if p is None else metrics.inception_score(p, self.sums["entropy"], int(self.sums["judged"])),
             "kid": metrics.kid(rows, others), "precision": precision, "recall": recall,
-            "class_accuracy": self.mean("right", "labelled"),
+            "class_accuracy": self.mean("right", "labelled"), "class_nll": self.mean("nll", "labelled"),
             "rms_to_teacher": None if square is None else math.sqrt(square),
             "psnr_to_teacher": 10 * math.log10(4 / clipped) if clipped else None,
             "sharpness": ratio(self.mean("sharpness"), data.mean("sharpness")),

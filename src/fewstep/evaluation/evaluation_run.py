@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.evaluation.accumulator import Accumulator, ratio
+from fewstep.evaluation.accumulator import SUMS, Accumulator, ratio
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Configuration
 from fewstep.evaluation.features import Features
@@ -149,7 +149,7 @@ class EvaluationRun:
         stochastic = configuration.sampler == "stochastic"  # the noise that it adds follows from the seed of its chunk
         size = CHUNK if stochastic else max(self.batch_size // CHUNK, 1) * CHUNK
         units = range(self.state.process_index * size, self.samples, self.state.num_processes * size)
-        values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes}
+        values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes, "sums": len(SUMS)}
         found, saved = self.resumed(configuration, values), time.monotonic()
         begun, each = int(found.sums["images"]), configuration.evaluations * self.state.num_processes
         self.work -= begun * each
@@ -229,6 +229,10 @@ def is_reference(row: Row, reference_steps: int) -> bool:
 
 
 def with_ratios(rows: list[Row], reference_steps: int) -> list[Row]:
-    """The rows with `ratio`: the Fréchet distance over that of the teacher's many steps at the same guidance scale."""
-    reference = {r["guidance_scale"]: r["frechet"] for r in rows if is_reference(r, reference_steps)}
-    return [{**row, "ratio": ratio(row["frechet"], reference.get(row["guidance_scale"]))} for row in rows]
+    """The rows with `ratio` and `diversity_ratio`: Fréchet distance and diversity over those of the teacher's many steps at the same scale."""
+    reference = {r["guidance_scale"]: r for r in rows if is_reference(r, reference_steps)}
+
+    def over(row: Row, key: str) -> float | None:
+        return ratio(row.get(key), reference.get(row["guidance_scale"], {}).get(key))
+
+    return [{**row, "ratio": over(row, "frechet"), "diversity_ratio": over(row, "diversity")} for row in rows]

@@ -80,7 +80,8 @@ def check_launch(settings: TrainSettings) -> None:
 
 def check_examples(data: Examples, accelerator: Accelerator) -> None:
     """Raises InputError where there are fewer examples than processes."""
-    count = len(data) if hasattr(data, "__len__") else accelerator.num_processes  # pyright: ignore[reportArgumentType]
+    known: Any = getattr(data, "data", data)  # pictures that are encoded on the fly
+    count = len(known) if hasattr(known, "__len__") else accelerator.num_processes
     if count < accelerator.num_processes:
         raise InputError(f"{accelerator.num_processes} processes for {count} examples: start at most {count}, or give more data")
 
