@@ -75,7 +75,8 @@ def fsdp(monkeypatch):
 
 def test_two_processes_are_one_with_two_micro_batches_to_the_bit(tmp_path, teacher_folder, capsys):
     changes = {"stage_one.updates": 4, "stage_two.ladder": [4]}
-    _, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    out, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    assert out.split() == [str(tmp_path / "two" / "stage-one")]
     assert "cpu, 2 processes (DDP), precision float32, 8 examples an update (4 x 2)" in errors
     command(capsys, *words(teacher_folder, tmp_path / "one", **changes, **{"train.gradient_accumulation": 2}))
     two, one = (
