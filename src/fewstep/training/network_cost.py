@@ -51,7 +51,16 @@ def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[st
 
 
 def backward_flops(
-    output: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *rest: Any, **named: Any
+    output: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *rest: Any,
+    **named: Any,
 ) -> int:
     """Of a convolution's gradient, from shapes: the forward pass's for each of input and weight; torch's own count leaves groups out."""
     _, _, wanted = rest[:3]
