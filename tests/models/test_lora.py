@@ -23,6 +23,7 @@ from fewstep.errors import InputError
 from fewstep.export.lora_file import EXPORTED, write_loras
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import family_of
+from fewstep.models.families.pipeline_folder import quiet
 from fewstep.models.lora import ADAPTERS, INPUTS, added, merged
 from fewstep.training.distill import distill_model, next_student, student_of
 from fewstep.training.recipe import load_recipe, parse_change, to_toml
@@ -55,9 +56,10 @@ SLOW = {
     "krea2": text_pipelines.krea2_pipeline,
     "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
     "flux2_klein": text_pipelines.flux2_pipeline,
+    "ltx": text_pipelines.ltx_pipeline,
 }
 NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-NOT_LOADED = ("pixart", "dit", "hunyuan_dit")  # diffusers loads no LoRA into their networks
+NOT_LOADED = ("pixart", "dit", "hunyuan_dit", "longcat_image")  # diffusers loads no LoRA into their networks or pipelines
 WEIGHTS_TOO = "flux2_klein"  # a scale goes into more than biases, which no LoRA file holds
 LOADED = [name for name in NAMES if getattr(name, "values", (name,))[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
 
@@ -168,7 +170,8 @@ def stock_network(family, folder):
         network = family.open(family.folder)
         network.load_lora_adapter(folder, prefix=family.component, weight_name=EXPORTED)
         return network
-    pipeline = family.pipeline_class().from_pretrained(family.folder)
+    with quiet():
+        pipeline = family.pipeline_class().from_pretrained(family.folder)
     pipeline.load_lora_weights(folder)
     return getattr(pipeline, family.component)
 
