@@ -71,10 +71,10 @@ def words(command, place, out):
     return *here[command], "--device", "cpu", "--out", out
 
 
-def content_of(folder):
-    """Every file's bytes, but for those that hold times; of an evaluation's row without its times."""
+def content_of(folder, but="nothing"):
+    """Every file's bytes, but for those that hold times or are in one folder; of an evaluation's row without its times."""
     found = {}
-    for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+    for file in sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name != but):
         name, content = file.relative_to(folder).as_posix(), file.read_bytes()
         if name.endswith(".safetensors"):  # the order of its metadata is drawn anew each time
             end = 8 + int.from_bytes(content[:8], "little")

@@ -83,7 +83,7 @@ def test_a_precision_that_the_device_lacks_is_refused(tmp_path, monkeypatch):
         accelerator_for(settings(precision="bf16"), tmp_path, "cpu")
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-cpu", "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_the_shipped_configurations_of_accelerate_start_what_is_known_here(monkeypatch, name):
     from accelerate.commands.config.config_args import load_config_from_file
 

@@ -104,7 +104,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def sharded(network: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """A copy of a network of which each process's device holds its part; the network itself stays whole where it is.
+    """A copy of a network of which each process's device holds its part, put there by torch; the network itself stays whole where it is.
 
     What is gathered at a time is a block: each module of the outermost lists of modules, as diffusers' networks have their blocks,
     and the rest. accelerate's own wrapping of a model does the same on GPUs alone.
@@ -116,7 +116,7 @@ def sharded(network: nn.Module, accelerator: Accelerator) -> nn.Module:
     made, mesh = copy.deepcopy(network), init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for module in (*blocks(made), made):
         fully_shard(module, mesh=mesh, reshard_after_forward=bool(plugin.reshard_after_forward))
-    return made.to(accelerator.device)
+    return made
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:

@@ -86,6 +86,9 @@ class Family:
         """The diffusers class of the pipeline that students are saved as."""
         self._lacks("has no pipeline", "use the model with fewstep")
 
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
+
     def network_config(self) -> dict[str, Any]:
         """The network's config in the model's folder, that of a teacher or of a student."""
         self._lacks("has no folder of diffusers", "use the model with fewstep")

@@ -16,6 +16,7 @@ from fewstep.models.denoiser import check_finite
 from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
     absent,
+    check_fit,
     check_guided,
     check_weights,
     components_of,
@@ -64,6 +65,11 @@ class DiffusersFamily(Family):
         """The network's config in the model's folder, that of a teacher or of a student."""
         assert self.folder is not None
         return config_of(self.folder, self.network_folder(self.folder))
+
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
+        assert self.folder is not None
+        check_fit(self.folder, "channels in fewstep.json", info.channels, self.channels(self.network_config()))
 
     def network_folder(self, folder: Path) -> str:
         """The name of the network's folder in a pipeline folder."""
