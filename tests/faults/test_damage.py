@@ -104,6 +104,7 @@ class Damaged:
         written = self.place / "out" if (self.place / "out").exists() else copy
         found = content_of(written, but="checkpoint")  # which a run at its end no longer needs
         found = {name: content for name, content in found.items() if name.split("/")[-1] not in NO_MATTER}
+        found = {name: content for name, content in found.items() if not name.startswith("samples/")}  # nor an evaluation
         if (row := found.pop("samples.json", None)) is not None:  # it holds a time
             found["samples.json"] = {key: value for key, value in json.loads(row).items() if key != "seconds"}
         return found
