@@ -58,6 +58,7 @@ class Case:
     more: tuple[str, ...] = ()  # pipelines that begin with a picture
     slow: bool = False  # whether all but the stock samples of an untrained student is left to the slow tests
     packed: bool = False  # whether the stock pipeline takes tokens and gives them back
+    front: Callable[[Tensor], Tensor] = lambda noise: noise  # of our noise to the pipeline's
     back: Callable[[Any, Tensor], Tensor] = lambda model, samples: samples  # of (our model, the pipeline's samples) to ours
     unguided: float = 1.0  # the guidance_scale of one evaluation a step
 
@@ -96,7 +97,7 @@ def of_text(case: Case, models: dict[str, Any]) -> Iterator[Check]:
     """Text to image or video, and the pipelines that begin with latents of a picture, at strength 0.5."""
     condition, noise = models["baked"].condition(prompts=PROMPT), noise_of(models["baked"])
     for kind in case.kinds:
-        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if case.packed else noise}
+        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if case.packed else case.front(noise)}
         back = (lambda stock: unpack(stock, noise)) if case.packed else partial(case.back, models["baked"])
         yield Check(case.pipeline, kind, ours, guided(case, kind), tensors, back=back)
     for pipeline in case.more:
@@ -152,6 +153,16 @@ def patches(model: Any, samples: Tensor) -> Tensor:
     return normalized(model.family.parts("vae").vae, samples)
 
 
+def as_tokens(noise: Tensor) -> Tensor:
+    """LTX's tokens."""
+    return noise.flatten(2).transpose(1, 2)
+
+
+def as_video(model: Any, samples: Tensor) -> Tensor:
+    """LTX's latents of tokens."""
+    return samples.transpose(1, 2).reshape(1, *model.info.shape)
+
+
 BAKED = ("baked",)
 SD, XL = "StableDiffusion", "StableDiffusionXL"
 CASES = {
@@ -196,6 +207,10 @@ CASES = {
     "Krea 2": Case(text_pipelines.krea2_pipeline, of_text, "Krea2Pipeline", BAKED, SIZE, slow=True, packed=True, unguided=0.0),
     "HunyuanDiT": Case(
         text_pipelines.hunyuan_dit_pipeline, of_text, "HunyuanDiTPipeline", BAKED, {"use_resolution_binning": False}, slow=True
+    ),
+    "LTX": Case(
+        text_pipelines.ltx_pipeline, of_text, "LTXPipeline", BAKED, {"num_frames": 5, "height": 32, "width": 64}, slow=True, front=as_tokens,
+        back=as_video,
     ),
     "Stable Diffusion 3.5": Case(
         lambda folder: transformer_pipelines.sd3_pipeline(folder, network_settings={"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),

@@ -190,3 +190,34 @@ def hunyuan_dit_pipeline(folder):
     )  # fmt: skip
     made.save_pretrained(folder)
     return folder
+
+
+def ltx_pipeline(folder, sides=(2, 8, 16)):
+    """Two frames of latents of 8x16: five of video, 32 x 64 pixels each."""
+    torch.manual_seed(0)
+    network = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=1,
+        caption_channels=12,
+    )
+    four = {
+        "block_out_channels": (8,) * 4,
+        "decoder_block_out_channels": (8,) * 4,
+        "upsample_residual": (False,) * 4,
+        "upsample_factor": (1,) * 4,
+    }
+    five = {"layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5, "decoder_inject_noise": (False,) * 5}
+    scaling = (True, True, False, False)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4, spatio_temporal_scaling=scaling, decoder_spatio_temporal_scaling=scaling, patch_size=1, **four, **five
+    )
+    torch.nn.init.normal_(vae.latents_mean)
+    torch.nn.init.uniform_(vae.latents_std, 0.5, 2.0)
+    shift = {"base_image_seq_len": 1024, "base_shift": 0.95, "max_shift": 2.05, "shift_terminal": 0.1}
+    noise = flow_scheduler(use_dynamic_shifting=True, **shift)
+    parts = {"text_encoder": t5(), "tokenizer": t5_tokenizer(), "transformer": awake(network)}
+    return saved(diffusers.LTXPipeline(noise, vae, **parts), folder, list(sides))

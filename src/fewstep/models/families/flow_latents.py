@@ -90,6 +90,15 @@ class Packed(ChosenSize):
         return unpack(super().stock_call(pipeline, pack(z), condition, settings | self.picture_size(z)), z)
 
 
+def check_video(x: Tensor) -> Tensor:
+    """The videos x (n, 3, frames, h, w) themselves; InputError for pictures."""
+    if x.ndim != 5:
+        raise InputError(
+            "this model makes videos (n, 3, frames, height, width), not pictures; give data whose batches hold latents of videos"
+        )
+    return x
+
+
 def pack(z: Tensor) -> Tensor:
     """Tokens (b, h/2 w/2, 4 c) of latents z (b, c, h, w)."""
     return z.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewstep.models.families.text_transformer import TextTransformer
@@ -23,6 +24,11 @@ class Lumina2(TextTransformer):
         """What the stock pipeline takes for the number of tokens: that of channels."""
         return self.channels(config)
 
+    def inputs(self, z: Tensor, time: Tensor, condition: dict[str, Tensor]) -> dict[str, Any]:
+        """The network counts a mask's tokens: all, where tensors have no content."""
+        mask = condition["mask"]
+        return super().inputs(z, time, condition | {"mask": mask.as_subclass(AllShown) if mask.is_meta else mask})
+
     def network_time(self, time: Tensor, z: Tensor) -> Tensor:
         """1 - sigma."""
         return 1 - time / 1000
@@ -30,3 +36,11 @@ class Lumina2(TextTransformer):
     def output(self, output: Tensor, z: Tensor) -> Tensor:
         """Data less noise, turned around."""
         return -output
+
+
+class AllShown(Tensor):
+    """A mask without content that is one everywhere."""
+
+    def sum(self, dim: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """How many tokens each row shows."""
+        return torch.full(self.shape[:1], self.shape[dim], device="cpu")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.models.families.flow_grid import FlowGrid
-from fewstep.models.families.flow_latents import TEXT_TOKENS, ChosenSize
+from fewstep.models.families.flow_latents import TEXT_TOKENS, ChosenSize, check_video
 from fewstep.models.families.pipeline_folder import config_of, has_part
 from fewstep.models.families.text_transformer import TextTransformer
 from fewstep.models.families.vae import decoded_video, encoded_video
@@ -56,11 +56,7 @@ class Wan(FlowGrid, ChosenSize, TextTransformer):
         Raises:
             InputError: pictures.
         """
-        if x.ndim != 5:
-            raise InputError(
-                "this model makes videos (n, 3, frames, height, width), not pictures; give data whose batches hold latents of videos"
-            )
-        return encoded_video(self.autoencoder_on(x.device), x)
+        return encoded_video(self.autoencoder_on(check_video(x).device), x)
 
     def to_images(self, z: Tensor) -> Tensor:
         """Videos (n, 3, frames, h, w) of latents."""
