@@ -44,6 +44,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "krea2": "fewstep.models.families.krea2:Krea2",
     "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
     "ltx": "fewstep.models.families.ltx:LTX",
+    "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",
