@@ -69,8 +69,8 @@ def contents(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders of processes that no longer run from a folder and from those in it."""
-    for path in [*folder.glob(".*.fewstep"), *folder.glob("*/.*.fewstep")]:
+    """Remove the temporary files and folders of processes that no longer run from a folder and from those below it."""
+    for path in [*folder.rglob(".*.fewstep")]:
         named = TEMPORARY.fullmatch(path.name)
         if named and not is_running(int(named[1])):
             with suppress(OSError):

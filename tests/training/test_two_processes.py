@@ -75,7 +75,8 @@ def fsdp(monkeypatch):
 
 def test_two_processes_are_one_with_two_micro_batches_to_the_bit(tmp_path, teacher_folder, capsys):
     changes = {"stage_one.updates": 4, "stage_two.ladder": [4]}
-    _, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    out, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    assert out.split() == [str(tmp_path / "two" / "stage-one")]
     assert "cpu, 2 processes (DDP), precision float32, 8 examples an update (4 x 2)" in errors
     command(capsys, *words(teacher_folder, tmp_path / "one", **changes, **{"train.gradient_accumulation": 2}))
     two, one = (
@@ -219,11 +220,11 @@ def test_a_sharded_network_is_a_copy_in_blocks_and_its_checkpoint_is_that_of_a_w
         state = {f"network/{key}": value * update for key, value in parts.state_dict().items()} | {
             "step": torch.tensor(float(update))
         }
-        save_shards(tmp_path, Checkpoint(state, {"update": update}), alone)
+        save_shards(tmp_path, Checkpoint(state, {"stage": "x", "update": update}), alone)
     like = {f"network/{key}": value for key, value in given.state_dict().items()} | {"step": torch.zeros(())}
     for known in (like, like | {key: value for key, value in state.items() if is_part(value)}):
         loaded = load_newest(tmp_path).like(known)
-        assert loaded.values == {"update": 2} and loaded.tensors["step"] == 2
+        assert loaded.values["update"] == 2 and loaded.tensors["step"] == 2
         for key, value in given.state_dict().items():
             found = loaded.part("network")[key]
             assert is_part(found) == is_part(known[f"network/{key}"])
@@ -250,19 +251,19 @@ def test_a_sharded_stage_is_the_whole_one_also_where_they_take_turns(tmp_path, a
 
 def test_checkpoints_of_both_kinds_follow_each_other_and_a_damaged_shard_is_named(tmp_path, alone):
     def state(update):
-        return Checkpoint({"weight": torch.full((2,), float(update))}, {"update": update})
+        return Checkpoint({"weight": torch.full((2,), float(update))}, {"stage": "x", "update": update})
 
     kept = []
     for update, shards in enumerate((True, True, False, False, True), 1):
         save_shards(tmp_path, state(update), alone) if shards else save_newest(tmp_path, state(update))
-        assert load_newest(tmp_path).values == {"update": update}
+        assert load_newest(tmp_path).values["update"] == update
         kept.append(sorted(path.name for path in tmp_path.glob("state*")))
     folders, files = ["state", "state-before"], ["state-before.safetensors", "state.safetensors"]
     assert kept == [["state"], folders, ["state-before", "state.safetensors"], files, ["state", "state-before.safetensors"]]
     (shard,) = (tmp_path / "state").glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     reports = []
-    assert load_newest(tmp_path, reports.append).values == {"update": 4}
+    assert load_newest(tmp_path, reports.append).values["update"] == 4
     assert len(reports) == 1 and str(shard) in reports[0]
 
 
@@ -277,3 +278,15 @@ def test_what_fsdp_cannot_do_here_is_refused(monkeypatch, fsdp):
             patched.setenv(name, value)
             with pytest.raises(InputError, match=r"fsdp_version: 2|fsdp_offload_params|efficient_loading|fp16"):
                 check_launch(SimpleNamespace(**vars(chosen) | changes))
+
+
+def test_shards_that_cannot_be_written_leave_the_last_checkpoint(tmp_path, alone, monkeypatch):
+    save_shards(tmp_path, Checkpoint({"weight": torch.zeros(2)}, {"stage": "x", "update": 1}), alone)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.hf_storage.HuggingFaceStorageWriter.write_data", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        save_shards(tmp_path, Checkpoint({"weight": torch.ones(2)}, {"stage": "x", "update": 2}), alone)
+    assert load_newest(tmp_path).values["update"] == 1

@@ -70,7 +70,9 @@ class Writer:
                 raise InputError(f"the cache {self.folder} has data.shard_size = {before}: set it to that, or name another folder")
             self.known = {shard["file"]: shard for shard in index["shards"]}
         elif self.folder.exists() and (not self.folder.is_dir() or contents(self.folder)):
-            raise InputError(f"{self.folder} holds something else; name a folder that is new or empty, or a cache to go on with")
+            raise InputError(
+                f"{self.folder} holds something else, for it has no {INDEX}; name a folder that is new or empty, or a cache to go on with"
+            )
         self.state.wait_for_everyone()  # all have looked before one writes
         if self.state.is_main_process and not self.known:
             self._write_index(made_by, complete=False, count=0, shards=[])

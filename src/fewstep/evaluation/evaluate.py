@@ -107,7 +107,9 @@ def measure(
     features, statistics = features_of(examples, conditions, settings, cache, str(place), line.quiet, clip)
     known = compatibility(models, settings, seed, features, examples, conditions)
     if not (out / RECORD).is_file() and out.exists() and (not out.is_dir() or contents(out)):
-        raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
+        raise InputError(
+            f"{out} holds something else, for it has no {RECORD}; name a folder that is new or empty, or an evaluation to go on with"
+        )
     claim(out / RECORD, known, "an evaluation", state)
     run = EvaluationRun(
         out, state, conditions, features, statistics, settings.samples, batch_size, seed, settings.bootstrap, line,

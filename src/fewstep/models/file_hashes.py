@@ -53,13 +53,13 @@ def check_hashes(folder: Path) -> None:
 
 def hashes_in(folder: Path) -> dict[str, str]:
     """The hashes by file of `HASHES` in a folder. Raises InputError where it is damaged."""
-    file, remedy = folder / HASHES, "copy the folder again, or remove this file to go without it"
-    with suppress(OSError, ValueError, RecursionError, AttributeError):  # which `read_json` says below
+    file, remedy, known = folder / HASHES, "copy the folder again, or remove this file to go without it", None
+    with suppress(OSError, ValueError, RecursionError):  # which `read_json` says below
         known = json.loads(file.read_text(encoding="utf-8"))
-        if known.get("format") == 1:  # without a hash of its own, and without that of fewstep.json
-            return {str(name): str(value) for name, value in known.get(HASH).items()}
-        if not isinstance(known.get(HASH), str):
-            raise InputError(f"{file} is damaged (it has no hash of its own); {remedy}")
+    if isinstance(known, dict) and known.get("format") == 1 and isinstance(known.get(HASH), dict):
+        return {str(name): str(value) for name, value in known[HASH].items()}  # as before they had a hash of their own
+    if isinstance(known, dict) and not isinstance(known.get(HASH), str):
+        raise InputError(f"{file} is damaged (it has no hash of its own); {remedy}")
     found = read_json(file, remedy).get("files")
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise InputError(f"{file} is damaged (it holds no hashes); {remedy}")

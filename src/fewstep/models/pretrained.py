@@ -82,6 +82,8 @@ def open_model(
             family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
         network = open_network(family, folder)
+        if own:
+            family.check_info(info)
     check_finite(network, str(folder))
     return Model(denoiser_of(network, info, family), info, family).to(device)
 

@@ -135,6 +135,8 @@ def load_shards(folder: Path) -> Shards | None:
     try:
         check_hashes(folder)
         known = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+        if "stage" not in known["values"]:
+            raise ValueError(f"its {VALUES} is not ours")
         return Shards(folder, known["values"], known["names"])
     except (InputError, OSError, KeyError, ValueError) as error:
         raise InputError(f"the checkpoint {folder} is damaged ({first_line(error)}); it is left out") from None

@@ -34,6 +34,17 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux": "fewstep.models.families.flux:Flux",
     "qwen_image": "fewstep.models.families.qwen_image:QwenImage",
     "wan": "fewstep.models.families.wan:Wan",
+    "chroma": "fewstep.models.families.chroma:Chroma",
+    "z_image": "fewstep.models.families.z_image:ZImage",
+    "sana": "fewstep.models.families.sana:Sana",
+    "lumina2": "fewstep.models.families.lumina2:Lumina2",
+    "aura_flow": "fewstep.models.families.aura_flow:AuraFlow",
+    "longcat_image": "fewstep.models.families.longcat_image:LongCatImage",
+    "flux2_klein": "fewstep.models.families.flux2_klein:Flux2Klein",
+    "krea2": "fewstep.models.families.krea2:Krea2",
+    "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
+    "ltx": "fewstep.models.families.ltx:LTX",
+    "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",
@@ -75,6 +86,9 @@ class Family:
     def pipeline_class(self) -> Any:
         """The diffusers class of the pipeline that students are saved as."""
         self._lacks("has no pipeline", "use the model with fewstep")
+
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
 
     def network_config(self) -> dict[str, Any]:
         """The network's config in the model's folder, that of a teacher or of a student."""

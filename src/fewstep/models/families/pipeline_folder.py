@@ -34,7 +34,17 @@ def index_of(folder: Path) -> dict[str, Any]:
 
 def absent(folder: Path) -> dict[str, Any]:
     """The components that a pipeline folder is without, as None, as some stock pipelines must be given them."""
-    return {name: None for name, value in index_of(folder).items() if isinstance(value, list) and value[:1] == [None]}
+    return {name: None for name, kind in components_of(folder).items() if kind[0] is None}
+
+
+def components_of(folder: Path) -> dict[str, list[str | None]]:
+    """The components that a pipeline folder names, with (library, class) of each; its other values are settings, lists among them."""
+    index = index_of(folder).items()
+    return {
+        name: kind
+        for name, kind in index
+        if isinstance(kind, list) and len(kind) == 2 and {type(x) for x in kind} <= {str, type(None)}
+    }
 
 
 def has_part(folder: Path | None, name: str) -> bool:
@@ -197,7 +207,9 @@ def quiet() -> Iterator[None]:
         for log, _, _ in before:
             log.set_verbosity_error()
             log.disable_progress_bar()
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # of how diffusers uses itself
+            yield
     finally:
         for log, verbosity, bar in before:
             log.set_verbosity(verbosity)
