@@ -26,6 +26,15 @@ def write_hashes(folder: Path) -> None:
     (folder / HASHES).write_text(json.dumps({"format": 1, "xxh3_128": hashes}, indent=1) + "\n", encoding="utf-8")
 
 
+def hashes_of(folder: Path) -> dict[str, str]:
+    """The hashes of a model folder's files by their names; none where there is no record of them that can be read."""
+    try:
+        known = json.loads((folder / HASHES).read_text(encoding="utf-8"))["xxh3_128"]
+        return {str(name): str(value) for name, value in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def check_hashes(folder: Path) -> None:
     """Compare a model folder with its hashes; a folder without any is not checked.
 

@@ -13,19 +13,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fewstep import compat
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.method.conditioning import each
 from fewstep.models.denoiser import Denoiser
-from fewstep.models.model import Model
+from fewstep.models.half_weights import InFloat32, holds_half
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.checkpoint import load_newest, save_newest
@@ -35,7 +37,7 @@ from fewstep.training.stage import Batch, Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
-Save = Callable[[Model, Path], Any]  # writes a model folder
+Save = Callable[..., Any]  # writes a model into a folder, its weights in a `dtype`: `save_model`
 
 
 class Interrupted(Exception):
@@ -46,7 +48,11 @@ def checkpoint_blocks(network: Any) -> None:
     """Let the network's blocks be computed again for the gradient, not kept. Raises InputError where it is no network that can."""
     if not compat.can_checkpoint(network):
         raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
-    network.enable_gradient_checkpointing()
+    if holds_half(network):
+        contexts = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), InFloat32()))
+        network.enable_gradient_checkpointing(contexts)
+    else:
+        network.enable_gradient_checkpointing()
 
 
 class Trainer:
