@@ -5,5 +5,5 @@
     uses        editing, inpainting, style transfer
     families    every family of networks: samples by stock diffusers, ONNX
 
-`command` has what they share, `tables` writes the tables of docs/ from results/*.json. gpu.md has the calls for a GPU.
+`structure` counts files and lines, and the files that one distillation crosses. `command` has what they share, `tables` writes the tables of docs/ from results/*.json. gpu.md has the calls for a GPU.
 """

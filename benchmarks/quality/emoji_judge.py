@@ -24,6 +24,7 @@ from benchmarks.command import parser_of, run_main, write_json
 from benchmarks.quality.emoji_teacher import Captioned
 from fewstep.evaluation.clip_score import DEVIATION, MEAN, ClipScore
 from fewstep.models.denoiser import Denoiser
+from fewstep.training.draws import Draws
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import open_run
 from fewstep.training.stage import Batch, Stage
@@ -58,8 +59,8 @@ def contrast(network: nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
 def stage(updates: int, learning_rate: float) -> Stage:
     """The training, as the loop takes it."""
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        return {"chance": torch.rand(n, 4, generator=generator)}
+    def draw(draws: Draws) -> Batch:
+        return {"chance": torch.stack([draws.uniform().float() for _ in range(4)], 1)}
 
     def error(judge: Denoiser, batch: Batch) -> Tensor:
         x = altered(batch["x"], batch["chance"], batch["noise"])

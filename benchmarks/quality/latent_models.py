@@ -29,6 +29,7 @@ from fewstep.evaluation.metrics import psnr
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.class_conditional import ClassConditional, ClassConditionalPipeline
 from fewstep.models.families.vae import decoded, encoded
+from fewstep.training.draws import Draws
 from fewstep.training.recipe import Recipe, load_recipe
 from fewstep.training.run_folder import open_run
 from fewstep.training.stage import Batch, Stage
@@ -54,7 +55,7 @@ def new_vae(channels: int) -> AutoencoderKL:
 def reconstruction(updates: int) -> Stage:
     """The training of the VAE: absolute error of the pixels, and the KL divergence of its latents from unit noise (1312.6114)."""
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
+    def draw(draws: Draws) -> Batch:
         return {}
 
     def error(vae: Denoiser, batch: Batch) -> Tensor:

@@ -21,7 +21,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from benchmarks.command import parser_of, progress, run_main, write_result
@@ -38,9 +37,10 @@ from fewstep.method.stage_two import collapsed_target, draw_index, forward_path,
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.metadata import INFO
 from fewstep.training.distill import distill_model, next_student
+from fewstep.training.draws import Draws
 from fewstep.training.losses import weighting_of
 from fewstep.training.recipe import Recipe, load_recipe
-from fewstep.training.stage import Batch, Stage, uniform
+from fewstep.training.stage import Batch, Stage
 from fewstep.training.trainer import Trainer
 
 SCALES = (1.0, 1.3, 2.0, 5.0)
@@ -94,9 +94,9 @@ def branches(recipe: Recipe, teacher: Model, steps: int, k: int) -> Stage:
     settings, process = recipe.stage_two, teacher.denoiser.process
     unguided, weighting = without_w(teacher.denoiser), weighting_of(recipe, "stage_two", teacher.denoiser.predicts, process)
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        index = draw_index(uniform(generator, n, stratified=True), steps)
-        return {"path": forward_path(index, steps, k).T.contiguous(), "dropped": uniform(generator, n) < 0.5}
+    def draw(draws: Draws) -> Batch:
+        index = draw_index(draws.uniform(stratified=True), steps)
+        return {"path": forward_path(index, steps, k).T.contiguous(), "dropped": draws.uniform() < 0.5}
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         path, null = batch["path"].T, teacher.denoiser.null_condition(batch["condition"])

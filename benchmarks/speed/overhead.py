@@ -70,8 +70,10 @@ def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer:
     state = State(stage, network, recipe.train, trainer.accelerator)
     trained = replace(student.denoiser, network=state.wrapped, autocast=trainer.accelerator.autocast)
 
+    batches = trainer.batches_of(stage)
+
     def ours() -> None:
-        state.step(trainer.gradients(stage, state, trained))
+        state.step(trainer.gradients(stage, state, trained, batches))
 
     with recorded(network, *frozen) as calls:
         ours()
@@ -88,6 +90,7 @@ def training_row(stage: Stage, student: Model, frozen: list[nn.Module], trainer:
         optimizer.zero_grad()
 
     row = timed(ours, bare, repeats, device)
+    batches.close()
     evaluations = sum(call.arguments[0].shape[0] for call in calls) / size
     trainer.accelerator.free_memory()
     row |= {"evaluations": round(evaluations), "batch_size": size, "images_per_second": size / row["seconds"]}

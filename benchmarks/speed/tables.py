@@ -51,3 +51,21 @@ def memory_predicted(result: Row) -> str:
         for row in result["rows"]
     ]  # fmt: skip
     return markdown(["case", "weights", "latents", "predicted", "measured", "error", "folders"], lines)
+
+
+def waiting(result: Row) -> str:
+    """The share of a run's time that waits for data, read in turn and read ahead, of each kind of data."""
+    lines = [
+        [row["data"], row["read"], str(row["batch_size"]), f"{row['waiting']:.1%}", f"{row['images_per_second']:.0f}"]
+        for row in result["rows"]
+    ]
+    return markdown(["data", "read", "batch", "waiting for data", "examples a second"], lines)
+
+
+def scaling(result: Row) -> str:
+    """Examples a second of one process and of several, of each stage, and their ratio."""
+    lines = [
+        [row["stage"], row["sharing"], str(row["processes"]), str(row["batch_size"]), f"{row['one']:.0f}", f"{row['many']:.0f}", f"**{row['ratio']:.2f}**"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["stage", "sharing", "processes", "batch of each", "examples/s of one", "of all", "ratio"], lines)

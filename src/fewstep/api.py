@@ -85,6 +85,7 @@ def open_model(
     revision: str | None = None,
     variant: str | None = None,
     lora: str | Path | Sequence[str | Path] | None = None,
+    force: bool = False,
     verify: bool = True,
 ) -> Model:
     """The model of a folder, of a run folder (its rung for `steps`, else its last), or the bundled one of a name ("digits", "digits-student").
@@ -92,12 +93,16 @@ def open_model(
     A folder of a stock diffusers pipeline, a hub id (with its `revision` and `variant`) or a single `.safetensors` checkpoint is
     opened as a teacher. `lora` names LoRA files ("style.safetensors", or "style.safetensors:0.8" with a weight) that are merged into
     the model: of diffusers' or kohya's names, made for its base. `network` is the module, or the `Denoiser`, whose weights the folder of a network of one's own holds.
-    With `verify` false a folder's files are not compared with their hashes.
+    With `force` a pipeline that looks distilled already, by its scheduler or its name, is a teacher all the same. With `verify` false a folder's files are not compared with their hashes.
 
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
     """
-    return public(pretrained.open_model(path, device, steps, network, revision=revision, variant=variant, lora=lora, verify=verify))
+    return public(
+        pretrained.open_model(
+            path, device, steps, network, revision=revision, variant=variant, lora=lora, force=force, verify=verify
+        )
+    )
 
 
 def teach(

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fewstep.errors import InputError, first_line, shown
 
@@ -40,6 +41,11 @@ def check_device(device: str | torch.device | None) -> None:
         raise InputError(f"device {shown(device)} is not known; leave --device out, or name cpu, cuda or mps") from None
     if kind not in (None, "cpu", here):
         raise InputError(f"device '{device}' is not here; leave --device out, or name cpu")
+
+
+def copied_to(values: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

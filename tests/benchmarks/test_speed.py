@@ -1,5 +1,7 @@
 """The overhead of training compares like with like: the bare side makes the same calls of the networks, and only those."""
 
+import json
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -73,3 +75,28 @@ def test_nothing_in_an_update_waits_for_the_device(teacher, monkeypatch):
     assert len(updates) == 2
     with _Reads(), pytest.raises(AssertionError):
         torch.ones(3)[1].item()
+
+
+def test_waiting_is_measured_for_data_read_in_turn_and_read_ahead(tmp_path, monkeypatch):
+    from benchmarks.speed import input as waiting
+
+    for name, value in (("PICTURES", 8), ("SIZE", 16), ("UPDATES", 8)):
+        monkeypatch.setattr(waiting, name, value)
+    monkeypatch.setattr(waiting.Latents, "total", 32)
+    words = ["input", "--batch-size", "2", "--seconds", "0.001", "--out", str(tmp_path / "rows.json")]
+    monkeypatch.setattr("sys.argv", words)
+    waiting.main()
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["data"], row["read"]) for row in rows] == [
+        (data, read) for read in ("in turn", "ahead") for data in ("JPEG", "latents")
+    ]
+    assert all(0 <= row["waiting"] <= 1 and row["images_per_second"] > 0 for row in rows)
+
+
+def test_the_speed_of_scaling_is_that_between_the_lines_of_the_log(tmp_path):
+    from benchmarks.speed.scaling import speed_of
+
+    log, seconds = tmp_path / "log.jsonl", {20: 9.0, 40: 11.0, 80: 15.0}  # 10 updates a second after a slow beginning
+    lines = [{"stage": "stage-one", "update": u, "images_per_second": 6 * u / s} for u, s in seconds.items()]
+    log.write_text("\n".join(map(json.dumps, [*lines, {"stage": "steps-0004", "update": 20, "images_per_second": 1.0}])))
+    assert speed_of(log, "stage-one", 6) == pytest.approx(60.0)

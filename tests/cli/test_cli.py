@@ -26,10 +26,13 @@ def test_teach_distill_sample_show(tmp_path, capsys):
     (tmp_path / "images" / "cats" / "broken.png").write_bytes(b"no picture")
     (tmp_path / "mine.toml").write_text(f'[data]\npath = "{tmp_path / "images"}"\nsize = 8\n')
     _, err = command(capsys, "teach", tmp_path / "mine.toml", "--out", tmp_path / "teacher", *SETTINGS, "--device", "cpu")
-    assert "broken.png" in err
+    line = f"data {tmp_path / 'images'}: 12 examples of 3 classes (cats, dogs, owls); left out: 1 of 13 pictures"
+    assert [text[: len(line)] for text in err.splitlines() if text.startswith("data ")] == [line] and "broken.png" in err
     teacher = tmp_path / "teacher" / "teacher"
-    out, _ = command(capsys, "distill", "--teacher", teacher, "--data", tmp_path / "images", "--steps", "2", "--guidance-scale", "1,3", "--out", tmp_path / "run", *SETTINGS, "--set", "stage_two.ladder=[4,2]", "--device", "cpu")  # fmt: skip
+    out, err = command(capsys, "distill", "--teacher", teacher, "--data", tmp_path / "images", "--steps", "2", "--guidance-scale", "1,3", "--out", tmp_path / "run", *SETTINGS, "--set", "stage_two.ladder=[4,2]", "--device", "cpu")  # fmt: skip
     assert [line.rsplit("/", 1)[1] for line in out.splitlines()] == ["stage-one", "steps-0002"]
+    assert err.count(line) == 1
+    assert command(capsys, "show", tmp_path / "images")[0].startswith(line)
     out, _ = command(capsys, "sample", tmp_path / "run", "--steps", "2", "--class-label", "owls", "--class-label", "0", "--num-images", "3", "--guidance-scale", "2.5", "--raw", "--seed", "4", "--out", tmp_path / "pictures", "--device", "cpu")  # fmt: skip
     assert "3 images, 2 evaluations" in out
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png", "samples.json", "samples.safetensors"]  # fmt: skip
@@ -97,7 +100,7 @@ def test_what_distill_refuses(tmp_path, capsys, teacher_folder):
 def test_data_that_does_not_fit_the_teacher(tmp_path, capsys, teacher_folder):
     np.savez(tmp_path / "two.npz", images=np.zeros((6, 8, 8, 1), np.uint8), labels=np.array([0, 1, 0, 1, 0, 1]))
     message = refused(capsys, "distill", "--teacher", teacher_folder, "--data", tmp_path / "two.npz", "--out", tmp_path / "run")
-    assert "number of classes is 2, the teacher's 10" in message
+    assert "number of classes is 2, the model's 10" in message
     data = ("--set", "data.name=digits", "--set", "data.size=16")
     message = refused(capsys, "distill", "--teacher", teacher_folder, *data, "--out", tmp_path / "run")
     assert "size is 16, the teacher's 8" in message

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import fewstep
 import pipelines
 from conftest import TINY
+from fewstep.data import latent_cache
 from fewstep.data.cache_writer import Writer, processes
 from fewstep.data.encoding import PictureRows, source_of
 from fewstep.data.fingerprints import whole
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import Data
 from fewstep.data.prompts import PromptRows
+from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.method.samplers import deterministic
 from fewstep.training.examples import prepared
@@ -109,6 +111,15 @@ def test_a_cache_says_what_it_is_and_what_made_it(made, pipeline, pictures):
     assert sorted(p.name for p in made.iterdir()) == [*(s["file"] for s in index["shards"]), "index.json"]
 
 
+def test_a_cache_says_what_it_holds(made, pictures, capsys):
+    announce(CachedData(made))
+    announce(CachedData(made), quiet=True)
+    captions = sorted(file.read_text().strip() for file in pictures.glob("*.txt"))
+    err = capsys.readouterr().err
+    assert err.startswith(f"data {made}: 7 cached examples with captions (") and err.count("\n") == 1
+    assert sum(repr(caption) in err for caption in captions) >= 3
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_cache_gives_the_batches_that_encoding_on_the_fly_gives(recipe, tmp_path, flip):
     chosen = recipe(data__flip=flip, train__seed=3)
@@ -123,6 +134,27 @@ def test_a_batch_depends_on_its_position_alone_and_an_epoch_has_each_example_onc
     assert torch.equal(y, x[9:13]) and torch.equal(part["text"], condition["text"][9:13])
     assert len(x[:7].unique(dim=0)) == len(x[7:].unique(dim=0)) == 7
     assert not torch.equal(x[:7], x[7:]) and not torch.equal(x[:7], CachedData(made, seed=2).batch(0, 7)[0])
+
+
+def test_no_shard_is_opened_or_compared_twice_and_none_holds_a_file_open(tmp_path, monkeypatch):
+    shards = 200  # more than the 64 that once were kept
+    for k in range(shards):
+        tensors = {"x": torch.full((2, 1), float(k)), "which": torch.zeros(2).long(), "condition": torch.tensor([k])}
+        save_file(tensors, tmp_path / f"{k:05d}.safetensors")
+    files = sorted(tmp_path.glob("*.safetensors"))
+    rows = [{"file": file.name, "count": 2, "bytes": file.stat().st_size, "sha256": whole(file)} for file in files]
+    index = {"what": "cache of fewstep", "made_by": {"data": {}}, "complete": True, "count": 2 * shards, "shards": rows}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    opened, compared = [], []
+    real = latent_cache.mapped
+    monkeypatch.setattr(latent_cache, "mapped", lambda file: (opened.append(file), real(file))[1])
+    monkeypatch.setattr(latent_cache.fingerprints, "whole", lambda file: (compared.append(file), whole(file))[1])
+    data, held = CachedData(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
+    for start in range(0, 6 * shards, 100):
+        x, labels = data.batch(start, 100)
+        assert torch.equal(x.flatten().long(), labels)
+    assert sorted(opened) == sorted(compared) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) <= held + 2
 
 
 def test_a_distillation_by_a_cache_equals_one_on_the_fly(recipe, made, tmp_path):
@@ -253,11 +285,18 @@ def test_pictures_and_words_that_are_left_out_are_counted_and_named(recipe, pict
     data = write_cache(recipe(data__path=str(copy)), tmp_path / "cache", device="cpu")
     report = capsys.readouterr().err
     assert len(data) == 5 and all(
-        part in report for part in ("skipped 2 of 7", "1.png: ", "4.png: it has no caption", "cache  7/7")
+        part in report
+        for part in (
+            ": 6 examples with captions",
+            "1 pictures without a caption (4.png)",
+            "skipped 1 of 6",
+            "1.png: ",
+            "cache  6/6",
+        )
     )
     for file in copy.glob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"none of the 7 pictures.*0.png: "):
+    with pytest.raises(InputError, match=r"none of the 6 pictures.*0.png: "):
         written(recipe(data__path=str(copy)), tmp_path / "none")
     (tmp_path / "long.txt").write_text("a cat\nabcdefghijkl\n")
     write_cache(recipe(data__path=None, data__prompts=str(tmp_path / "long.txt")), tmp_path / "cut", device="cpu")

@@ -2,6 +2,7 @@
 """What cannot be cached or trained on is an error of one line; the command is interrupted, resumed and shared by processes."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -74,6 +75,9 @@ def test_fingerprints_tell_content_and_names_and_not_places(tmp_path):
     assert of_file(tmp_path / a) != before
     (tmp_path / b).write_bytes(b"x")
     assert of_files(tmp_path, [a, b]) == of_files(tmp_path, [b, a]) != of_files(tmp_path, [a])
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert of_files(tmp_path, [a, Path("pipe"), Path("link")]) == of_files(tmp_path, [a])
 
 
 def cache_command(recipe, out, **process):

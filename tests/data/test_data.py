@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.data.class_names import class_order
 from fewstep.data.loading import Data, StreamingData, open_data
 from fewstep.errors import InputError
 
@@ -195,7 +196,7 @@ def test_what_cannot_be_read_is_skipped_counted_and_named(damaged, folder):
     assert [line.split(":")[0] for line in data.skipped] == names
     assert data.description["skipped"] == 6
     assert torch.equal(data.images(), open_data(path=str(folder)).images())
-    assert any("skipped 6 of 18 pictures" in line and "blue/bomb.png" in line for line in lines)
+    assert any("6 of 18 pictures" in line and "blue/bomb.png" in line for line in lines)
     assert any("nothing" in line for line in lines)
     assert all("\n" not in line and str(damaged) not in line for line in data.skipped)
     write_tar(damaged / "a.tar", folder, break_one=True)
@@ -302,12 +303,34 @@ def test_labels_are_matched_with_a_model_s_classes_by_name(folder, streaming, ca
     assert "matched by name" in capsys.readouterr().err
     assert torch.equal(ordered.with_classes(known).batch(0, 12)[1], matched)
     assert torch.equal(open_data(path=str(folder), seed=1).with_classes(("0", "1", "2")).labels, open_data(path=str(folder)).labels)
-    with pytest.raises(InputError, match="'red'"):
+    with pytest.raises(InputError, match=r"red; .*yellow"):
         given.with_classes(("blue", "green", "yellow"))
-    with pytest.raises(InputError, match="number of classes is 3, the teacher's 2"):
+    with pytest.raises(InputError, match="number of classes is 3, the model's 2"):
         given.with_classes(("blue", "green"))
-    given.with_classes(("n1", "n2", "n3"))
-    assert "blue, green, red" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r'3 of the 3 .*blue, green, red; .*n1, n2, n3.*data.class_names = "by-order"'):
+        given.with_classes(("n1", "n2", "n3"))
+    named = given.with_classes(("n1", "n2", "n3"), "by-order")
+    assert named.classes == ("n1", "n2", "n3") and torch.equal(named.batch(0, 12)[1], labels)
+    assert "n1, n2, n3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ours", "known", "order"),
+    [
+        (("2", "1", "0"), ("0", "1", "2"), [2, 1, 0]),  # numbers are names where the sets agree
+        (("1", "2", "3"), ("a", "b", "c"), None),  # names of classes that begin at 1 are no numbers from 0
+        (("0", "1", "2"), ("a", "b", "c"), [0, 1, 2]),
+        (("a", "b", "c"), ("0", "1", "2"), [0, 1, 2]),
+        (("café", "b"), ("b", "cafe\u0301"), [1, 0]),  # composed and decomposed
+    ],
+)
+def test_class_names_of_numbers_and_of_other_spellings(ours, known, order):
+    if order is None:
+        with pytest.raises(InputError, match=r"data\.class_names"):
+            class_order(ours, known, "here")
+    else:
+        assert class_order(ours, known, "here", lambda line: None).tolist() == order
+    assert class_order(ours, known, "here", lambda line: None, "by-order").tolist() == list(range(len(known)))
 
 
 @pytest.mark.parametrize(

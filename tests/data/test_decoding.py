@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fewstep.data.decoding import decode
+from fewstep.data.formats import PLUGINS, picture_endings
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -66,3 +67,24 @@ def test_resizing_keeps_a_ramp_central_and_a_constant_constant_and_does_not_alia
     assert decode(np.full((3, 7), 99, np.uint8), 12, 1).tolist() == np.full((1, 12, 12), 99).tolist()
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
     assert np.abs(decode(stripes, 8, 1).astype(int) - 127).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "white"),
+    [("int32", 255, 255), ("uint16", 255, 255), ("uint16", 256, 4095), ("uint16", 4095, 4095), ("uint16", 4096, 65535), ("int32", 65535, 65535)],
+)  # fmt: skip
+def test_white_of_deep_pictures_is_that_of_the_least_depth_that_holds_them(kind, largest, white):
+    values = np.array([[0, largest // 3], [largest // 2, largest]], kind)
+    found = decode(encoded(Image.fromarray(values), "TIFF"), None, None)[0]
+    assert np.abs(found - values * 255.0 / white).max() <= 0.5 and found[0, 0] == 0
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "JXL"])
+def test_pictures_of_the_extra_heif(kind, tmp_path):
+    module = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind]
+    pytest.importorskip(module)
+    assert picture_endings() >= {".heic", ".jxl"} & set(PLUGINS[module])
+    content = encoded(Image.new("RGB", (16, 16), (200, 40, 90)), kind, quality=95)
+    (tmp_path / "a.bin").write_bytes(content)
+    for pixels in (content, tmp_path / "a.bin"):
+        assert np.abs(decode(pixels, None, None)[:, 8, 8].astype(int) - [200, 40, 90]).max() <= 4

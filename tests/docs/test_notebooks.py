@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+import fewstep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMIT = 300_000  # bytes of outputs that a notebook may keep
@@ -53,7 +56,14 @@ def test_a_network_of_ones_own(run):
     assert len(shown) == 1
 
 
-@pytest.mark.parametrize("name", ["first_distillation", "own_network"])
+def test_stage_one_in_a_training_script(run):
+    left, shown = run("stage_one_in_a_script")
+    assert left["student"].info.takes_w and (left["drawn"].evaluations, left["aimed"].evaluations) == (16, 32)
+    assert fewstep.open_model("student").sample_tensor(torch.tensor([3]), steps=2, guidance_scale=2.0).samples.isfinite().all()
+    assert len(left["losses"]) == 2 and len(shown) == 1
+
+
+@pytest.mark.parametrize("name", ["first_distillation", "own_network", "stage_one_in_a_script"])
 def test_outputs_that_are_kept_are_small_and_name_no_place_of_the_machine(name):
     code = [cell for cell in cells_of(name) if cell["cell_type"] == "code"]
     text = json.dumps([cell["outputs"] for cell in code])

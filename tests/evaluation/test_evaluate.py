@@ -20,6 +20,7 @@ from fewstep.evaluation import evaluate as evaluation
 from fewstep.evaluation import presets
 from fewstep.evaluation.accumulator import Accumulator
 from fewstep.evaluation.configurations import configurations, open_models, rescaled, run_of
+from fewstep.evaluation.evaluate import examples_of
 from fewstep.evaluation.evaluation_run import EvaluationRun, noise_of
 from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.results_table import text_table
@@ -228,7 +229,10 @@ def test_what_does_not_fit_is_said_in_one_line(run, teacher_folder, tmp_path, ev
     fails("no student for 3 steps", steps=(1, 3))
     digits = fewstep.open_data(name="digits")
     turned = replace(digits, classes=digits.classes[::-1], labels=9 - digits.labels)
-    fails("classes are the model's in another order, 9, 8, 7", data=turned)
+    assert torch.equal(examples_of(turned, open_models(run, None, None), False, None).labels, digits.labels)
+    by_order = examples_of(turned, open_models(run, None, None), False, None, "by-order")
+    assert torch.equal(by_order.labels, turned.labels) and by_order.classes == digits.classes
+    fails("class_names is 'other'", class_names="other")
     fails("40 samples have a singular covariance of 64 features; at least 65", samples=40)
     fails("evaluate.samples is 1", samples=1)
     fails("batch_size is 0", batch_size=0)
@@ -272,6 +276,7 @@ def test_the_command(run, tmp_path, capsys):
     assert "Heun" in out
     assert "of the student" in out
     assert "70 of 70 samples" in err
+    assert err.count("data digits: 1,797 examples of 10 classes (0, 1, 2, 3, 4, ...)") == 1
     assert (tmp_path / "out" / "report.html").is_file()
     line = refused(capsys, "evaluate", run, "--data", "digits", "--out", tmp_path / "new", "--baselines", "dpm")
     assert "baseline 'dpm' is not known" in line

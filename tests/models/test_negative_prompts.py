@@ -17,6 +17,7 @@ from alone import samples_alone
 from command_line import command, refused
 from fewstep.models.negative_prompts import LEAF, WEIGHTS
 from fewstep.training.distill import student_of
+from fewstep.training.draws import Draws
 from fewstep.training.examples import negative_prompts_of
 from fewstep.training.losses import stage_one
 from fewstep.training.recipe import load_recipe
@@ -125,7 +126,7 @@ def test_what_stage_one_draws(teachers, listed):
     recipe = load_recipe(None, listed | {"student.negative_share": 0.25})
     teacher = teachers["stable_diffusion"]
     negatives = negative_prompts_of(recipe, teacher)
-    index = stage_one(recipe, teacher, None, negatives).draw(torch.Generator().manual_seed(0), 4000)["negative_index"]
+    index = stage_one(recipe, teacher, None, negatives).draw(Draws(0, "stage-one", 0, 4000))["negative_index"]
     counts = torch.bincount(index, minlength=4) / 4000
     assert (counts - torch.tensor([0.75, 0.25 / 3, 0.25 / 3, 0.25 / 3])).abs().max() < 0.02
     condition = teacher.example(2)
@@ -135,7 +136,7 @@ def test_what_stage_one_draws(teachers, listed):
     seen, student = [], student_of(recipe, teacher, negatives)
     stage = stage_one(recipe, teacher, None, negatives)
     x = torch.randn(4, 4, 8, 8)
-    batch = stage.draw(torch.Generator().manual_seed(1), 4) | {"x": x, "noise": x, "condition": teacher.example(4)}
+    batch = stage.draw(Draws(1, "stage-one", 0, 4)) | {"x": x, "noise": x, "condition": teacher.example(4)}
     batch["negative_index"] = torch.tensor([3, 1, 0, 0])
     hook = teacher.denoiser.network.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     assert stage.error(student.denoiser, batch).shape == (4,)

@@ -81,7 +81,20 @@ def test_a_prior_and_a_distilled_student_are_no_teachers(folder, tmp_path, disti
     assert "distil the decoder" in distill(tmp_path / "prior")
     lcm = shutil.copytree(folder, tmp_path / "lcm")
     change(lcm / "scheduler" / "scheduler_config.json", _class_name="LCMScheduler")
-    assert "distilled already (LCMScheduler)" in distill(lcm)
+    assert "distilled already (its scheduler is LCMScheduler)" in distill(lcm)
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"), [("sdxl-turbo", "turbo"), ("models--me--sd3.5-Large-Turbo/snapshots/ab12", "Turbo"), ("x_4-steps", "4-steps")]
+)
+def test_a_pipeline_that_is_distilled_by_its_name_is_refused_unless_it_is_forced(folder, tmp_path, distill, name, mark):
+    copy = shutil.copytree(folder, tmp_path / name)
+    line = distill(copy)
+    assert f"'{mark}'" in line and "--force" in line
+    with pytest.raises(fewstep.InputError, match="distilled already"):
+        fewstep.open_model(copy)
+    assert fewstep.open_model(copy, force=True).info.kind == "teacher"
+    assert fewstep.open_model(shutil.copytree(folder, tmp_path / "turbocharged")).info.kind == "teacher"
 
 
 def test_a_hub_id_without_a_connection_is_one_line(tmp_path):
@@ -118,7 +131,7 @@ def built(tmp_path_factory):
     ("name", "file", "keys", "message"),
     [
         ("SDXL", "unet", {"time_cond_proj_dim": 256}, "guidance-distilled already"),
-        ("SDXL", "scheduler", {"_class_name": "LCMScheduler"}, r"distilled already \(LCMScheduler\)"),
+        ("SDXL", "scheduler", {"_class_name": "LCMScheduler"}, r"distilled already \(its scheduler is LCMScheduler\)"),
         ("SDXL", "", {"requires_aesthetics_score": True}, "is a refiner"),
         ("SDXL", "text_encoder", {"hidden_size": 16}, "text encoders' features are 24, the network takes 20"),
         ("SDXL", "text_encoder_2", {"projection_dim": 12}, "pooled text's features are 12, the network takes 10"),

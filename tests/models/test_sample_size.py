@@ -9,8 +9,11 @@ from PIL import Image
 import fewstep
 import pipelines
 from family_cases import CASES
+from fewstep.data.images import read_images, read_masks
 from fewstep.errors import InputError
 from fewstep.models.pretrained import save_model
+from fewstep.training.examples import prepared
+from fewstep.training.recipe import load_recipe
 
 SIDES = [8, 12]
 BUILDERS = {
@@ -54,19 +57,42 @@ def test_height_and_width_that_differ_are_sampled_saved_and_distilled_as_they_ar
     assert fewstep.open_model(plain).info.shape == (4, *SIDES)
 
 
-def test_pictures_of_such_a_model_are_tensors_of_its_shape_and_files_are_refused(tmp_path):
+def test_pictures_of_such_a_model_are_cut_to_its_proportions_and_tensors_are_of_its_shape(tmp_path):
     model = fewstep.open_model(resized(pipelines.text_pipeline(tmp_path / "teacher"), "unet", SIDES))
     x = torch.zeros(1, 3, 16, 24)
     assert model.edit(x, ["a"], strength=0.5, steps=2, guidance_scale=2.0)[0].size == (24, 16)
     masks = torch.ones(1, 1, 16, 24)
     assert model.inpaint(x, masks, ["a"], steps=2, guidance_scale=2.0)[0].size == (24, 16)
-    picture = Image.new("RGB", (24, 16))
-    with pytest.raises(InputError, match=r"24x16.*tensor \(n, 3, 16, 24\)"):
-        model.edit(picture, ["a"], strength=0.5, steps=2)
-    with pytest.raises(InputError, match=r"24x16.*tensor \(1, 1, 16, 24\)"):
-        model.inpaint(x, picture, ["a"], steps=2)
+    tall = Image.new("RGB", (48, 64))
+    tall.paste((255, 255, 255), (0, 16, 48, 48))  # the central part of 3 to 2
+    tall.paste((255, 0, 0), (0, 16, 24, 48))  # its left half
+    pixels = read_images([tall, tall], model.info).pixels
+    assert pixels.shape == (2, 3, 16, 24)
+    expected = torch.ones(3, 16, 24)
+    expected[1:, :, :12] = -1
+    away = (pixels - expected).abs()[..., [*range(8), *range(16, 24)]]  # away from the edge in the middle
+    assert float(away.max()) < 0.05
+    hole = Image.new("L", (48, 64))
+    hole.paste(255, (0, 16, 24, 48))
+    found = read_masks(hole, read_images(tall, model.info))
+    assert found.shape == (1, 1, 16, 24) and bool(found[..., :12].all()) and not bool(found[..., 12:].any())
+    assert model.edit(tall, ["a"], strength=0.5, steps=2, guidance_scale=2.0)[0].size == (24, 16)
     with pytest.raises(InputError, match="this model takes"):
         model.edit(torch.zeros(1, 3, 24, 24), ["a"], strength=0.5, steps=2)
+
+
+@pytest.mark.parametrize("on_the_fly", [False, True])
+@pytest.mark.parametrize("name", ["Stable Diffusion", "latents"])
+def test_such_a_model_is_distilled_on_files_of_pictures(name, on_the_fly, tmp_path):
+    teacher = resized(BUILDERS[name](tmp_path / "teacher"), "unet", SIDES)
+    model = fewstep.open_model(teacher)
+    for k, label in enumerate(model.info.classes or ("a", "b")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.new("RGB", (50, 30 + k), (80 * k, 0, 0)).save(tmp_path / "data" / label / "0.png")
+    changes = {"data.path": str(tmp_path / "data"), "data.on_the_fly": on_the_fly}
+    examples = prepared(None, load_recipe(None, changes), model)
+    examples = examples.written(tmp_path / "cache", load_recipe(None, changes), "cpu", True) if not on_the_fly else examples
+    assert examples.batch(0, 2)[0].shape == (2, *model.info.shape)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import torch
 
 from fewstep.method.gaussian_mixture import Mixture
 from fewstep.method.guidance import weight_of
+from fewstep.training.draws import Draws
 from fewstep.training.guided_inputs import POOL, GuidedInputs
 from tiny import LABELS, X, exact_teacher, tiny_teacher
 
@@ -14,10 +15,10 @@ def inputs_of(teacher, share=0.5):
 
 def test_a_share_of_the_examples_is_pooled():
     teacher = tiny_teacher()
-    index = inputs_of(teacher, 0.3).draw(torch.Generator().manual_seed(0), 4000)["pool_index"]
+    index = inputs_of(teacher, 0.3).draw(Draws(0, "stage-one", 0, 4000))["pool_index"]
     assert 0.27 < (index >= 0).double().mean() < 0.33 and index.max() < POOL
-    assert (inputs_of(teacher, 1.0).draw(torch.Generator(), 4000)["pool_index"] >= 0).all()
-    assert inputs_of(teacher, 0.0).draw(torch.Generator(), 4000) == {}
+    assert (inputs_of(teacher, 1.0).draw(Draws(0, "stage-one", 0, 4000))["pool_index"] >= 0).all()
+    assert inputs_of(teacher, 0.0).draw(Draws(0, "stage-one", 0, 4000)) == {}
 
 
 def test_a_pool_holds_guided_samples_with_their_conditions_and_weights():

@@ -20,6 +20,7 @@ from fewstep.models.families.own import Own
 from fewstep.models.metadata import Info
 from fewstep.models.model import Model
 from fewstep.training.distill import new_teacher
+from fewstep.training.draws import Draws
 from fewstep.training.losses import stage_one, teaching, weighting_of
 from fewstep.training.recipe import load_recipe
 from fewstep.training.trainer import Trainer
@@ -129,9 +130,9 @@ def test_a_network_that_predicts_x_of_a_flow_learns_the_guidance_scale():
         return sum(float((drawn(student, w) - drawn(teacher.denoiser.guided(), w)).norm(dim=1).mean()) for w in (0.0, 3.0))
 
     before = error()
-    for _ in range(800):
+    for update in range(800):
         x, condition = RING.sample(128, generator)
-        batch = stage.draw(generator, 128) | {"x": x, "condition": condition}
+        batch = stage.draw(Draws(0, stage.name, 128 * update, 128)) | {"x": x, "condition": condition}
         loss = stage.error(student, batch | {"noise": torch.randn(128, 2, dtype=torch.float64, generator=generator)}).mean()
         optimiser.zero_grad()
         loss.backward()

@@ -18,29 +18,33 @@ from fewstep.training.trainer import Interrupted, Trainer
 QUICK = TINY | {"teach.updates": 4, "train.batch_size": 4, "train.checkpoint_every": 3}
 
 
-@pytest.fixture
-def pictures(tmp_path):
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
     """An .npz of eight random grey pictures of 32x32 in two classes."""
+    file = tmp_path_factory.mktemp("pictures") / "pictures.npz"
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 1)).astype(np.uint8)
-    np.savez(tmp_path / "pictures.npz", images=images, labels=np.arange(8) % 2)
-    return tmp_path / "pictures.npz"
+    np.savez(file, images=images, labels=np.arange(8) % 2)
+    return file
 
 
-@pytest.fixture
-def latent(tmp_path, pictures):
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory, pictures):
     """The folder of the benchmark's untrained UNet and DiT."""
     from benchmarks.quality import latent_models
 
-    words = ["--data", str(pictures), "--test", str(pictures), "--out", str(tmp_path / "latent"), "--updates", "3"]
-    latent_models.main([*words, "--device", "cpu", "--quiet"])
-    return tmp_path / "latent"
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("latent") / "latent"
+    latent_models.main(
+        ["--data", str(pictures), "--test", str(pictures), "--out", str(out), "--updates", "3", "--device", "cpu", "--quiet"]
+    )
+    return out
 
 
 def weights_of(folder):
     return {name: value.clone() for name, value in open_model(folder).denoiser.network.state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", ["unet", "dit"])
+@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "dit"])
 def test_a_network_of_latents_is_taught_distilled_and_stock(latent, pictures, tmp_path, kind):
     found = json.loads((latent / "RESULT.json").read_text())
     assert found["vae_psnr"] > 0
@@ -101,7 +105,7 @@ def test_what_cannot_be_taught_is_one_line(tmp_path, capsys, teacher_folder):
     words = ("teach", "fashion-mnist", "--out", tmp_path / "run", "--set", f"data.path={tmp_path / 'two.npz'}", "--device", "cpu")
     settings = ('data.classes=["a","b"]', "data.size=8", f"teach.start={teacher_folder}")
     message = refused(capsys, *words, *(word for setting in settings for word in ("--set", setting)))
-    assert "number of classes is 2, the teacher's 10" in message
+    assert "number of classes is 2, the model's 10" in message
     assert not (tmp_path / "run").exists()
 
 

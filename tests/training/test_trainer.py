@@ -17,6 +17,7 @@ from fewstep.data.loading import open_data
 from fewstep.errors import InputError
 from fewstep.training.checkpoint import load_checkpoint
 from fewstep.training.distill import distill_model, new_teacher, student_of
+from fewstep.training.draws import Draws
 from fewstep.training.losses import stage_one, stage_two, teaching
 from fewstep.training.recipe import load_recipe
 from fewstep.training.trainer import Interrupted, Trainer
@@ -128,25 +129,23 @@ def test_a_run_resumed_with_a_larger_batch_goes_on_in_the_data_where_it_was(draw
     assert all(number in line for number in ("update 2", "12 examples", "6 before", "example 12"))
 
 
-class _Stopping:
-    """Data that asks the trainer to stop after some batches, as a signal would."""
+def stopping(stage, trainer, updates):
+    """The stage, which asks the trainer to stop in its update of that number, as a signal would."""
+    count = iter(range(1, 100))
 
-    def __init__(self, data, trainer, batches):
-        self.data, self.trainer, self.left = data, trainer, batches
+    def error(denoiser, batch):
+        if next(count) == updates:
+            trainer.signals.append(15)
+        return stage.error(denoiser, batch)
 
-    def batch(self, start, count):
-        self.left -= 1
-        if self.left == 0:
-            self.trainer.signals.append(15)
-        return self.data.batch(start, count)
+    return replace(stage, error=error)
 
 
-@pytest.mark.parametrize("batches", [1, 2, 4, 5])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, digits, run, trained, batches):
+@pytest.mark.parametrize("updates", [1, 2, 4, 5])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, run, trained, updates):
     model, trainer, stage = run("stopped")
-    trainer.data = _Stopping(digits, trainer, batches)
-    with pytest.raises(Interrupted, match=f"update {batches}"):
-        trainer.train(stage, model.denoiser)
+    with pytest.raises(Interrupted, match=f"update {updates}"):
+        trainer.train(stopping(stage, trainer, updates), model.denoiser)
     assert_equal_weights(trained("whole"), trained("stopped"))
     updates = [json.loads(line)["update"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert updates == [1, 2, 3, 4, 5, 6]
@@ -184,11 +183,10 @@ def test_ten_bad_updates_in_a_row_stop_the_run_with_the_good_state_saved(tmp_pat
     assert all(value.isfinite().all() for value in saved.tensors.values())
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, digits, run, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, run, monkeypatch):
     model, trainer, stage = run()
-    trainer.data = _Stopping(digits, trainer, 2)
     with pytest.raises(Interrupted):
-        trainer.train(stage, model.denoiser)
+        trainer.train(stopping(stage, trainer, 2), model.denoiser)
     file = tmp_path / "run" / "checkpoint" / "state.safetensors"
     before = file.read_bytes()
 
@@ -218,7 +216,7 @@ def test_distillation_writes_a_folder_a_rung_and_resumes_between_them(tmp_path, 
 
 def error_of_a_batch(stage, student, data, n):
     """Have the stage's error of n examples computed; the batch."""
-    batch = stage.draw(torch.Generator().manual_seed(0), n)
+    batch = stage.draw(Draws(0, stage.name, 0, n))
     batch["x"], batch["condition"] = data.batch(0, n)
     stage.error(student.denoiser, batch | {"noise": torch.randn(batch["x"].shape)})
     return batch
@@ -264,7 +262,7 @@ def test_stage_one_asks_the_guided_teacher_once_with_both_branches(digits, recip
 
 def test_weights_are_drawn_continuously_over_the_range(recipe, teacher_folder):
     stage = stage_one(recipe(student__guidance_scale=[1.5, 4.0]), open_model(teacher_folder))
-    w = stage.draw(torch.Generator().manual_seed(0), 4000)["w"]
+    w = stage.draw(Draws(0, "stage-one", 0, 4000))["w"]
     assert 0.5 <= w.min() < 0.51
     assert 2.99 < w.max() <= 3.0
     assert len(w.unique()) == 4000

@@ -44,6 +44,10 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time; by default by device and image size.")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
     split: Annotated[str | None, typer.Option(help="Part of the data, as test; without it the recipe's, else train.")] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(metavar="match|by-order", help="The data's classes with the model's: by name (match), or by-order."),
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
@@ -55,7 +59,8 @@ def evaluate(
         model, data, out, against=against, variant=variant, preset=preset, steps=listed("steps", steps, int),
         guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=[] if baselines == "none" else listed("baselines", baselines), budgets=listed("budgets", budgets, int),
         features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
-        reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split, device=device,
+        reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split,
+        class_names=class_names, device=device,
     )  # fmt: skip
     from accelerate import PartialState
 

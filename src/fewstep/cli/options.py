@@ -40,6 +40,7 @@ Lora = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE[:WEIGHT]", help="LoRA file merged into the model, made for its base; again for more."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Take a teacher whose scheduler or name says that it is distilled already.")]
 NewOut = Annotated[Path, typer.Option("--out", help="Folder to write, new or empty.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Class to draw, by name or by index as 3 or #3; again for more.")]
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="What to draw, of a model that takes text; again for more.")]

@@ -48,7 +48,7 @@ def teach(
 @app.command(epilog="Example:  fewstep cache mine.toml --out caches/mine; fewstep distill mine.toml --set data.cache=caches/mine")
 def cache(
     out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None,
-    variant: options.Variant = None, lora: options.Lora = None, data: options.DataPath = None,
+    variant: options.Variant = None, lora: options.Lora = None, force: options.Force = False, data: options.DataPath = None,
     prompts: options.PromptFile = None, settings: options.Set = None, seed: options.Seed = None,
     device: options.Device = None,
 ) -> None:  # fmt: skip
@@ -56,7 +56,7 @@ def cache(
     from fewstep.training.recipe import arguments, load_recipe
     from fewstep.training.run_folder import write_cache
 
-    changes = arguments(recipe, teacher, data, None, None, variant, lora) | changes_of(settings, seed, prompts)
+    changes = arguments(recipe, teacher, data, None, None, variant, lora, force) | changes_of(settings, seed, prompts)
     written = write_cache(load_recipe(recipe, changes), out, device=device)
     print(f"{out}: {len(written)} examples in {len(written.shards)} shards")
 
@@ -67,7 +67,7 @@ def cache(
 )
 def distill(
     out: options.Out, recipe: options.Recipe = None, teacher: options.Teacher = None,
-    variant: options.Variant = None, lora: options.Lora = None, data: options.DataPath = None,
+    variant: options.Variant = None, lora: options.Lora = None, force: options.Force = False, data: options.DataPath = None,
     prompts: options.PromptFile = None,
     steps: Annotated[int | None, typer.Option(help="Step count of the last student.")] = None,
     guidance_scale: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Range that the student serves.")] = None,
@@ -81,7 +81,7 @@ def distill(
     if scales and len(scales) != 2:
         raise InputError(f"--guidance-scale {guidance_scale}: a range has 2 numbers, as 1,5")
     chosen = load_recipe(
-        recipe, arguments(recipe, teacher, data, steps, scales, variant, lora) | changes_of(settings, seed, prompts)
+        recipe, arguments(recipe, teacher, data, steps, scales, variant, lora, force) | changes_of(settings, seed, prompts)
     )
     if dry_run:
         return print_plan(chosen, teaching=False, device=device)

@@ -19,6 +19,7 @@ from fewstep.data.decoding import shortened
 from fewstep.data.encoding import PictureRows, conditions
 from fewstep.data.latent_cache import INDEX, is_cache, leaves_of, read_index
 from fewstep.data.prompts import PromptRows
+from fewstep.data.summary import contents_of
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, write_atomically
@@ -100,8 +101,9 @@ class Writer:
         file = self._shard(number)
         write_atomically(file, lambda aside: save_file(tensors, aside))
         entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
+        several = sum(getattr(item, "others", 0) > 0 for item in items)
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
-        self._write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut})
+        self._write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
     def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
         """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
@@ -136,11 +138,15 @@ class Writer:
             why = f"none of the {len(skipped)} pictures can be used ({skipped[0]})" if skipped else "there are no pictures"
             raise InputError(f"{why}: give data with readable pictures")
         leaves = next(entry["leaves"] for entry in entries if entry["count"])
-        self._write_index(made_by, complete=True, count=count, leaves=leaves, shards=entries)
+        known = contents_of(self.rows)
+        noted = {"classes": list(known.classes), "captions": list(known.captions)}
+        self._write_index(made_by, complete=True, count=count, leaves=leaves, shards=entries, contents=noted)
         for number in range(shards):
             self._shard(number).with_suffix(".json").unlink(missing_ok=True)
         if skipped:
             report(f"skipped {len(skipped)} of {len(skipped) + count} pictures: {shortened(skipped)}")
+        if several := sum(entry.get("several", 0) for entry in entries):
+            report(f"{several} pictures have several captions, of which the first is taken")
         if cut:
             report(f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut: {shortened(cut)}")
 

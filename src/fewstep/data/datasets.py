@@ -1,21 +1,22 @@
 """Endless shuffled epochs of pictures in [-1, 1] with labels, where any slice can be asked for by its position."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count as counting
 from itertools import islice
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.decoding import Example, attempt, threads
+from fewstep.data.class_names import check_classes, class_order
+from fewstep.data.decoding import Example, attempt, sides, threads
 from fewstep.data.sources import Source, resolve, shuffled
 from fewstep.errors import InputError
-from fewstep.progress import to_stderr
 
 MOST_UNREADABLE = 256  # in a row, before a stream is given up
 order = lru_cache(maxsize=4)(shuffled)
@@ -32,6 +33,7 @@ class Data:
     description: dict[str, Any] = field(default_factory=dict)
     flip: bool = False
     seed: int = 0
+    left_out: tuple[str, ...] = ()  # what lies there and is not in here: how much, what, and perhaps why
 
     def __len__(self) -> int:
         """The number of pictures, which is the length of an epoch."""
@@ -47,10 +49,11 @@ class Data:
         """1 (grey) or 3 (red, green, blue)."""
         return self.pixels.shape[1]
 
-    def with_classes(self, known: tuple[str, ...]) -> "Data":
-        """The same pictures with labels that index a model's classes, matched by name."""
-        order = torch.from_numpy(class_order(self.classes, known, str(self.description.get("path", "data"))))
-        if bool((order == torch.arange(len(order))).all()):
+    def with_classes(self, known: tuple[str, ...], class_names: str = "match") -> "Data":
+        """The same pictures with labels that index a model's classes, as `class_order` puts them."""
+        where = str(self.description.get("path", "data"))
+        order = torch.from_numpy(class_order(self.classes, known, where, class_names=class_names))
+        if class_names == "match" and bool((order == torch.arange(len(order))).all()):
             return self
         return replace(self, labels=order[self.labels], classes=known, description=self.description | {"classes": list(known)})
 
@@ -80,7 +83,13 @@ class StreamingData:
     """
 
     def __init__(
-        self, source: Source, size: int, channels: int | None, flip: bool, seed: int, report: Callable[[str], None]
+        self,
+        source: Source,
+        size: int | tuple[int, int],
+        channels: int | None,
+        flip: bool,
+        seed: int,
+        report: Callable[[str], None],
     ) -> None:
         """Open the source and decode its first picture.
 
@@ -89,19 +98,19 @@ class StreamingData:
         """
         self.classes: tuple[str, ...] = source.classes or ()
         check_classes(self.classes, source.path)
-        self.size, self._channels = size, channels  # of the decoded pictures
-        self._source, self._flip, self._seed, self._report = source, flip, seed, report
+        self.size, self._size, self._channels = sides(size)[1], size, channels  # of the decoded pictures; the width
+        self.source, self._flip, self._seed, self._report = source, flip, seed, report
         self._unreadable: dict[str, str] = {}
         self._order = np.arange(len(self.classes))
         self._length = source.total  # of an epoch; None until the first one has been read to its end
-        self._pool = threads()
+        self._pool, self._lock = threads(), Lock()  # the position is one, and batches may be asked for by several threads
         self.channels = self._channels = channels or self._first().shape[0]
         self._go_to(0)
 
-    def with_classes(self, known: tuple[str, ...]) -> "StreamingData":
-        """These data, with labels from now on that index a model's classes, matched by name."""
-        order = class_order(self.classes, known, self._source.path, self._report)
-        if (order != np.arange(len(order))).any():
+    def with_classes(self, known: tuple[str, ...], class_names: str = "match") -> "StreamingData":
+        """These data, with labels from now on that index a model's classes, as `class_order` puts them."""
+        order = class_order(self.classes, known, self.source.path, self._report, class_names)
+        if class_names == "by-order" or (order != np.arange(len(order))).any():
             self._order, self.classes = order[self._order], known
         return self
 
@@ -114,7 +123,7 @@ class StreamingData:
     def description(self) -> dict[str, Any]:
         """What the data are, for JSON; the fingerprint is None, since the content is not read beforehand."""
         facts = {"images": self._length, "classes": list(self.classes), "size": self.size, "channels": self.channels}
-        return self._source.describe(**facts, skipped=len(self._unreadable), sha256=None)
+        return self.source.describe(**facts, skipped=len(self._unreadable), sha256=None)
 
     def batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Pictures float32 (count, c, size, size) in [-1, 1] and labels int64 (count,) from position `start` on.
@@ -125,6 +134,14 @@ class StreamingData:
             InputError: `start` is negative, `count` not positive, the source is damaged, or a label is not among the classes.
         """
         positions = span(start, count)
+        with self._lock:
+            pictures, names = self._decoded_at(start, count)
+        labels, _ = resolve(names, self.source.classes, self.source.path)
+        images = torch.from_numpy(np.stack(pictures))
+        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
+
+    def _decoded_at(self, start: int, count: int) -> tuple[Any, Any]:
+        """Pictures uint8 (c, h, w) and labels of `count` positions from `start` on."""
         self._seek(start)
         self._fill(count)
         stand_in = self._ahead[-1]
@@ -132,17 +149,15 @@ class StreamingData:
             self._ahead[k] = stand_in = self._ahead[k] if self._ahead[k][0] is not None else stand_in
         pictures, names = zip(*(self._ahead.popleft() for _ in range(count)), strict=True)
         self._position = start + count
-        labels, _ = resolve(names, self._source.classes, self._source.path)
-        images = torch.from_numpy(np.stack(pictures))
-        return as_input(images, positions, self._seed if self._flip else None), torch.from_numpy(self._order[labels])
+        return pictures, names
 
     def _first(self) -> np.ndarray:
         """The first picture in the order of the source that can be read."""
-        for example in islice(self._source.examples(None, 0), MOST_UNREADABLE):
+        for example in islice(self.source.examples(None, 0), MOST_UNREADABLE):
             if (picture := self._decoded(example)[0]) is not None:
                 return picture
         why = f": {self.skipped[0]}" if self.skipped else ""
-        raise InputError(f"{self._source.path}: no picture can be read{why}: give data with readable pictures")
+        raise InputError(f"{self.source.path}: no picture can be read{why}: give data with readable pictures")
 
     def _go_to(self, epoch: int) -> None:
         """Make the beginning of an epoch the position."""
@@ -153,10 +168,10 @@ class StreamingData:
     def _endless(self, epoch: int) -> Iterator[Example]:
         for current in counting(epoch):
             seen = 0
-            for seen, example in enumerate(self._source.examples(self._seed, current), 1):  # noqa: B007 - counted below
+            for seen, example in enumerate(self.source.examples(self._seed, current), 1):  # noqa: B007 - counted below
                 yield example
             if not seen:
-                raise InputError(f"{self._source.path} has no examples: give data with pictures")
+                raise InputError(f"{self.source.path} has no examples: give data with pictures")
             self._length = seen
 
     def _seek(self, start: int) -> None:
@@ -180,10 +195,10 @@ class StreamingData:
             self._ahead.extend(self._pool.map(self._decoded, raw))
             if len(self._ahead) > MOST_UNREADABLE and all(picture is None for picture, _ in list(self._ahead)[-MOST_UNREADABLE:]):
                 why = f"{MOST_UNREADABLE} pictures in a row cannot be read ({self.skipped[-1]})"
-                raise InputError(f"{self._source.path}: {why}: give data with readable pictures")
+                raise InputError(f"{self.source.path}: {why}: give data with readable pictures")
 
     def _decoded(self, example: Example) -> tuple[Any, Any]:
-        outcome = attempt(example, self.size, self._channels)
+        outcome = attempt(example, self._size, self._channels)
         if not isinstance(outcome, str):
             return outcome, example.label
         if example.title not in self._unreadable:
@@ -192,34 +207,9 @@ class StreamingData:
         return None, None
 
 
-def check_classes(classes: Sequence[str], path: str) -> None:
-    """Raises InputError where there are fewer than two classes."""
-    if len(classes) < 2:
-        only = f"only one class ('{classes[0]}')" if classes else "no classes"
-        raise InputError(f"{path} has {only}, and guidance needs at least 2: give data of two classes or more")
-
-
-def class_order(classes: Sequence[str], known: Sequence[str], where: str, report: Callable[[str], None] = to_stderr) -> np.ndarray:
-    """For each class of the data the model's class of the same name, int64 (n,); the same number where one of them has no names.
-
-    Raises:
-        InputError: some names agree and others do not, or there are more or fewer than the model's.
-    """
-    classes, known = list(classes), list(known)
-    if len(classes) != len(known):
-        counts = f"the data's number of classes is {len(classes)}, the teacher's {len(known)}"
-        raise InputError(f"{where}: {counts}; give data that fits")
-    if classes == known or list(map(str, range(len(known)))) in (classes, known):
-        return np.arange(len(known))
-    odd = sorted(set(classes) - set(known))
-    if len(odd) == len(set(classes)):
-        names = f"the data's classes ({', '.join(classes[:3])}, ...) are taken for the teacher's ({', '.join(known[:3])}, ...)"
-        report(f"{where}: {names}")
-        return np.arange(len(known))
-    if odd:
-        raise InputError(f"{where}: the class '{odd[0]}' is none of the teacher's, others are: rename it as the teacher's class")
-    report(f"{where}: the data's classes are in another order than the teacher's: they are matched by name")
-    return np.array([known.index(name) for name in classes])
+def matched(data: Any, known: tuple[str, ...], class_names: str = "match") -> Any:
+    """Opened data with labels that index a model's classes; other objects are taken as they are. Raises InputError as `class_order`."""
+    return data.with_classes(known, class_names) if isinstance(data, Data | StreamingData) else data
 
 
 def span(start: int, count: int) -> np.ndarray:
@@ -247,7 +237,11 @@ def as_input(images: Tensor, positions: np.ndarray, flip_seed: int | None) -> Te
 def coins(positions: np.ndarray, seed: int) -> np.ndarray:
     """One fair coin a position, bool (n,): the top bit of splitmix64, so that no state is kept."""
     start = np.random.SeedSequence(seed).generate_state(1, np.uint64)  # an array: unsigned arrays wrap without a warning
-    z = start + positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (splitmix64(start + positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)).astype(bool)
+
+
+def splitmix64(z: np.ndarray) -> np.ndarray:
+    """The uint64 numbers mixed, so that each bit of a result depends on every bit of its number (the last two steps of splitmix64)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z >> np.uint64(63)).astype(bool)
+    return z ^ (z >> np.uint64(31))

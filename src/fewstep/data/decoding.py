@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.data.formats import picture_endings
 from fewstep.errors import InputError, first_line
 
 Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
+Size = int | tuple[int, int] | None  # of a square, or (height, width); None: as the picture has it
+WHITES = (255, 4095, 65535)
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
 
 
@@ -28,6 +31,7 @@ class Example:
     label: Any
     name: str = ""
     fault: str = ""  # why it is no example, whatever its picture is
+    others: int = 0  # further captions of the picture, which are not used
 
     @property
     def title(self) -> str:
@@ -42,12 +46,12 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
-def decode(pixels: Pixels, size: int | None, channels: int | None) -> np.ndarray:
-    """The picture as uint8 (c, size, size): upright, over white where transparent, its central square resized.
+def decode(pixels: Pixels, size: Size, channels: int | None) -> np.ndarray:
+    """The picture as uint8 (c, height, width): upright, over white where transparent, its central part resized.
 
-    `size` None keeps its height and width, `channels` None its own 1 or 3. Any exception means that it cannot be read.
+    `size` is that of a square, or (height, width); None keeps its height and width, `channels` None its own 1 or 3. Any exception means that it cannot be read.
     """
-    return as_array(square(as_mode(upright(pixels), channels), size))
+    return as_array(fitted(as_mode(upright(pixels), channels), size))
 
 
 def upright(pixels: Any) -> Any:
@@ -66,6 +70,7 @@ def upright(pixels: Any) -> Any:
     if isinstance(pixels, Path) and pixels.exists() and not pixels.is_file():  # a pipe or a device: reading it may never end
         raise ValueError(f"{pixels} is no regular file")
     if not isinstance(pixels, Image.Image):
+        picture_endings()  # registers the plugins
         pixels = Image.open(io.BytesIO(pixels) if isinstance(pixels, bytes) else pixels)
     with pixels as image:
         limit = Image.MAX_IMAGE_PIXELS
@@ -87,32 +92,49 @@ def as_mode(image: Any, channels: int | None) -> Any:
         raise ValueError("floating-point pixels have no fixed range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min()} to {values.max()} are outside 16 bits")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        white = white_of(values)
+        image = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
 
 
-def square(image: Any, size: int | None) -> Any:
-    """The central square of the image, resized to (size, size): Lanczos to shrink, bicubic to grow, untouched where it fits."""
+def white_of(values: np.ndarray) -> int:
+    """What is white in a picture of 16 or 32 bits: of 255, 4095 and 65535 (8, 12 and 16 bits) the least that holds all of its values.
+
+    Cameras and microscopes save 12 bits in 16, programs 8 bits in 32, and no file says so reliably.
+    """
+    if values.min() < 0 or values.max() > WHITES[-1]:
+        raise ValueError(f"pixels from {values.min()} to {values.max()} are outside 16 bits")
+    return next(white for white in WHITES if values.max() <= white)
+
+
+def fitted(image: Any, size: Size) -> Any:
+    """The central part of the image with the proportions of `size`, resized: Lanczos to shrink, bicubic to grow, untouched where it fits."""
     from PIL import Image
 
-    if size is None or image.size == (size, size):
+    if size is None:
         return image
-    side, box = min(image.size), central_box(image)
-    if side == size:
-        return image.crop(box)
-    return image.resize((size, size), Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC, box=box)
+    height, width = sides(size)
+    left, top, right, bottom = box = central_box(image, height, width)
+    if (right - left, bottom - top) == (width, height):
+        return image if image.size == (width, height) else image.crop(box)
+    method = Image.Resampling.LANCZOS if right - left > width else Image.Resampling.BICUBIC
+    return image.resize((width, height), method, box=box)
 
 
-def central_box(image: Any) -> tuple[int, int, int, int]:
-    """The central square of an image: left, top, right, bottom."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return left, top, left + side, top + side
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size; of one number those of a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def central_box(image: Any, height: int = 1, width: int = 1) -> tuple[int, int, int, int]:
+    """The largest central part of an image with the proportions height to width: left, top, right, bottom."""
+    w = min(image.width, max(1, round(image.height * width / height)))
+    h = min(image.height, max(1, round(image.width * height / width)))
+    left, top = (image.width - w) // 2, (image.height - h) // 2
+    return left, top, left + w, top + h
 
 
 def as_array(image: Any) -> np.ndarray:
@@ -121,7 +143,7 @@ def as_array(image: Any) -> np.ndarray:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def attempt(example: Example, size: int | None, channels: int | None) -> np.ndarray | str:
+def attempt(example: Example, size: Size, channels: int | None) -> np.ndarray | str:
     """The decoded picture, or in one line why it cannot be read."""
     if example.fault:
         return example.fault
@@ -147,9 +169,9 @@ def check_memory(needed: int, limit: int) -> None:
 
 
 def gather(
-    examples: Iterable[Example], size: int | None, channels: int | None, limit: int, total: int | None
-) -> tuple[np.ndarray, list[Any], list[str]]:
-    """All pictures that can be read, uint8 (n, c, h, w), their labels, and "name: reason" of each that cannot.
+    examples: Iterable[Example], size: Size, channels: int | None, limit: int, total: int | None
+) -> tuple[np.ndarray, list[Any], list[str], int]:
+    """All pictures that can be read, uint8 (n, c, h, w), their labels, "name: reason" of each that cannot, how many had several captions.
 
     They are put into one buffer that grows in place, so that the peak is the array itself and not twice that.
 
@@ -157,7 +179,7 @@ def gather(
         InputError: none can be read, they need more than `limit` bytes, or `size` is None and they are not of one square size.
     """
     buffer, labels, skipped, items = bytearray(), [], [], iter(examples)
-    shape, first = (0, 0, 0), ""
+    shape, first, several = (0, 0, 0), "", 0
     with threads() as pool:
         while chunk := list(islice(items, 256)):
             for example, array in zip(chunk, pool.map(partial(attempt, size=size, channels=channels), chunk), strict=True):
@@ -166,17 +188,19 @@ def gather(
                     continue
                 if not labels:
                     shape, first = array.shape, example.title
-                check_shape(array, example.title, shape, first)
+                if size is None:
+                    check_shape(array, example.title, shape, first)
                 if len(array) > shape[0]:  # the first in colour after grey ones
                     grey = np.frombuffer(buffer, np.uint8).reshape(-1, *shape)
                     buffer, shape = bytearray(np.repeat(grey, 3, axis=1).tobytes()), array.shape
                 labels.append(example.label)
+                several += example.others > 0
                 check_memory(max(len(labels), total or 0) * math.prod(shape), limit)
                 buffer += np.broadcast_to(array, shape).tobytes()
     if not labels:
         why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
         raise InputError(f"{why}: give data with readable pictures")
-    return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped
+    return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped, several
 
 
 def check_shape(array: np.ndarray, title: str, shape: tuple[int, ...], first: str) -> None:

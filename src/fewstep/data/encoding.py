@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.datasets import Data, as_input, class_order
+from fewstep.data.class_names import class_order
+from fewstep.data.datasets import Data, as_input
 from fewstep.data.decoding import Example, attempt, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError
@@ -92,12 +93,14 @@ class PictureRows:
     An item is an example of the source; the model is conditioned on its label, the name of its class, or its caption.
     """
 
-    def __init__(self, source: Source, model: Model, flip: bool = False) -> None:
+    def __init__(self, source: Source, model: Model, flip: bool = False, class_names: str = "match") -> None:
         self.source, self.model, self.flip = source, model, flip
         self.total, self._pool = source.total, threads()
-        self.channels, self.size = model.info.picture
+        self.channels, *size = model.info.picture_shape
+        self.size: tuple[int, int] = (size[0], size[1])
         by_class = model.info.condition == "class" and source.classes is not None
-        self._order = class_order(source.classes or (), model.info.classes, source.path) if by_class else None
+        known = source.classes or (), model.info.classes, source.path
+        self._order = class_order(*known, class_names=class_names) if by_class else None
 
     def items(self) -> Iterator[Example]:
         """The examples, in order, unreadable ones included."""

@@ -26,7 +26,8 @@ def of_file(path: Path) -> str:
 
 def of_files(folder: Path, files: Iterable[Path]) -> str:
     """SHA-256 of the names and fingerprints of files, given relative to the folder, in any order; where it lies does not matter."""
-    lines = sorted(f"{file.as_posix()} {of_file(folder / file)}\n" for file in files)
+    regular = (file for file in files if (folder / file).is_file())  # a pipe may never end, a link lead nowhere
+    lines = sorted(f"{file.as_posix()} {of_file(folder / file)}\n" for file in regular)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -1,24 +1,22 @@
-"""Folders of pictures: a sub-folder a class, a .txt with the caption beside each picture, either perhaps in folders of splits."""
+"""Folders of pictures: a sub-folder a class, or a file with the caption beside each picture, either perhaps in folders of splits."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fewstep.data.decoding import Example
+from fewstep.data.formats import missing_plugins, picture_endings
+from fewstep.data.sidecars import nfc, read_caption
 from fewstep.data.sources import NO_CAPTION, Source, SourceSettings, captioned, numbered
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 
-# fmt: off
-PICTURES = {
-    ".apng", ".avif", ".bmp", ".cur", ".dds", ".dib", ".gif", ".icns", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
-}
-# fmt: on
 SPLITS = {"train": "train", "training": "train"}  # by the name of a folder
 SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
 SYSTEM = {"@eadir", "$recycle.bin", "lost+found", "system volume information"}  # what file servers and systems put beside data
+SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 def split_of(name: str) -> str | None:
@@ -41,18 +39,12 @@ def files_below(folder: Path) -> list[Path]:
 
 def pictures_of(files: Iterable[Path]) -> list[Path]:
     """The files with the ending of a picture that lie in no folder of the system's."""
-    return [file for file in files if file.suffix.lower() in PICTURES and not in_system_folder(file)]
+    return [file for file in files if file.suffix.lower() in picture_endings() and not in_system_folder(file)]
 
 
 def in_system_folder(file: Path) -> bool:
     """Whether one of the folders that a file is in belongs to a file server or an operating system."""
     return any(part.casefold() in SYSTEM for part in file.parts[:-1])
-
-
-def has_captions(files: list[Path]) -> bool:
-    """Whether a .txt of the same name lies beside one of the pictures."""
-    texts = {file.with_suffix("") for file in files if file.suffix.lower() == ".txt"}
-    return any(file.with_suffix("") in texts for file in pictures_of(files))
 
 
 def class_names(pictures: list[Path]) -> set[str]:
@@ -61,30 +53,59 @@ def class_names(pictures: list[Path]) -> set[str]:
     return {file.parts[depth] for file, depth in depths if len(file.parts) > depth + 1}
 
 
-def open_folder(folder: Path, files: list[Path], settings: SourceSettings) -> Source:
+def are_captions(pictures: list[Path], captions: Mapping[Path, Path], settings: SourceSettings) -> bool:
+    """Whether pictures with these files of captions are read with them: where there are folders of classes, half of them need one."""
+    if not settings.captions_first or settings.layout not in ("auto", "captions"):
+        return False
+    few = len(class_names(pictures)) > 1 and 2 * len(captions) < len(pictures)
+    return bool(captions) and (settings.layout == "captions" or settings.caption_column is not None or not few)
+
+
+def open_folder(folder: Path, files: list[Path], captions: Mapping[Path, Path], settings: SourceSettings) -> Source:
     """The pictures of the folder, of the split that is asked for, with captions where those come first, else with classes.
+
+    `captions` are the files with them, by picture.
 
     Raises:
         InputError: there are no pictures, neither captions nor classes, no such split, or two ways to read the folder.
     """
-    pictures, hidden = pictures_of(files), Counter(file.parts[0] for file in files if in_system_folder(file))
+    pictures = pictures_of(files)
     if not pictures:
-        raise InputError(f"{folder} holds no pictures ({len(files)} other files): put the pictures of each class in a sub-folder")
-    captions = settings.captions_first and settings.layout in ("auto", "captions") and has_captions(files)
-    if settings.layout == "captions" and not captions:
+        others = "; ".join(other_files(files)) or f"{len(files)} other files"
+        raise InputError(f"{folder} holds no pictures ({others}): put the pictures of each class in a sub-folder")
+    captioned = are_captions(pictures, captions, settings)
+    if settings.layout == "captions" and not captioned:
         raise InputError(f"{folder}: data.layout = 'captions', and no picture has a .txt of the same name beside it: add them")
+    hidden = Counter(file.parts[0] for file in files if in_system_folder(file))
     left = [f"{count} files in {name}, a folder of the system" for name, count in hidden.items()]
-    if captions:
+    if captioned:
         tops = {file.parts[0] if len(file.parts) > 1 else "" for file in pictures}
         splits = {split_of(name) for name in tops} - {None}
         level = 0 if len(splits) > 1 or (splits and all(map(split_of, tops))) else None
-        source = with_captions(*of_split(folder, pictures, settings, level, left))
+        place, chosen = of_split(folder, pictures, settings, level, left)
+        top = place.relative_to(folder)
+        beside = {file.relative_to(top): text.relative_to(top) for file, text in captions.items() if file.is_relative_to(top)}
+        source = with_captions(place, chosen, beside, settings, left)
     else:
         level = class_split_level(folder, pictures, settings.layout)
         source = with_classes(*of_split(folder, pictures, settings, level, left), settings, left)
-    if left:
-        settings.report(f"{folder}: left out: {'; '.join(left)}")
-    return source
+    if captions and settings.captions_first and not captioned:
+        left.append(f'{len(captions)} captions beside pictures in folders of classes: data.layout = "captions" reads them')
+    used = set(captions.values()) if captions and settings.captions_first else set()
+    return replace(source, left_out=(*left, *other_files([file for file in files if file not in used])))
+
+
+def other_files(files: Iterable[Path]) -> list[str]:
+    """How many files are no pictures, by ending, and what would read them; files of tables and of systems are not counted."""
+    known = picture_endings() | {".parquet", ".tar", ".arrow"}
+    others = [file for file in files if not in_system_folder(file) and file.name.lower() not in SYSTEM_FILES]
+    others = [file for file in others if file.suffix.lower() not in known]
+    if not others:
+        return []
+    endings = Counter(file.suffix.lower() or "no ending" for file in others)
+    kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) + (", ..." if len(endings) > 5 else "")
+    pip = f": pip install 'fewstep[heif]' reads {' and '.join(unread)}" if (unread := missing_plugins(set(endings))) else ""
+    return [f"{len(others)} files of other types ({kinds}; {others[0]}{', ...' if len(others) > 1 else ''}){pip}"]
 
 
 def class_split_level(folder: Path, pictures: list[Path], layout: str) -> int | None:
@@ -144,21 +165,28 @@ def of_split(
     return folder / name, [file.relative_to(name) for file in pictures if file.parts[0] == name]
 
 
-def with_captions(folder: Path, pictures: list[Path]) -> Source:
-    """Pictures, given relative to the folder, with the .txt of the same name beside each."""
+def with_captions(
+    folder: Path, pictures: list[Path], captions: Mapping[Path, Path], settings: SourceSettings, left: list[str]
+) -> Source:
+    """Pictures, given relative to the folder, with the captions in files beside them. What is left out joins `left`."""
+    having = [file for file in pictures if file in captions]
+    if without := [file for file in pictures if file not in captions]:
+        left.append(f"{len(without)} pictures without a caption ({without[0]}{', ...' if len(without) > 1 else ''})")
 
     def example(k: int) -> Example:
-        file, text = pictures[k], pictures[k].with_suffix(".txt")
+        file, text = having[k], captions[having[k]]
         caption, fault = None, ""
         try:
-            caption = (folder / text).read_text(encoding="utf-8-sig")
+            caption = read_caption(folder / text, settings.caption_column)
         except FileNotFoundError:
             fault = f"{NO_CAPTION} ({text.name} is missing)"
-        except (OSError, UnicodeDecodeError) as error:
-            fault = f"its caption {text.name} cannot be read ({error})"
+        except (OSError, ValueError) as error:
+            fault = f"its caption {text.name} cannot be read ({first_line(error)})"
         return Example(folder / file, caption, file.as_posix(), fault)
 
-    return captioned(str(folder), numbered("captions", str(folder), None, example, len(pictures)).examples, len(pictures))
+    if not having:
+        raise InputError(f"{folder}: none of the {len(pictures)} pictures of the split has a caption beside it: add them")
+    return captioned(str(folder), numbered("captions", str(folder), None, example, len(having)).examples, len(having))
 
 
 def with_classes(folder: Path, pictures: list[Path], settings: SourceSettings, left: list[str]) -> Source:
@@ -169,13 +197,13 @@ def with_classes(folder: Path, pictures: list[Path], settings: SourceSettings, l
         raise InputError(f"{folder} {settings.but}{many}: put those of each class in a sub-folder")
     if outside := [file for file in pictures if len(file.parts) == 1]:
         left.append(f"{len(outside)} pictures outside the sub-folders ({outside[0]}, ...)")
-    classes = tuple(sorted({file.parts[0] for file in inside}))
+    classes = tuple(sorted({nfc(file.parts[0]) for file in inside}))
     label = {name: k for k, name in enumerate(classes)}
     folders = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith((".", "__"))}
-    if empty := {name for name in folders - set(classes) if name.casefold() not in SYSTEM}:
-        left.append(f"sub-folders without pictures, which are no classes ({listed(empty)})")
+    if empty := {name for name in folders if nfc(name) not in classes and name.casefold() not in SYSTEM}:
+        left.append(f"{len(empty)} sub-folders without pictures, which are no classes ({listed(empty)})")
 
     def example(k: int) -> Example:
-        return Example(folder / inside[k], label[inside[k].parts[0]], inside[k].as_posix())
+        return Example(folder / inside[k], label[nfc(inside[k].parts[0])], inside[k].as_posix())
 
     return numbered("folder", str(folder), classes, example, len(inside))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data.decoding import as_array, as_mode, central_box, square, upright
+from fewstep.data.decoding import as_array, as_mode, central_box, fitted, upright
 from fewstep.data.encoding import latents
 from fewstep.errors import InputError, first_line
 from fewstep.files import path_of
@@ -25,7 +25,7 @@ FORMATS = "give a PNG, JPEG or WebP picture"
 
 @dataclass(frozen=True)
 class Pictures:
-    """`pixels` float32 (n, c, size, size) in [-1, 1], with each picture's name and its own width and height, upright."""
+    """`pixels` float32 (n, c, height, width) in [-1, 1], with each picture's name and its own width and height, upright."""
 
     pixels: Tensor
     names: list[str]
@@ -43,9 +43,9 @@ def into_model(model: Model, pixels: Tensor) -> Tensor:
 
 
 def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: Say = warn) -> Pictures:
-    """Pictures at the model's size: upright, over white where transparent, the central square resized.
+    """Pictures at the model's size: upright, over white where transparent, the central part with its proportions resized.
 
-    A tensor (n, c, size, size) in [-1, 1] passes as it is. What else is done to a picture is said through `say`.
+    A tensor (n, c, height, width) in [-1, 1] passes as it is. What else is done to a picture is said through `say`.
 
     Raises:
         InputError: one cannot be read, or there is none; a tensor of another shape or with numbers that are not finite.
@@ -57,21 +57,17 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
         if not images.is_floating_point() or not bool((images.abs() <= LARGEST).all()):  # so written, NaN is refused too
             raise InputError(f"images are {range_of(images)}; give floats from -1 to 1 (of 0 to 255: x / 127.5 - 1)")
         return Pictures(images.float().cpu(), [f"image {i}" for i in range(len(images))], [(size, height)] * len(images))
-    if height != size:
-        raise InputError(
-            f"this model's pictures are {size}x{height}, and files are read as squares alone: give a tensor (n, {channels}, {height}, {size})"
-        )
     found: list[tuple[np.ndarray, str, tuple[int, int]]] = []
     for i, source in enumerate(_listed(images, "image")):
         image, name = open_picture(source, f"image {i}", say), _name(source, f"image {i}")
-        small = _attempt(lambda image=image: square(as_mode(_central(image), channels), size), name)
+        small = _attempt(lambda image=image: fitted(as_mode(_central(image, height, size), channels), (height, size)), name)
         found.append((as_array(small), name, image.size))
     pixels = torch.from_numpy(np.stack([array for array, _, _ in found])).float() / 127.5 - 1
     return Pictures(pixels, [name for _, name, _ in found], [shape for _, _, shape in found])
 
 
 def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, say: Say = warn) -> Tensor:
-    """What is to be filled in, bool (n, 1, size, size), one mask a picture or one for all, cropped and resized as they are.
+    """What is to be filled in, bool (n, 1, height, width), one mask a picture or one for all, cropped and resized as they are.
 
     White (128 and above) is filled in; where a mask is transparent in parts, its alpha counts instead and what is opaque is
     filled. A pixel that white touches when the mask shrinks is filled.
@@ -86,14 +82,10 @@ def read_masks(masks: Tensor | Picture | Sequence[Picture], pictures: Pictures, 
         if masks.is_complex() or not bool(((masks >= 0) & (masks <= 1)).all()):
             raise InputError(f"masks are {range_of(masks)}; give 1 where filled in, else 0")
         return (masks > 0.5).cpu().expand(n, 1, height, size)
-    if height != size:
-        raise InputError(
-            f"the pictures are {size}x{height}, and masks are read as squares alone: give a tensor ({n}, 1, {height}, {size})"
-        )
     sources = _listed(masks, "mask")
     if len(sources) not in (1, n):
         raise InputError(f"there are {len(sources)} masks for {n} images; give one mask, or one for each image")
-    return torch.stack([_mask(sources[min(i, len(sources) - 1)], i, pictures, size, say) for i in range(n)])
+    return torch.stack([_mask(sources[min(i, len(sources) - 1)], i, pictures, (height, size), say) for i in range(n)])
 
 
 def range_of(values: Tensor) -> str:
@@ -103,7 +95,7 @@ def range_of(values: Tensor) -> str:
     return f"{values.dtype} from {values.min().item():g} to {values.max().item():g}"
 
 
-def _mask(source: Picture, i: int, pictures: Pictures, size: int, say: Say) -> Tensor:
+def _mask(source: Picture, i: int, pictures: Pictures, size: tuple[int, int], say: Say) -> Tensor:
     from PIL import Image
 
     image, name, (width, height) = open_picture(source, f"mask {i}", say), _name(source, f"mask {i}"), pictures.shapes[i]
@@ -111,8 +103,8 @@ def _mask(source: Picture, i: int, pictures: Pictures, size: int, say: Say) -> T
         raise InputError(
             f"{name} is {image.width}x{image.height}, {pictures.names[i]} {width}x{height}; give a mask of the picture's proportions"
         )
-    white = _attempt(lambda: _white(_central(image)), name)
-    return torch.from_numpy(np.asarray(white.resize((size, size), Image.Resampling.BOX)) > 0)[None]
+    white = _attempt(lambda: _white(_central(image, *size)), name)
+    return torch.from_numpy(np.asarray(white.resize(size[::-1], Image.Resampling.BOX)) > 0)[None]
 
 
 def _white(image: Any) -> Any:
@@ -151,9 +143,10 @@ def open_picture(source: Picture, otherwise: str, say: Say) -> Any:
     return image
 
 
-def _central(image: Any) -> Any:
-    """The central square of an image, before anything is converted: a long strip costs the memory of its square alone."""
-    return image if image.width == image.height else image.crop(central_box(image))
+def _central(image: Any, height: int, width: int) -> Any:
+    """The central part with these proportions, before anything is converted: a long strip costs the memory of its part alone."""
+    box = central_box(image, height, width)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def _attempt(read: Callable[[], Any], name: str) -> Any:

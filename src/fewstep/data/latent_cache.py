@@ -23,7 +23,7 @@ from fewstep.models.model import Model
 
 INDEX = "index.json"
 CONDITION = "condition"
-OPEN = 64  # shards that are mapped at a time
+OPEN = 30_000  # shards that stay mapped, 7.7 million examples of 256 a shard: a map holds no file open, and Linux allows a process 65,530
 REMAKE = "run `fewstep cache` with the same --out again, which remakes what is damaged"
 
 
@@ -45,6 +45,9 @@ class CachedData:
         if flip and not self.made_by["data"].get("flip"):
             raise InputError(f"the cache {folder} was made without data.flip = true: set it to false, or make another cache")
         self.shards = [shard for shard in index["shards"] if shard["count"]]
+        noted = index.get("contents", {})  # a cache from before there were any has none
+        self.class_names, self.captions = tuple(noted.get("classes", ())), tuple(noted.get("captions", ()))
+        self.skipped = [text for shard in index["shards"] for text in shard.get("skipped", ())]
         self._starts = np.cumsum([0] + [shard["count"] for shard in self.shards])
         for shard in self.shards:
             file = self.folder / shard["file"]

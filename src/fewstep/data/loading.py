@@ -1,23 +1,29 @@
 """Opening training data: from where it lies to Data or StreamingData."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fewstep.data import fingerprints
-from fewstep.data.datasets import Data, StreamingData, check_classes
-from fewstep.data.decoding import gather, shortened
-from fewstep.data.folders import files_below, open_folder, pictures_of
+from fewstep.data.class_names import check_classes
+from fewstep.data.datasets import Data, StreamingData
+from fewstep.data.decoding import Size, gather, shortened, sides
+from fewstep.data.folders import files_below, open_folder, other_files, pictures_of
+from fewstep.data.listings import LISTS, metadata_of, open_listing
+from fewstep.data.sidecars import sidecars
 from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, looks_like_hub_id, npz, resolve
-from fewstep.data.tables import TABLE_FILES, is_table, metadata_of, open_table, table_files
+from fewstep.data.summary import contents_of, summary
+from fewstep.data.tables import TABLE_FILES, has_card, is_table, open_table, table_files
 from fewstep.errors import InputError, check_whole_number, nearest, shown
 from fewstep.files import path_of
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
 NAMED = {"digits": digits}
+ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 
 
 def open_data(
@@ -44,7 +50,7 @@ def open_data(
     Pictures are cropped to their central square and resized to `size` pixels; None keeps the size that all of them share.
     `channels` is 1, 3 or None for the source's own. `flip` mirrors half of the pictures, drawn anew each epoch. Unless
     `streaming`, all are decoded now, into `memory_limit` bytes at most. `classes` names labels that are plain numbers. Pictures
-    that cannot be read are left out, and `report` is called with a line that counts and names them. With `captions`, or a
+    that cannot be read are left out, and `report` is called with a line that says what is read and left out (`summary`). With `captions`, or a
     `caption_column`, captions are looked for first: each distinct one is then a class. `layout` says how a folder is read where
     its names allow two readings: "classes", "splits", "captions" or "table".
 
@@ -68,9 +74,24 @@ def open_data(
     if classes is not None and (not isinstance(classes, list | tuple) or not all(isinstance(known, str) for known in classes)):
         raise InputError(f"data.classes = {shown(classes)} are no names: give a list of text")
     columns, names = (image_column, label_column, caption_column), tuple(classes) if classes else None
-    settings = SourceSettings(name, path, split, layout, *columns, names, streaming, captions, memory_limit, report)
+    settings = SourceSettings(name, path, split, layout, *columns, names, streaming, captions, memory_limit)
+    data = open_settings(settings, size, channels, flip, seed, report)
+    if contents_of(data).left_out:
+        report(summary(data))
+    return data
+
+
+def open_settings(
+    settings: SourceSettings,
+    size: Size,
+    channels: int | None,
+    flip: bool,
+    seed: int,
+    report: Callable[[str], None] = to_stderr,
+) -> Data | StreamingData:
+    """As `open_data`, of settings that are checked; what is left out is in the data alone."""
     source = open_source(settings)
-    if not streaming:
+    if not settings.streaming:
         return load(source, size, channels, flip, seed, settings)
     if source.kind == "captions":
         raise InputError("data.streaming = true: captions are streamed into a cache alone: leave data.on_the_fly = false")
@@ -105,42 +126,62 @@ def open_source(settings: SourceSettings) -> Source:
         return open_layout(place, settings)
     if file.suffix.lower() in TABLE_FILES:
         return open_table(settings)
+    if file.suffix.lower() in LISTS:
+        return open_listing(file.parent, [Path(file.name)], settings)
     settings.check_no_column()
     if file.suffix.lower() == ".npz":
         return npz(file, settings)
-    raise InputError(f"{path} is a file of type '{place.suffix}': give a folder, an .npz, a .parquet or a .tar")
+    remedy = (
+        "unpack it, and give the folder" if place.suffix.lower() in ARCHIVES else "give a folder, an .npz, a .parquet or a .tar"
+    )
+    raise InputError(f"{path} is a file of type '{place.suffix}': {remedy}")
 
 
 def open_layout(folder: Path, settings: SourceSettings) -> Source:
-    """What a folder holds: tables or metadata for `datasets`, else pictures; that the other of the two is left out is reported."""
+    """What a folder holds: tables, or pictures that metadata list, else pictures by themselves.
+
+    Raises:
+        InputError: as `open_folder` and the others do; or the pictures are in an archive.
+    """
     files = files_below(folder)
-    if is_table(folder, files, settings):
-        if (beside := pictures_of(files)) and not metadata_of(folder, files):
-            settings.report(f"{folder}: left out: {len(beside)} pictures beside tables ({beside[0]}, ...)")
-        return open_table(settings, files)
-    settings.check_no_column()
-    source = open_folder(folder, files, settings)
-    if strays := table_files(files):
-        beside = f"{len(strays)} tables beside pictures ({strays[0]}, ...)"
-        settings.report(f'{folder}: left out: {beside}: data.layout = "table" reads them')
-    return source
+    pictures, metadata, tables = pictures_of(files), metadata_of(folder, files), table_files(files)
+    archives = [file for file in files if file.suffix.lower() in ARCHIVES]
+    if archives and not pictures and not tables:
+        lists = f" (those that {metadata[0]} lists)" if metadata else ""
+        raise InputError(f"{folder}: the pictures{lists} are in {archives[0]}: unpack it there, archives are not read")
+    captions = sidecars(folder, files, pictures, settings.caption_column) if settings.captions_first else {}
+    if is_table(folder, files, captions, settings):
+        if metadata and not has_card(folder) and "[" not in settings.split:
+            return open_listing(folder, metadata, settings, files)
+        left = [f"{len(pictures)} pictures beside tables ({pictures[0]}, ...)"] if pictures and not metadata else []
+        others = [file for file in files if file.name != "classes.json"] if tables else []
+        return replace(source := open_table(settings, files), left_out=(*source.left_out, *left, *other_files(others)))
+    settings.check_no_column(keys=any(file.suffix.lower() == ".json" for file in captions.values()))
+    source = open_folder(folder, files, captions, settings)
+    if not tables:
+        return source
+    beside = f'{len(tables)} tables beside pictures ({tables[0]}, ...): data.layout = "table" reads them'
+    return replace(source, left_out=(*source.left_out, beside))
 
 
-def load(source: Source, size: int | None, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
+def load(source: Source, size: Size, channels: int | None, flip: bool, seed: int, settings: SourceSettings) -> Data:
     """All of the source decoded in memory; raises InputError as `open_data` does."""
-    pixels, labels, skipped, report = source.pixels, source.labels, [], settings.report
-    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *2 * (size or pixels.shape[3],))
+    pixels, labels, skipped, several = source.pixels, source.labels, [], 0
+    fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *sides(size or pixels.shape[3]))
     if pixels is None or labels is None or not fits:
-        pixels, labels, skipped = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
+        pixels, labels, skipped, several = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
     index, classes = resolve(labels, source.classes, source.path)
     here, named = np.unique(index), source.kind != "captions"
     if named:
         check_classes([classes[k] for k in here], source.path)
+    left = list(source.left_out)
     if skipped:
-        report(f"skipped {len(skipped)} of {len(skipped) + len(labels)} pictures that cannot be read: {shortened(skipped)}")
+        left.append(f"{len(skipped)} of {len(skipped) + len(labels)} pictures, which cannot be used ({shortened(skipped)})")
+    if several:
+        left.append(f"the other captions of {several} pictures with several, of which the first is taken")
     if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), here)]:
-        report(f"{source.path}: no picture of {len(absent)} of the {len(classes)} classes: {', '.join(absent[:10])}")
+        left.append(f"{len(absent)} of the {len(classes)} classes, which have no picture ({', '.join(absent[:10])})")
     images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
     facts = {"images": len(labels), "classes": list(classes) if named else [], "size": pixels.shape[3], "channels": pixels.shape[1]}
     facts |= {"skipped": len(skipped), "sha256": fingerprints.of_pictures(images, labels, classes)}
-    return Data(images, labels, classes, tuple(skipped), source.describe(**facts), flip, seed)
+    return Data(images, labels, classes, tuple(skipped), source.describe(**facts), flip, seed, tuple(left))

@@ -1,6 +1,8 @@
 """Training inputs without pictures: prompts, and for each of them the teacher's own guided samples in place of data."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,30 +11,79 @@ from torch import Tensor
 
 from fewstep.data.datasets import rows_at, span
 from fewstep.data.encoding import conditions
-from fewstep.errors import InputError
+from fewstep.data.listings import LISTS, rows_of
+from fewstep.data.sidecars import CAPTION_NAMES, lines_of, one_caption
+from fewstep.errors import InputError, shown
+from fewstep.files import path_of
 from fewstep.method.conditioning import Condition, take, to
 from fewstep.method.guidance import draw_w
 from fewstep.method.samplers import deterministic
 from fewstep.models.model import Model
 
 
+@dataclass(frozen=True)
+class PromptFile:
+    """The prompts of a file, and what in it is none."""
+
+    path: str
+    prompts: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
 def read_prompts(path: str | Path, key: str = "data.prompts") -> tuple[str, ...]:
-    """The prompts of a text file, one a line; blank lines are none. `key` of the recipe names the file.
+    """The prompts of a file, as `prompt_file` reads them."""
+    return prompt_file(path, key).prompts
+
+
+def prompt_file(path: str | Path, key: str = "data.prompts") -> PromptFile:
+    """The prompts of a text file, one a line, or of the column of a .csv, .tsv or .jsonl with a usual name, or of its only one.
+
+    Of a text file blank lines, lines that begin with # and a first line that is the name of a column are no prompts; `\\#` begins a
+    prompt with #. `key` of the recipe names the file.
 
     Raises:
         InputError: there is no such file, it is not UTF-8, or it holds no prompt.
     """
-    file = Path(path).expanduser()
+    file = path_of(key, path).expanduser()
+    if file.exists() and not file.is_file():  # a pipe may never end, and the file is read more than once
+        raise InputError(f"prompts '{path}' are no regular file: set {key} to a text file")
+    if file.suffix.lower() in LISTS and file.is_file():
+        return prompts_of_list(file)
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     except OSError as error:
         raise InputError(f"prompts '{path}' cannot be read ({error.strerror}): set {key} to a text file") from None
-    prompts = tuple(line for line in lines if line)
+    lines, left = lines_of(text), []
+    columns = [name.strip().strip('"').casefold() for name in re.split("[,;\t]", lines[0])] if lines else []
+    if len(columns) > 1 and set(columns) & set(CAPTION_NAMES) and all(re.fullmatch(r"[\w ]{1,20}", name) for name in columns):
+        raise InputError(
+            f"{file}: the first line {shown(lines[0])} may be the header of a table: end the file's name in .csv or .tsv"
+        )
+    if columns[:1] == columns and set(columns) & set(CAPTION_NAMES):
+        left.append(f"the header {lines.pop(0)!r}")
+    if comments := [line for line in lines if line.startswith("#")]:
+        left.append(f"{len(comments)} lines that begin with # ({comments[0][:40]})")
+    prompts = tuple(line.removeprefix("\\") if line.startswith("\\#") else line for line in lines if not line.startswith("#"))
     if not prompts:
-        raise InputError(f"{file} holds no prompt ({len(lines)} lines, all blank): write one prompt a line")
-    return prompts
+        raise InputError(f"{file} holds no prompt ({text.count(chr(10))} lines, none is one): write one prompt a line")
+    return PromptFile(str(path), prompts, tuple(left))
+
+
+def prompts_of_list(file: Path) -> PromptFile:
+    """The prompts of a .csv, .tsv or .jsonl; raises InputError where no column is plainly theirs."""
+    rows = rows_of(file)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    column = next((name for name in CAPTION_NAMES if name in columns), columns[0] if len(columns) == 1 else None)
+    if column is None:
+        raise InputError(f"{file} has no column of prompts ({', '.join(columns) or 'it is empty'}): name one of them 'prompt'")
+    found = [one_caption(row.get(column))[0] for row in rows]
+    prompts = tuple(prompt for prompt in found if prompt)
+    if not prompts:
+        raise InputError(f"{file} holds no prompt ({len(rows)} rows, '{column}' is empty in all): write one prompt a row")
+    blank = len(found) - len(prompts)
+    return PromptFile(str(file), prompts, (f"{blank} rows without a {column}",) if blank else ())
 
 
 class PromptRows:
@@ -49,13 +100,15 @@ class PromptRows:
         steps: int,
         samples: int = 1,
         seed: int = 0,
+        file: PromptFile | None = None,
     ) -> None:
-        """Raises InputError where the model takes no prompts, or fewer steps."""
+        """`file` is what the prompts were read from. Raises InputError where the model takes no prompts, or fewer steps."""
         limit = model.denoiser.process.train_timesteps
         if model.info.condition != "text":
             raise InputError("data.prompts: this teacher takes class labels, no prompts; give pictures with classes as data.path")
         if steps > limit:
             raise InputError(f"data.sampling_steps is {steps}; this teacher takes 1 to {limit}")
+        self.file = file or PromptFile("prompts", prompts)
         self.prompts, self.model, self.guidance_scale = prompts, model, guidance_scale
         self.steps, self.samples, self.seed, self.total = steps, samples, seed, len(prompts) * samples
 
@@ -89,6 +142,8 @@ class PromptRows:
 
 class TeacherSamples:
     """The samples of `PromptRows` made as they are asked for, in epochs shuffled by the seed."""
+
+    ahead = False  # not made beside training, which asks the same network
 
     def __init__(self, rows: PromptRows, batch: int, seed: int) -> None:
         self.rows, self.encode_batch, self.seed = rows, batch, seed

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fewstep.data.decoding import Example, check_memory
+from fewstep.data.sidecars import one_caption
 from fewstep.errors import InputError, first_line
 from fewstep.models.metadata import bundled
-from fewstep.progress import to_stderr
 
 MOST_CLASSES = 100_000  # more than this is an identifier that was taken for a label
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded pictures
@@ -36,7 +36,6 @@ class SourceSettings:
     streaming: bool = False
     captions: bool = False  # captions are looked for before classes, as for a teacher of text
     memory_limit: int = MEMORY_LIMIT
-    report: Callable[[str], None] = to_stderr  # called with a line that says what is left out
 
     @property
     def captions_first(self) -> bool:
@@ -48,9 +47,9 @@ class SourceSettings:
         """How a message begins that says why something cannot be read as classes, where captions were looked for first."""
         return "has no captions (a .txt beside each picture, or data.caption_column), and " if self.captions_first else ""
 
-    def check_no_column(self) -> None:
-        """Raises InputError where a column of captions is named of what has no columns."""
-        if self.caption_column is not None:
+    def check_no_column(self, keys: bool = False) -> None:
+        """Raises InputError where a column of captions is named of what has neither columns nor `keys`."""
+        if self.caption_column is not None and not keys:
             raise InputError(f"{self.path} has no columns, so no '{self.caption_column}': leave data.caption_column out")
 
 
@@ -65,6 +64,7 @@ class Source:
     total: int | None = None  # how many, unreadable ones included, where that is known beforehand
     pixels: np.ndarray | None = None  # uint8 (n, c, h, w) where it is all in memory already
     labels: Sequence[Any] | None = None  # with `pixels`
+    left_out: tuple[str, ...] = ()  # what lies there and is not read: how much, what, and perhaps why
 
     def describe(self, **facts: Any) -> dict[str, Any]:
         """The kind and path, and facts of the decoded data, for JSON."""
@@ -86,13 +86,13 @@ def shuffled(total: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def captioned(path: str, examples: Examples, total: int | None) -> Source:
-    """A source of examples whose labels are captions; one without has a fault, so that it is left out, counted and named."""
+    """A source of examples whose labels are captions, of several the first; one without has a fault, so that it is left out and named."""
 
-    def stripped(example: Example) -> Example:
-        caption = example.label.strip() if isinstance(example.label, str) else ""
-        return replace(example, label=caption or None, fault=example.fault or ("" if caption else NO_CAPTION))
+    def first_caption(example: Example) -> Example:
+        caption, others = one_caption(example.label)
+        return replace(example, label=caption, others=others, fault=example.fault or ("" if caption else NO_CAPTION))
 
-    return Source("captions", path, None, lambda seed, epoch: map(stripped, examples(seed, epoch)), total)
+    return Source("captions", path, None, lambda seed, epoch: map(first_caption, examples(seed, epoch)), total)
 
 
 def resolve(labels: Sequence[Any], classes: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -1,22 +1,21 @@
-"""What the `datasets` library opens: parquet, tar shards, save_to_disk, folders with metadata, data sets on the hub."""
+"""Tables by way of the `datasets` library: parquet, tar shards, save_to_disk, data sets on the hub."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fewstep.data.columns import caption_of, image_of, known_classes, label_of
 from fewstep.data.decoding import Example
-from fewstep.data.folders import class_names, has_captions, listed, pictures_of, split_of
-from fewstep.data.sources import Source, SourceSettings, captioned, class_names_in
-from fewstep.errors import InputError, first_line, nearest
+from fewstep.data.folders import are_captions, class_names, listed, pictures_of, split_of
+from fewstep.data.listings import metadata_of
+from fewstep.data.sources import Source, SourceSettings, captioned
+from fewstep.data.tars import open_tars
+from fewstep.errors import InputError, first_line
 
-IMAGE_NAMES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values")
-LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "class_label")
-CAPTION_NAMES = ("text", "caption", "captions", "prompt", "txt", "description")
-TEXT = ("string", "large_string")
 TABLE_FILES = {".parquet": "parquet", ".tar": "webdataset", ".arrow": "arrow"}
-METADATA = {"metadata.csv", "metadata.jsonl"}
 SHUFFLE_BUFFER = 1000  # encoded examples held in memory while streaming; shards are shuffled as well
 
 
@@ -25,8 +24,8 @@ def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def is_table(folder: Path, files: list[Path], settings: SourceSettings) -> bool:
-    """Whether the folder, with these files in it, is for `datasets` to open; files of its kinds beside class folders are not.
+def is_table(folder: Path, files: list[Path], captions: Mapping[Path, Path], settings: SourceSettings) -> bool:
+    """Whether the folder, with these files in it, is read by its tables or metadata; tables beside class folders are not.
 
     Raises:
         InputError: both its sub-folders and its metadata may say the classes.
@@ -36,7 +35,8 @@ def is_table(folder: Path, files: list[Path], settings: SourceSettings) -> bool:
     metadata = metadata_of(folder, files)
     if not metadata and not table_files(files):
         return False
-    if len(class_names(pictures_of(files))) > 1:
+    pictures = pictures_of(files)
+    if len(class_names(pictures)) > 1:
         columns = (settings.image_column, settings.label_column, settings.caption_column)
         if not metadata or settings.captions_first or any(columns):
             return bool(metadata)
@@ -44,17 +44,7 @@ def is_table(folder: Path, files: list[Path], settings: SourceSettings) -> bool:
             f'{folder}: the labels may be those of {metadata[0]} (set data.layout = "table"), or its sub-folders may be classes '
             '(set data.layout = "classes")'
         )
-    return bool(metadata) or not (settings.captions_first and has_captions(files))
-
-
-def metadata_of(folder: Path, files: list[Path]) -> list[Path]:
-    """The metadata files that list pictures in a column `file_name`, as the imagefolder of `datasets` has it."""
-
-    def lists_pictures(file: Path) -> bool:
-        with (folder / file).open(encoding="utf-8", errors="replace") as opened:
-            return "file_name" in opened.readline()
-
-    return [file for file in files if file.name.lower() in METADATA and lists_pictures(file)]
+    return bool(metadata) or not are_captions(pictures, captions, settings)
 
 
 def table_files(files: list[Path]) -> list[Path]:
@@ -75,7 +65,7 @@ def open_table(settings: SourceSettings, files: list[Path] | None = None) -> Sou
     import datasets
 
     path = str(settings.path)
-    rows = opened(path, settings.split, settings.streaming, files)
+    rows, bases = opened(path, settings, files)
     if rows.features is None:
         raise InputError(f"{path}: `datasets` does not say which columns it has: convert it to parquet")
     image = image_of(rows.features, settings)
@@ -84,29 +74,33 @@ def open_table(settings: SourceSettings, files: list[Path] | None = None) -> Sou
     rows = rows.select_columns([image, label])
     if isinstance(rows.features[image], datasets.Image):  # left as bytes or paths, which decoding.py decodes
         rows = rows.cast_column(image, datasets.Image(decode=False))
-    raw, length = partial(examples, rows, image, label, path), len(rows) if isinstance(rows, datasets.Dataset) else None
+    raw, length = partial(examples, rows, image, label, path, bases), len(rows) if isinstance(rows, datasets.Dataset) else None
     if caption:
         return captioned(path, raw, length)
-    here, names = Path(path).expanduser(), getattr(rows.features[label], "names", None)
-    known = tuple(names) if names else settings.classes
-    known = known or (class_names_in(here if here.is_dir() else here.parent) if here.exists() else None)
-    if settings.streaming and known is None:
-        remedy = 'set data.classes = ["first", ...] or data.streaming = false'
-        raise InputError(f"{path}: column '{label}' has plain labels, so a stream cannot know the classes: {remedy}")
+    known = known_classes(label, rows.features, settings)
+    if not bases:  # of shards: an example that lacks its label is left out, as one that lacks its caption
+        return Source("datasets", path, known, lambda seed, epoch: map(labelled, raw(seed, epoch)), length)
     return Source("datasets", path, known, raw, length)
 
 
-def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> Any:
-    """The Dataset or IterableDataset; what lies on this machine is always read as a stream, which leaves no copy in a cache."""
+def opened(path: str, settings: SourceSettings, files: list[Path] | None) -> tuple[Any, list[Path]]:
+    """The Dataset or IterableDataset, and the folders of its files, to which paths in it are relative: none of shards.
+
+    What lies on this machine is always read as a stream, which leaves no copy in a cache.
+    """
     import datasets
 
-    here, name = Path(path).expanduser(), split.partition("[")[0]
-    lazy = streaming or (here.exists() and "[" not in split)  # train[:10%] needs the whole
-    saved = is_saved(here)
+    here, split = Path(path).expanduser(), settings.split
+    name, saved = split.partition("[")[0], is_saved(here)
+    lazy = settings.streaming or (here.exists() and "[" not in split)  # train[:10%] needs the whole
     tables = [here] if here.is_file() else [] if saved else files_of_split(here, files or [], name)
+    bases = list(dict.fromkeys(file.parent for file in tables)) or [here]
+    shards = bool(tables) and lazy and tables[0].suffix.lower() == ".tar"
     try:
         if saved:
             rows = datasets.load_from_disk(str(here))
+        elif shards:
+            rows, bases = open_tars(tables, (settings.label_column, settings.caption_column)), []
         elif tables:
             builder = TABLE_FILES[tables[0].suffix.lower()]
             rows = datasets.load_dataset(builder, data_files={name: list(map(str, tables))}, split=split, streaming=lazy)
@@ -116,10 +110,16 @@ def opened(path: str, split: str, streaming: bool, files: list[Path] | None) -> 
         what = "cannot be opened" if here.exists() else "is neither a file or folder here nor a data set that the hub hands out"
         raise InputError(f"'{path}' {what} ({first_line(error)}): check data.path, data.split and the network") from error
     if not isinstance(rows, datasets.DatasetDict):
-        return rows
+        return rows, bases
     if split not in rows:
         raise InputError(f"{path} has no split '{split}': set data.split to one of {', '.join(map(str, rows))}")
-    return rows[split]
+    return rows[split], bases
+
+
+def has_card(folder: Path) -> bool:
+    """Whether a README.md of a data set says which files are of which split."""
+    card = folder / "README.md"
+    return card.is_file() and "data_files:" in card.read_text(encoding="utf-8", errors="replace")
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
@@ -128,8 +128,8 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     Raises:
         InputError: some names say a split and others none, there is no such split, or there are tables of two kinds.
     """
-    tables, card = table_files(files), folder / "README.md"
-    if metadata_of(folder, files) or (card.is_file() and "data_files:" in card.read_text(encoding="utf-8", errors="replace")):
+    tables = table_files(files)
+    if metadata_of(folder, files) or has_card(folder):
         return []
     tars = [file for file in tables if file.suffix.lower() == ".tar"]
     if {file.with_suffix("") for file in tables} == {file.with_suffix("") for file in tars}:
@@ -157,58 +157,9 @@ def split_in(file: Path) -> str | None:
     return next((split for word in words if (split := split_of(word))), None)
 
 
-def column_of(features: Any, settings: SourceSettings, key: str, usual: tuple[str, ...], kind: type) -> str | None:
-    """The column that `key` of the settings names, else the only one of a kind, else the first with a usual name.
-
-    Usual names are looked for among the columns of the kind, or among all where none is. Raises InputError where there is none of
-    the name in the settings.
-    """
-    given = getattr(settings, key)
-    if given is not None and given not in features:
-        raise InputError(f"{settings.path} has no column '{given}' for data.{key}: {nearest(given, features)}")
-    typed = [name for name, feature in features.items() if isinstance(feature, kind)]
-    return given or (typed[0] if len(typed) == 1 else next((name for name in usual if name in (typed or features)), None))
-
-
-def image_of(features: Any, settings: SourceSettings) -> str:
-    """The name of the column with pictures."""
-    import datasets
-
-    found = column_of(features, settings, "image_column", IMAGE_NAMES, datasets.Image)
-    if found is None:
-        known = nearest("", features)
-        raise InputError(f"{settings.path} has no column that is plainly the picture: set data.image_column ({known})")
-    return found
-
-
-def caption_of(features: Any, settings: SourceSettings) -> str | None:
-    """The name of the column of captions: the given one, else one of text with a usual name, else None."""
-    text = [name for name, feature in features.items() if getattr(feature, "dtype", None) in TEXT]
-    if settings.caption_column is None:
-        return next((name for name in CAPTION_NAMES if name in text), None)
-    found = column_of(features, settings, "caption_column", (), object)
-    if found not in text:
-        remedy = f"set data.caption_column to one that is ({nearest('', text)})"
-        raise InputError(f"{settings.path}: column '{found}' is not text: {remedy}")
-    return found
-
-
-def label_of(features: Any, settings: SourceSettings) -> str:
-    """The name of the column with labels: integers or names."""
-    import datasets
-
-    found = column_of(features, settings, "label_column", LABEL_NAMES, datasets.ClassLabel)
-    if found is None:
-        remedy = f"set data.label_column to one of integers or names ({nearest('', features)})"
-        raise InputError(f"{settings.path} {settings.but}has no column of labels: {remedy}")
-    kind = str(getattr(features[found], "dtype", None) or "lists")
-    if not kind.startswith(("int", "uint")) and kind not in TEXT:
-        remedy = "set data.label_column to integers or names"
-        raise InputError(f"{settings.path}: the labels in column '{found}' are {kind}: {remedy}")
-    return found
-
-
-def examples(rows: Any, image: str, label: str, path: str, seed: int | None, epoch: int) -> Iterator[Example]:
+def examples(
+    rows: Any, image: str, label: str, path: str, bases: Sequence[Path], seed: int | None, epoch: int
+) -> Iterator[Example]:
     """The rows in order, or shuffled by (seed, epoch): a whole table by permutation, a stream through a buffer and by shards.
 
     Raises:
@@ -223,16 +174,24 @@ def examples(rows: Any, image: str, label: str, path: str, seed: int | None, epo
         rows.set_epoch(epoch)
     try:
         for row in rows:
-            yield as_example(row[image], row[label])
+            yield as_example(row[image], row[label], bases)
     except Exception as error:  # a truncated parquet or tar: what follows in the shard is lost
         raise InputError(
             f"'{path}' cannot be read to its end ({first_line(error)}): replace or remove the damaged shard"
         ) from error
 
 
-def as_example(cell: Any, label: Any) -> Example:
-    """One cell of an undecoded column of pictures: bytes, or a dict of bytes and path."""
+def labelled(example: Example) -> Example:
+    """The example, with a fault where it has no label."""
+    return replace(example, fault="it has no label") if example.label is None else example
+
+
+def as_example(cell: Any, label: Any, bases: Sequence[Path]) -> Example:
+    """One cell of an undecoded column of pictures: bytes, a dict of bytes and path, or a path, relative to one of the folders."""
+    if isinstance(cell, str):
+        cell = {"path": cell}
     data, name = (cell.get("bytes"), cell.get("path") or "") if isinstance(cell, dict) else (cell, "")
     if data is None and name:
-        data = name if "://" in name else Path(name)
+        places = [base / Path(name).expanduser() for base in bases]
+        data = name if "://" in name else next((place for place in places if place.exists()), places[0])
     return Example(data, label, name)

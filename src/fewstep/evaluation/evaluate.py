@@ -10,9 +10,12 @@ from accelerate import PartialState
 from torch import Tensor
 
 from fewstep.data import fingerprints
+from fewstep.data.datasets import matched
 from fewstep.data.loading import NAMED, Data, open_data
+from fewstep.data.prompts import prompt_file
+from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
-from fewstep.errors import InputError, check_whole_number
+from fewstep.errors import InputError, check_whole_number, shown
 from fewstep.evaluation.accumulator import Accumulator, data_statistics
 from fewstep.evaluation.classifier import cache_folder, hash_of
 from fewstep.evaluation.clip_score import ClipScore
@@ -41,13 +44,13 @@ def evaluate(
     model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
     variant: str | None = None, preset: str = "quick",
     inception: str | Path | None = None, batch_size: int | None = None, seed: int = 0, resize: bool = False,
-    split: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
+    split: str | None = None, class_names: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model, its teacher and baselines on the teacher, from the same noise; the content of `out/metrics.json`.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
     that of the run, `variant` that of the teacher's weights. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
-    `split` names the part of it that is compared with. `settings` are keys of a recipe's [evaluate]: `steps`, `guidance_scale`,
+    `split` names the part of it that is compared with, `class_names` is as `data.class_names` of a recipe. `settings` are keys of a recipe's [evaluate]: `steps`, `guidance_scale`,
     `baselines`, `budgets`, `reference_steps`, `samples`, `features`, `clip`, `prompts`, `bootstrap`. A key that is left out is that of
     the run's recipe, or without one there that of the `preset`: "quick", which evaluates networks no more often than the run's
     training did, or "full". `inception` is the file of FID's features. Without a `batch_size` it follows device and image size.
@@ -71,7 +74,10 @@ def evaluate(
     models = open_models(model, against, settings.get("steps"), variant)
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
-    examples, choices = examples_of(data, models, resize, split), {"batch_size": batch_size, "seed": seed}
+    examples, choices = examples_of(data, models, resize, split, class_names), {"batch_size": batch_size, "seed": seed}
+    announce(examples, quiet)
+    if chosen.prompts is not None and models.any.info.condition == "text":
+        announce(prompt_file(chosen.prompts, "evaluate.prompts"), quiet)
     metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
     metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
     write_results(Path(out), metrics, grids, models, f"Evaluation of {metrics['model']}")
@@ -121,17 +127,23 @@ def measure(
     return metrics, grids_of(run, table)
 
 
-def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | None) -> Any:
+def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | None, class_names: str | None = None) -> Any:
     """The data, of the model's size, channels and classes; resized, and the part of it, as is asked for or as the run's recipe did.
 
     Raises:
-        InputError: they cannot be opened, or are of another size.
+        InputError: they cannot be opened, or are of another size or other classes.
     """
+    if class_names not in (None, "match", "by-order"):
+        raise InputError(f"class_names is {shown(class_names)}; give 'match' or 'by-order'")
     info = models.any.info
     channels, size = info.picture
+    trained = models.recipe.data if models.recipe else None
     if not hasattr(data, "batch"):
+        if (height := info.picture_shape[1]) != size:
+            raise InputError(
+                f"the model's pictures are {size}x{height}, and evaluate reads squares alone: give data of fewstep.Data"
+            )
         known: dict[str, Any] = {"name": data} if data in NAMED and not Path(data).exists() else {"path": str(data)}
-        trained = models.recipe.data if models.recipe else None
         if resize or (trained and trained.size):
             known |= {"size": size, "channels": channels}
         if trained:
@@ -139,7 +151,7 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
             known |= trained.model_dump(include=columns | {"classes", "split", "layout"})
         known |= {} if split is None else {"split": split}
         try:
-            data = open_data(**known, captions=info.condition == "text")
+            data = open_data(**known, captions=info.condition == "text", report=lambda line: None)
         except InputError as error:
             if "differ in size" in str(error) or "not square" in str(error):
                 raise InputError(f"{data}: the pictures differ in size, the model's is {size}; add --resize") from None
@@ -147,13 +159,11 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
     if (data.size, data.channels) != (size, channels):
         found = f"{data.size}x{data.size} with {data.channels} channel{'s' * (data.channels > 1)}"
         raise InputError(f"the data are {found}, the model's images {size}x{size} with {channels}; give data that fit, or --resize")
-    ours, theirs = info.classes, tuple(data.classes)
-    if info.condition == "class" and len(theirs) != len(ours):
-        raise InputError(f"the data's number of classes is {len(theirs)}, the model's {len(ours)}; give data that fit")
-    if info.condition == "class" and theirs != ours and set(theirs) == set(ours):
-        raise InputError(
-            f"the data's classes are the model's in another order, {', '.join(theirs[:3])}, ...: sort the data's labels as the model's"
-        )
+    if info.condition == "class":
+        data = matched(data, info.classes, class_names or (trained.class_names if trained else "match"))
+        if len(data.classes) != len(info.classes):
+            counts = f"the data's number of classes is {len(data.classes)}, the model's {len(info.classes)}"
+            raise InputError(f"{counts}; give data that fit")
     return data
 
 

@@ -43,6 +43,7 @@ def open_model(
     revision: str | None = None,
     variant: str | None = None,
     lora: Any = None,
+    force: bool = False,
     verify: bool = True,
     dtype: torch.dtype | None = torch.float32,
 ) -> Model:
@@ -82,7 +83,7 @@ def open_model(
             family = family_of(info.family, network, folder)
         else:
             check_safe(folder)
-            family = family_for(folder, variant_to_open(folder, variant))
+            family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
         network = open_network(family, folder, dtype or family.stored_dtype(folder))
     check_finite(network, str(folder))

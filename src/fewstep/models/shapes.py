@@ -18,13 +18,13 @@ WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 CONFIGS = ["model_index.json", "*/config.json", "*/scheduler_config.json"]  # all that `open_shapes` reads of a hub repository
 
 
-def open_shapes(folder: Path) -> Model:
-    """The teacher of a stock pipeline folder, its network of shapes alone: nothing is read but its configs.
+def open_shapes(folder: Path, force: bool = False) -> Model:
+    """The teacher of a stock pipeline folder, its network of shapes alone: nothing is read but its configs; `force` as in `family_for`.
 
     Raises:
         InputError: a folder of no known family, a config that makes no network, or no teacher.
     """
-    family = family_for(folder)
+    family = family_for(folder, force=force)
     config, info = config_of(folder, family.component), family.describe(folder)
     with quiet(), torch.device("meta"), as_input_error(f"{folder}: its config makes no network", "copy it again"):
         network = family.network_class().from_config(config)

@@ -153,7 +153,11 @@ def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
             return teacher_of(path, None, settings)
         folder = download_configs(path, settings and settings.revision)
     stock = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
-    return open_shapes(folder) if stock and has_configs_alone(folder) else teacher_of(folder, None, settings)
+    return (
+        open_shapes(folder, bool(settings and settings.force))
+        if stock and has_configs_alone(folder)
+        else teacher_of(folder, None, settings)
+    )
 
 
 def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Model:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.loading import Data, open_data, open_source
+from fewstep.data.prompts import prompt_file
 from fewstep.data.sources import SourceSettings
+from fewstep.data.summary import contents_of, summary
 from fewstep.errors import InputError
 from fewstep.models.metadata import INFO, find_folder, is_run
 from fewstep.models.pretrained import open_model
@@ -86,19 +88,26 @@ def describe_recipe(path: Path) -> dict[str, Any]:
 def describe_data(path: Path) -> dict[str, Any]:
     """Facts about data, opened as training opens it (images resized to 64 where they differ in size), with the first captions.
 
-    Where there are captions and classes as well, both are named: a teacher of text is distilled on the captions.
+    Where there are captions and classes as well, both are named: a teacher of text is distilled on the captions. `summary` is the
+    line with which training begins. A .txt is a list of prompts.
     """
+    if path.suffix.lower() == ".txt":
+        file = prompt_file(path)
+        facts = {"kind": "prompts", "prompts": len(file.prompts), "first_prompts": list(file.prompts[:5])}
+        return {"what": "data", "path": str(path), "summary": summary(file), **facts, "left_out": list(file.left_out)}
+    silent: dict[str, Any] = {"path": str(path), "captions": True, "report": lambda line: None}
     try:
-        data = open_data(path=str(path), captions=True)
+        data = open_data(**silent)
     except InputError as error:
         if "data.size" not in str(error):
             raise
-        data = open_data(path=str(path), captions=True, size=64)
-    facts = {"what": "data", "path": str(path), **data.description, "skipped_files": list(data.skipped)}
+        data = open_data(**silent, size=64)
+    facts = {"what": "data", "path": str(path), "summary": summary(data), **data.description}
+    facts |= {"left_out": list(contents_of(data).left_out), "skipped_files": list(data.skipped)}
     if facts["kind"] != "captions" or not isinstance(data, Data):
         return facts
     with suppress(InputError):
-        facts["classes"] = list(open_source(SourceSettings(path=str(path), report=lambda line: None)).classes or ())
+        facts["classes"] = list(open_source(SourceSettings(path=str(path))).classes or ())
     captions = [data.classes[k] for k in data.labels[:5].tolist()]
     return facts | {"distinct_captions": len(data.classes), "first_captions": captions}
 
@@ -108,9 +117,9 @@ def describe_text(facts: dict[str, Any]) -> str:
     if facts["what"] == "recipe":
         cost = plan_text(facts["cost"]) if facts["cost"] else f"cost not known: {facts['cost_unknown']}"
         return f"recipe {facts['path']}\n\n{to_toml(make_recipe(facts['recipe']))}\n{cost}"
-    lines = [f"{facts['what']} {facts['path']}"]
+    lines = [facts.get("summary") or f"{facts['what']} {facts['path']}"]
     for key, value in facts.items():
-        if key not in ("what", "path", "recipe") and value not in (None, {}, [], ()):
+        if key not in ("what", "path", "recipe", "summary", "left_out") and value not in (None, {}, [], ()):
             lines.append(f"  {key.replace('_', ' '):18} {readable(key, value)}")
     return "\n".join(lines)
 
@@ -120,6 +129,7 @@ def readable(key: str, value: Any) -> str:
     known: dict[str, Callable[[Any], str]] = {
         "memory_bytes": lambda sizes: ", ".join(f"{name} {mass(size)}" for name, size in sizes.items()),
         "first_captions": lambda captions: ", ".join(map(repr, captions)),
+        "first_prompts": lambda prompts: ", ".join(map(repr, prompts)),
         "activations_of_one_image": mass,
         "seconds": lambda span: f"({about(span)})",
         "history": lambda stages: "; ".join(

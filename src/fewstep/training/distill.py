@@ -44,11 +44,13 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     """
     if teacher.info.kind != "teacher":
         raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
-    teacher.to(trainer.accelerator.device).denoiser.network.requires_grad_(False)
+    if trainer.sharded and recipe.paths.rung is not None:
+        raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
+    teacher.to(trainer.place).denoiser.network.requires_grad_(False)
+    made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
     negatives = negatives and negatives.to(trainer.accelerator.device)
-    made = student_of(recipe, teacher, negatives)
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
-    stage = stage_one(recipe, in_precision_of(trainer, with_null_on_device(teacher)), data, negatives)
+    stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
     train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""))
     student, ladder = train(stage, made, position="1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
@@ -112,7 +114,7 @@ def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) ->
     else:
         if again:
             network.to("meta")  # or memory would hold both
-        network = open_network(model.family, folder, model.family.stored_dtype(folder)).to(trainer.accelerator.device)
+        network = open_network(model.family, folder, model.family.stored_dtype(folder)).to(trainer.place)
     denoiser = replace(model.denoiser, network=network, dtype=torch.float32 if holds_half(network) else None)
     return replace(model, denoiser=denoiser, info=read_info(folder))
 
@@ -132,8 +134,8 @@ def with_null_on_device(teacher: Model) -> Model:
 
 
 def in_precision_of(trainer: Trainer, teacher: Model) -> Model:
-    """The same frozen model, its network evaluated in the run's precision as the student's is; never saved, so it is a copy."""
-    return replace(teacher, denoiser=replace(teacher.denoiser, autocast=trainer.accelerator.autocast))
+    """The same frozen model as the trainer evaluates it, in the run's precision and sharded as the student is; never saved, so it is a copy."""
+    return replace(teacher, denoiser=trainer.frozen(teacher.denoiser))
 
 
 def new_teacher(recipe: Recipe, data: Any) -> Model:

@@ -10,14 +10,16 @@ import torch
 
 from fewstep.data import fingerprints
 from fewstep.data.cache_writer import Rows, Writer, processes
-from fewstep.data.datasets import Data, StreamingData, check_classes
+from fewstep.data.class_names import check_classes
+from fewstep.data.datasets import Data, matched
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint
-from fewstep.data.loading import open_data, open_source
+from fewstep.data.loading import open_settings, open_source
 from fewstep.data.masks import MaskedData
-from fewstep.data.prompts import PromptRows, TeacherSamples, read_prompts
+from fewstep.data.prompts import PromptRows, TeacherSamples, prompt_file, read_prompts
 from fewstep.data.sources import Source, SourceSettings
+from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.locks import locked
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
@@ -65,8 +67,8 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         InputError: no data, or data that cannot be used with the model.
     """
     settings = recipe.data
-    if isinstance(data, Data | StreamingData) and model.info.condition == "class":
-        data = data.with_classes(model.info.classes)
+    if model.info.condition == "class":
+        data = matched(data, model.info.classes, settings.class_names)
     if model.family.takes_mask:
         return with_masks(data, recipe, model)
     if hasattr(data, "batch"):
@@ -148,14 +150,14 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
             raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
-    keys = {key: getattr(settings, key) for key in SOURCE_KEYS}
-    source = open_source(SourceSettings(**keys, captions=model.info.condition == "text"))
+    source = open_source(source_settings(recipe, model.info.condition == "text"))
     if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
         opened = open_examples(recipe, model)
         assert isinstance(opened, Data)
         source = source_of(opened)
     check_pictures(source, model)
-    return ToCache(PictureRows(source, model, settings.flip), model, record, recipe.train.seed, settings.flip)
+    rows = PictureRows(source, model, settings.flip, settings.class_names)
+    return ToCache(rows, model, record, recipe.train.seed, settings.flip)
 
 
 def check_pictures(source: Source, model: Model) -> None:
@@ -167,11 +169,11 @@ def check_pictures(source: Source, model: Model) -> None:
         conditions(model, [(source.classes or ("a",))[0]])
     if len(info.shape) > 3:
         raise InputError("this teacher denoises videos, which pictures are not: set data.prompts, and its own samples stand in")
-    channels, size = info.picture
-    found = tuple(latents(model, torch.zeros(1, channels, size, size)).shape[1:])
+    channels, height, width = info.picture_shape
+    found = tuple(latents(model, torch.zeros(1, channels, height, width)).shape[1:])
     if found != info.shape:
         shapes = f"latents of shape {found}, the teacher's is {info.shape}"
-        raise InputError(f"square pictures become {shapes}: set data.prompts instead")
+        raise InputError(f"pictures of {width}x{height} become {shapes}: set data.prompts instead")
 
 
 def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
@@ -179,19 +181,25 @@ def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
     settings = recipe.data
     if settings.path is not None or settings.name is not None:
         raise InputError("data.prompts is for training without pictures: leave out data.path and data.name, or data.prompts")
-    scales, prompts = recipe.student.guidance_scale, read_prompts(str(settings.prompts))
-    return PromptRows(prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, recipe.train.seed)
+    scales, file = recipe.student.guidance_scale, prompt_file(str(settings.prompts))
+    return PromptRows(file.prompts, model, scales, settings.sampling_steps, settings.samples_per_prompt, recipe.train.seed, file)
 
 
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
-    settings = {key: getattr(recipe.data, key) for key in (*SOURCE_KEYS, "size", "channels", "flip")}
-    if teacher is None:
-        return open_data(**settings, seed=recipe.train.seed)
-    channels, size = teacher.info.picture
-    settings |= {"size": settings["size"] or size, "channels": settings["channels"] or channels}
-    data = open_data(**settings, captions=teacher.info.condition == "text", seed=recipe.train.seed)
-    return data.with_classes(teacher.info.classes) if teacher.info.condition == "class" else data
+    settings, captions = recipe.data, teacher is not None and teacher.info.condition == "text"
+    channels, size = None, None
+    if teacher is not None:
+        channels, height, width = teacher.info.picture_shape
+        size = width if height == width else (height, width)
+    chosen = settings.size or size, settings.channels or channels, settings.flip, recipe.train.seed
+    data = open_settings(source_settings(recipe, captions), *chosen)
+    return data if teacher is None or captions else matched(data, teacher.info.classes, settings.class_names)
+
+
+def source_settings(recipe: Recipe, captions: bool) -> SourceSettings:
+    """Where the recipe's pictures lie and what is read of them."""
+    return SourceSettings(**{key: getattr(recipe.data, key) for key in SOURCE_KEYS}, captions=captions)
 
 
 def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
@@ -207,8 +215,10 @@ def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
         return None
     record = {"kind": "pictures", "path": path, "sha256": fingerprint_of(path)}
     record |= {key: settings[key] for key in SOURCE_KEYS if key not in ("path", "streaming")}
-    if settings["layout"] == "auto":  # a cache that was written before there was this key stays valid
-        del record["layout"]
+    record |= {"class_names": settings["class_names"]}
+    for key, default in (("layout", "auto"), ("class_names", "match")):  # a cache from before there was the key stays valid
+        if record[key] == default:
+            del record[key]
     return record | {"size": model.info.picture[1], "flip": settings["flip"]}
 
 
@@ -228,7 +238,7 @@ def free(model: Model) -> None:
     model.family.free()
 
 
-def negative_prompts_of(recipe: Recipe, teacher: Model) -> NegativePrompts | None:
+def negative_prompts_of(recipe: Recipe, teacher: Model, quiet: bool = True) -> NegativePrompts | None:
     """The negative prompts of a recipe, encoded by the teacher's own encoders; None where it asks for none.
 
     Raises:
@@ -236,5 +246,6 @@ def negative_prompts_of(recipe: Recipe, teacher: Model) -> NegativePrompts | Non
     """
     if not recipe.student.negative_prompts:
         return None
-    prompts = read_prompts(str(recipe.data.negative_prompts), "data.negative_prompts")
-    return NegativePrompts.encode(teacher.family, teacher.info, prompts, recipe.student.negative_share)
+    file = prompt_file(str(recipe.data.negative_prompts), "data.negative_prompts")
+    announce(file, quiet)
+    return NegativePrompts.encode(teacher.family, teacher.info, file.prompts, recipe.student.negative_share)

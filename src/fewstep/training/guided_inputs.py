@@ -13,7 +13,8 @@ from fewstep.method.guidance import DenoiserFn, draw_w
 from fewstep.method.process import expand_to, to_float64
 from fewstep.method.samplers import deterministic
 from fewstep.models.model import Model
-from fewstep.training.stage import Batch, Examples, uniform
+from fewstep.training.draws import Draws
+from fewstep.training.stage import Batch, Examples
 
 POOL = 1024  # samples
 STEPS = 8  # at most, to make each
@@ -34,11 +35,11 @@ class GuidedInputs:
         self.steps = max(d for d in range(1, STEPS + 1) if steps % d == 0)  # times that a student of `steps` steps knows
         self.pool: Inputs | None = None
 
-    def draw(self, generator: torch.Generator, n: int) -> Batch:
+    def draw(self, draws: Draws) -> Batch:
         """Each example's place in the pool, int64 (n,), -1 for those that are not of it; nothing where none are."""
         if not self.share:
             return {}
-        which, place = uniform(generator, n), uniform(generator, n)
+        which, place = draws.uniform(), draws.uniform()
         return {"pool_index": torch.where(which < self.share, (place * POOL).long().clamp(max=POOL - 1), -1)}
 
     def __call__(self, batch: Batch) -> Inputs:

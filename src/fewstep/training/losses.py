@@ -4,7 +4,6 @@ import warnings
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
@@ -17,9 +16,10 @@ from fewstep.method.stage_two import collapsed_target, draw_index, encoder_path,
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativePrompts
+from fewstep.training.draws import Draws
 from fewstep.training.guided_inputs import GuidedInputs
 from fewstep.training.recipe import Recipe
-from fewstep.training.stage import Batch, Examples, Stage, uniform
+from fewstep.training.stage import Batch, Examples, Stage
 
 LARGEST_WEIGHT = 1e4  # of an error in what the network gives, above which a weighting counts as one without a bound
 
@@ -29,9 +29,9 @@ def teaching(recipe: Recipe, denoiser: Denoiser) -> Stage:
     settings, process = recipe.teach, denoiser.process
     weighting = weighting_of(recipe, "teach", denoiser.predicts, process)
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        t = continuous_times(uniform(generator, n, stratified=True), process)
-        return {"t": t, "dropped": uniform(generator, n) < settings.condition_dropout}
+    def draw(draws: Draws) -> Batch:
+        t = continuous_times(draws.uniform(stratified=True), process)
+        return {"t": t, "dropped": draws.uniform() < settings.condition_dropout}
 
     def error(teacher: Denoiser, batch: Batch) -> Tensor:
         z = add_noise(batch["x"], batch["noise"], batch["t"], process)
@@ -51,10 +51,10 @@ def stage_one(recipe: Recipe, teacher: Model, data: Examples | None = None, nega
     weighting = weighting_of(recipe, "stage_one", prediction, process)
     inputs = GuidedInputs(settings.guided_inputs, teacher.denoiser.guided(), teacher, scales, steps, data)
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        w, numbers = draw_w(uniform(generator, n), scales), uniform(generator, n, stratified=True)
+    def draw(draws: Draws) -> Batch:
+        w, numbers = draw_w(draws.uniform(), scales), draws.uniform(stratified=True)
         t = continuous_times(numbers, process) if settings.times == "continuous" else draw_index(numbers, steps) / steps
-        return {"w": w, "t": t} | inputs.draw(generator, n) | draw_negatives(generator, n, negatives)
+        return {"w": w, "t": t} | inputs.draw(draws) | draw_negatives(draws, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         t, (x, condition, w) = batch["t"], inputs(batch)
@@ -86,11 +86,11 @@ def stage_two(
     inputs = GuidedInputs(share, teacher.denoiser, teacher, scales, steps * k, data)
     path_of = encoder_path if encoder else {"deterministic": forward_path, "stochastic": stochastic_path}[settings.sampler]
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        index = draw_index(uniform(generator, n, stratified=True), steps) - int(encoder)
-        w = draw_w(uniform(generator, n), scales)
+    def draw(draws: Draws) -> Batch:
+        index = draw_index(draws.uniform(stratified=True), steps) - int(encoder)
+        w = draw_w(draws.uniform(), scales)
         drawn = {"w": w, "path": path_of(index, steps, k).T.contiguous()}
-        return drawn | inputs.draw(generator, n) | draw_negatives(generator, n, negatives)
+        return drawn | inputs.draw(draws) | draw_negatives(draws, negatives)
 
     def error(student: Denoiser, batch: Batch) -> Tensor:
         path, (x, condition, w) = batch["path"].T, inputs(batch)
@@ -163,9 +163,9 @@ def student_process(recipe: Recipe, teacher: Model) -> Process:
     return process.without_terminal_signal()
 
 
-def draw_negatives(generator: torch.Generator, n: int, negatives: NegativePrompts | None) -> Batch:
-    """Which of the negative prompts n examples have; nothing where there are none."""
-    return {} if negatives is None else {"negative_index": negatives.draw(uniform(generator, n), uniform(generator, n))}
+def draw_negatives(draws: Draws, negatives: NegativePrompts | None) -> Batch:
+    """Which of the negative prompts the examples have; nothing where there are none."""
+    return {} if negatives is None else {"negative_index": negatives.draw(draws.uniform(), draws.uniform())}
 
 
 def continuous_times(numbers: Tensor, process: Process) -> Tensor:

@@ -23,9 +23,10 @@ from fewstep.method.stage_two import draw_index
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
+from fewstep.training.draws import Draws
 from fewstep.training.losses import weighting_of
 from fewstep.training.recipe import Recipe
-from fewstep.training.stage import Batch, Examples, Stage, uniform
+from fewstep.training.stage import Batch, Examples, Stage
 from fewstep.training.trainer import Trainer
 
 SHARD = 512  # paths in each file
@@ -135,8 +136,8 @@ def paths_stage(recipe: Recipe, student: Model, pool: PathPool | None) -> Stage:
         w = w.to(t)
         return balance(w, settings.balance) * weighted_error(denoiser(z, t, condition, w), target, t, process, weighting)
 
-    def draw(generator: torch.Generator, n: int) -> Batch:
-        return {"index": draw_index(uniform(generator, n, stratified=True), steps)}
+    def draw(draws: Draws) -> Batch:
+        return {"index": draw_index(draws.uniform(stratified=True), steps)}
 
     def error(denoiser: Denoiser, batch: Batch) -> Tensor:
         return error_at(denoiser, batch["x"], batch["condition"], batch["w"], batch["index"])

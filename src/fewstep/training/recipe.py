@@ -163,6 +163,7 @@ def arguments(
     guidance_scale: tuple[float, float] | None,
     variant: str | None = None,
     lora: list[str] | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """The recipe's keys that the arguments of `distill` stand for."""
     changes: dict[str, Any] = {}
@@ -170,6 +171,7 @@ def arguments(
         changes["teacher.path"] = str(teacher)
     changes |= {} if variant is None else {"teacher.variant": variant}
     changes |= {} if lora is None else {"teacher.lora": lora}
+    changes |= {"teacher.force": True} if force else {}
     if isinstance(data, str | Path):
         changes["data.path"] = str(data)
     if guidance_scale is not None:

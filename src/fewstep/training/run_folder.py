@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.latent_cache import CachedData
+from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, path_of
@@ -19,6 +20,7 @@ from fewstep.training.examples import ToCache, free, masked, negative_prompts_of
 from fewstep.training.memory_estimate import check_disk, check_memory
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
+from fewstep.training.sharing import check_launch
 from fewstep.training.trainer import Save, Trainer
 
 CACHE = "cache"  # in a run folder
@@ -41,7 +43,9 @@ def write_cache(
     if settings.data.cache is not None:
         raise InputError("data.cache names a cache that is there already: leave it out, or distil with it")
     model = teacher_of(settings.teacher.path, None, settings.teacher)
-    return to_cache(settings, model).written(Path(out), settings, device, quiet, again=True)
+    examples = to_cache(settings, model)
+    announce(examples.rows, quiet)
+    return examples.written(Path(out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -70,9 +74,11 @@ def check_run(out: str | Path, recipe: Recipe) -> Path:
 def teach(recipe: Recipe, out: str | Path, device: str | None = None, quiet: bool = False, save: Save = save_model) -> Model:
     """As `fewstep.teach`, by a recipe in hand; `save` writes the model's folder."""
     check_device(device)
+    check_launch(recipe.train)
     start = None if recipe.teach.start is None else teacher_of(recipe.teach.start, None)
     if start is None:
         run, examples = check_run(out, recipe), masked(open_examples(recipe), recipe)
+        announce(examples, quiet)
     elif start.info.kind != "teacher":
         raise InputError("teach.start is a student or an encoder, and the denoising loss would undo it; name a teacher")
     else:
@@ -92,10 +98,10 @@ def distill(
 ) -> Model:
     """As `fewstep.distill`, by a recipe in hand; `save` writes each stage's model folder."""
     check_device(device)
+    check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
-    negatives = negative_prompts_of(recipe, model)
-    there = best_device(device)
-    check_memory(recipe, model, there)
+    negatives = negative_prompts_of(recipe, model, quiet)
+    check_memory(recipe, model, best_device(device))
     check_disk(recipe, model, check_run(out, recipe))
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
@@ -117,8 +123,12 @@ def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, devi
     """
     examples, run = prepared(data, settings, model), check_run(out, settings)
     if isinstance(examples, ToCache):
+        announce(examples.rows, quiet)
         examples = examples.written(run / CACHE, settings, device, quiet)
-    check_match(model, examples)
+        check_match(model, examples)
+    else:
+        check_match(model, examples)
+        announce(examples, quiet)
     if isinstance(examples, CachedData):
         free(model)
     return run, examples
@@ -135,7 +145,7 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
     if isinstance(teacher, Denoiser):
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
-        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora"})
+        chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
         dtype = None if settings is None or settings.dtype is None else DTYPES[settings.dtype]
         teacher = open_model(teacher, **chosen, dtype=dtype)
     return guided_as(teacher, settings.rule) if settings else teacher

@@ -56,6 +56,7 @@ class TeacherSettings(Section):
         None  # that its frozen weights are kept in; None: as its folder has them. train.precision says how they are computed with
     )
     lora: tuple[str, ...] = ()  # LoRA files merged into it, each "FILE" or "FILE:WEIGHT"
+    force: bool = False  # take it though its scheduler or its name says that it is distilled already
     guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
     weak: str | None = None  # a weaker model in the place of the null branch (autoguidance)
 
@@ -78,6 +79,7 @@ class DataSettings(Section):
     label_column: str | None = None  # of classes
     caption_column: str | None = None  # of text; without it a column with a usual name (text, caption, ...) is looked for
     classes: tuple[str, ...] | None = None  # names, where the data has numbers alone
+    class_names: Literal["match", "by-order"] = "match"  # with the teacher's; by-order: the first is its first, whatever the names
     streaming: bool = False  # decode while training: more than fits into memory
     flip: bool = False  # mirror half of the images
     prompts: str | None = None  # a text file, one prompt a line: no images; the teacher's own guided samples stand in for them

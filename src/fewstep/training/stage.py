@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from fewstep.method.process import widest_float
 from fewstep.models.denoiser import Denoiser
+from fewstep.training.draws import Draws
 
 
 class Examples(Protocol):
@@ -33,18 +32,10 @@ class Stage:
     updates: int
     learning_rate: float
     schedule: str
-    draw: Callable[[torch.Generator, int], Batch]  # uniform numbers and weights for n examples, all but the noise
+    draw: Callable[[Draws], Batch]  # times, weights and whatever is drawn for an example, all but the noise
     error: Callable[[Denoiser, Batch], Tensor]  # (b,)
     dropout: bool = False  # a student is trained without
     data: Examples | None = None  # what it is trained on, where that is not the run's data; then no noise is drawn
     validate: Callable[[Denoiser], float] | None = None  # the error of examples that are kept out
     validate_every: int = 100  # updates
     patience: int = 0  # validations in a row without a lower error that end the stage; 0: none do
-
-
-def uniform(generator: torch.Generator, n: int, stratified: bool = False) -> Tensor:
-    """n numbers in [0, 1), float64 (float32 on Apple's GPU); stratified: one in each n-th part, in a random order (less noise in the loss)."""
-    numbers = torch.rand(n, generator=generator, device=generator.device, dtype=widest_float(generator.device))
-    if not stratified:
-        return numbers
-    return (torch.randperm(n, generator=generator, device=generator.device) + numbers) / n

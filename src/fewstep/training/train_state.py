@@ -1,6 +1,9 @@
 """What changes while a stage is trained: weights, their average, the optimiser, and counters, all kept on the device."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -9,9 +12,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fewstep import compat
+from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
+from fewstep.training.sharing import is_sharded, sharded, whole
 from fewstep.training.stage import Stage
 
 
@@ -35,14 +40,18 @@ FEW = 0.01  # share of the examples: where fewer make the loss, it is dominated 
 class Ema:
     """Exponential moving average of a network's trained parameters, with a decay that grows to `decay` as the average fills."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.average = [p.detach().clone() for p in trained(network).values()]
+    def __init__(self, network: nn.Module, decay: float, device: str = "device") -> None:
+        self.decay, self.elsewhere = decay, device == "cpu"
+        self.average = [self.there(p).clone() for p in trained(network).values()]
+
+    def there(self, p: Tensor) -> Tensor:
+        """A parameter where the average is; on the CPU itself no copy."""
+        return p.detach().cpu() if self.elsewhere else p.detach()
 
     def update(self, network: nn.Module, update: int) -> None:
-        """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
+        """Take in the parameters after `update` (0-based); one fused call, and nothing waits on the device unless the average is elsewhere."""
         average_into: Any = get_ema_multi_avg_fn(min(self.decay, (1 + update) / (10 + update)))
-        average_into(self.average, list(trained(network).values()), None)
+        average_into(self.average, [self.there(p) for p in trained(network).values()], None)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
@@ -51,26 +60,66 @@ class Ema:
             p.copy_(average)
 
 
+def optimizer_of(settings: TrainSettings, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """AdamW, fused, or with moments of 8 bits by bitsandbytes.
+
+    Raises:
+        InputError: the package for 8 bits is not installed.
+    """
+    known: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.99), "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **known)
+    if find_spec("bitsandbytes") is None:
+        raise InputError("train.optimizer 'adamw8bit' needs its package: pip install 'fewstep[adamw8bit]', or set it to 'adamw'")
+    from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports] - an extra
+
+    return AdamW8bit(parameters, **known)
+
+
 class State:
     """All that changes while a stage is trained."""
 
     def __init__(self, stage: Stage, network: nn.Module, settings: TrainSettings, accelerator: Accelerator) -> None:
-        self.stage, self.network, self.settings, self.accelerator = stage, network, settings, accelerator
+        self.stage, self.settings, self.accelerator = stage, settings, accelerator
+        self.sharded, self.given = is_sharded(accelerator), network
+        self.network = sharded(network, accelerator) if self.sharded else network
         self.global_batch = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
         self.update = self.skipped = self.longest_bad_row = 0
         self.examples: int = 0  # that the updates have taken: the position in the data
         self.rate, self.loss = 0.0, float("nan")
         self.held_out: list[float] = []  # the error of examples that are kept out, at each validation
-        self.ema = Ema(network, settings.ema)
-        self.optimizer = torch.optim.AdamW(
-            trained(network).values(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
-        )
-        compiled: Any = torch.compile(network) if settings.compile else network
-        self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
+        self.ema = Ema(self.network, settings.ema, settings.ema_device)
+        if self.sharded and settings.optimizer == "adamw8bit":
+            raise InputError("train.optimizer 'adamw8bit' is not known with FSDP2: set it to 'adamw', or use DDP")
+        self.optimizer = optimizer_of(settings, list(trained(self.network).values()), stage.learning_rate)
+        compiled: Any = torch.compile(self.network) if settings.compile else self.network
+        if self.sharded:
+            self.wrapped, self.prepared = compiled, accelerator.prepare_optimizer(self.optimizer)
+        else:
+            self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
         # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
         self.counts = torch.zeros(5, device=accelerator.device)
         self.observed = torch.zeros(3, device=accelerator.device)  # of examples' errors: their number, sum, sum of squares
         self.observed_updates = 0
+
+    @contextmanager
+    def adding(self, last: bool) -> Iterator[None]:
+        """Gradients are added up in each process, and averaged over the processes with the last micro-batch alone."""
+        if self.sharded:
+            network: Any = self.network
+            network.set_requires_gradient_sync(last)
+            yield
+        else:
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                yield
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the averaged weights into the network that was given, which is whole in every process and computes as it did before."""
+        if not self.sharded:  # accelerate has put the run's precision around its forward
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False)
+        for p, average in zip(trained(self.given).values(), self.ema.average, strict=True):
+            p.copy_(whole(average))
 
     def observe(self, errors: Tensor) -> None:
         """Take in the errors (b,) of an update's examples, of the first `OBSERVED` updates; nothing waits on the device."""
@@ -93,10 +142,15 @@ class State:
             group["lr"] = self.rate
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         assert norm is not None
+        norm = whole(norm)
         bad = (~norm.isfinite()).float()
-        if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
-            compat.skip_where(self.optimizer, bad)
-        self.prepared.step()
+        if self.settings.optimizer == "adamw8bit":  # which has no such kernel: the device is waited for
+            if not bad:
+                self.prepared.step()
+        else:
+            if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
+                compat.skip_where(self.optimizer, bad)
+            self.prepared.step()
         self.prepared.zero_grad()
         self.ema.update(self.network, self.update)
         self.counts[:2] += torch.stack([torch.where(bad > 0, 0.0, loss), 1 - bad])
@@ -134,7 +188,7 @@ class State:
         return self.loss
 
     def checkpoint(self) -> Checkpoint:
-        """A whole copy of the state, without weights that are not trained."""
+        """The state without weights that are not trained, of a sharded network this process's part."""
         frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         tensors = {f"network/{key}": value for key, value in self.network.state_dict().items() if key not in frozen}
         tensors |= {f"ema/{name}": value for name, value in zip(trained(self.network), self.ema.average, strict=True)}
@@ -150,10 +204,18 @@ class State:
         data are the same for every split of one global batch into processes and micro-batches.
         """
         frozen = {name: p for name, p in self.network.named_parameters() if not p.requires_grad}
+        weights = trained(self.network)
+        like = {f"network/{key}": value for key, value in self.network.state_dict().items()}
+        like |= {f"ema/{name}": p.detach() for name, p in weights.items()}
+        like |= {f"optimizer/{name}|{key}": p.detach() for name, p in weights.items() for key in ("exp_avg", "exp_avg_sq")}
+        like |= {f"optimizer/{name}|step": torch.zeros((), device=self.counts.device) for name in weights}
+        if self.settings.optimizer == "adamw8bit":  # which has more parts, none of them sharded
+            like |= {key: self.counts for key in checkpoint.tensors if key.startswith("optimizer/")}
+        checkpoint = checkpoint.like(like)
         self.network.load_state_dict(frozen | checkpoint.part("network"))
         averages = checkpoint.part("ema")
-        self.ema.average = [averages[name].to(p.device) for name, p in trained(self.network).items()]
-        restore_optimizer(self.optimizer, list(trained(self.network)), checkpoint.part("optimizer"))
+        self.ema.average = [self.ema.there(averages[name]) for name in weights]
+        restore_optimizer(self.optimizer, list(weights), checkpoint.part("optimizer"))
         values = checkpoint.values
         earlier: dict[str, Any] = {
             "global_batch": self.global_batch,

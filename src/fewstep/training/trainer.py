@@ -1,15 +1,12 @@
 """The one training loop: teacher, stage one and every rung of stage two, on whatever accelerate finds.
 
-All randomness of an update is a function of (seed, stage, update), drawn for the whole global batch of which each process takes
-its slice: so a resumed run is the run that never stopped, and two processes are one process with twice the batch.
+Each random number is a function of (seed, stage, position of its example), drawn by the process that has the example (`draws`): so a
+resumed run is the run that never stopped, and two processes are one process with twice the batch.
 """
 
 import math
-import os
 import signal
-import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,22 +15,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
+from accelerate import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fewstep import compat
-from fewstep.devices import check_device
 from fewstep.errors import InputError
-from fewstep.method.conditioning import each
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.half_weights import InFloat32, holds_half
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
-from fewstep.training.checkpoint import load_newest, save_newest
-from fewstep.training.logging import RunLog, tracker_arguments
+from fewstep.training.batches import Batches, Pace, Split
+from fewstep.training.checkpoint import load_newest, save_newest, save_shards
+from fewstep.training.logging import RunLog
 from fewstep.training.settings import TrainSettings
-from fewstep.training.stage import Batch, Examples, Stage
+from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded
+from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
@@ -68,21 +65,16 @@ class Trainer:
         save: Save = save_model,
     ) -> None:
         self.run, self.data, self.settings, self.save = run, data, settings, save
-        check_device(device)
-        if not torch.distributed.is_initialized():
-            compat.reset_accelerator()  # another run in this process may have had another precision
-        if device is not None and (index := torch.device(device).index) is not None and torch.accelerator.device_count() > 1:
-            torch.accelerator.set_device_index(index)
-            os.environ["ACCELERATE_TORCH_DEVICE"] = device  # accelerate takes the first of several otherwise
-        tracker = tracker_arguments(settings.log_with, run)
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu", **tracker)
-        if settings.precision == "fp16" and self.accelerator.device.type == "cpu":
-            raise InputError("train.precision 'fp16' needs a GPU; on the CPU set it to 'bf16' or 'no'")
-        self.main = self.accelerator.is_main_process
+        self.accelerator = accelerator_for(settings, run, device)
+        check_examples(data, self.accelerator)
+        self.main, self.sharded = self.accelerator.is_main_process, is_sharded(self.accelerator)
+        self.place = torch.device("cpu") if self.sharded else self.accelerator.device  # of whole networks
         self.quiet = quiet or not self.main
         self.line = LiveLine(quiet=self.quiet)
         self.log = RunLog(run, self.accelerator, settings.log_with)
         self.signals: list[int] = []
+        if not self.quiet:
+            to_stderr(described(self.accelerator, settings))
 
     def close(self) -> None:
         """Flush the log."""
@@ -95,30 +87,41 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
             InputError: ten updates in a row were not finite; the last good state is saved.
         """
-        network = denoiser.network.to(self.accelerator.device).train(stage.dropout)
+        network = denoiser.network.to(self.place).train(stage.dropout)
         if self.settings.gradient_checkpointing:
             checkpoint_blocks(network)
-        if self.accelerator.num_processes > 1 and self.accelerator.distributed_type != DistributedType.FSDP:
+        if self.accelerator.num_processes > 1 and not self.sharded:
             idle = self._has_idle_weights(stage, replace(denoiser, autocast=self.accelerator.autocast))
             handler: Any = DistributedDataParallelKwargs(find_unused_parameters=idle)
             self.accelerator.ddp_handler = handler
         state = State(stage, network, self.settings, self.accelerator)
         self._restore(stage, state)
         wrapped = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
-        with self._catch_signals():
-            self._loop(stage, state, wrapped, position)
-        state.ema.copy_to(self.accelerator.unwrap_model(state.wrapped, keep_fp32_wrapper=False, keep_torch_compile=False))
+        with self._catch_signals(), self.batches_of(stage) as batches:
+            self._loop(stage, state, wrapped, batches, position)
+        state.finish()
         self.accelerator.free_memory()  # it would hold every stage's network and optimiser to the end
         network.eval()
         entry = {"stage": stage.name, "updates": state.update, "batch_size": state.global_batch}
         return entry | {"loss": state.loss, "skipped": state.skipped}
 
-    def gradients(self, stage: Stage, state: State, denoiser: Denoiser) -> Tensor:
+    def frozen(self, denoiser: Denoiser) -> Denoiser:
+        """A model that a student learns from, in the run's precision as the student is; sharded as the student is."""
+        network = sharded(denoiser.network, self.accelerator) if self.sharded else denoiser.network
+        weak = denoiser.weak if denoiser.weak is None or not self.sharded else self.frozen(denoiser.weak)
+        return replace(denoiser, network=network, weak=weak, autocast=self.accelerator.autocast)
+
+    def batches_of(self, stage: Stage) -> Batches:
+        """This process's batches of a stage, which end with the `with` that they are used in."""
+        split = Split(self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device)
+        return Batches(stage, self.data, self.settings, split)
+
+    def gradients(self, stage: Stage, state: State, denoiser: Denoiser, batches: Batches) -> Tensor:
         """Accumulate the gradients of one update; the mean error, on the device."""
         parts = self.settings.gradient_accumulation
         total = torch.zeros((), device=self.accelerator.device)
-        for part, batch in enumerate(self._batches(stage, state.update, state.examples)):
-            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(state.wrapped):
+        for part, batch in enumerate(batches.of(state.update, state.examples)):
+            with state.adding(last=part == parts - 1):
                 errors = stage.error(denoiser, batch)
                 state.observe(errors.detach())
                 loss = errors.mean() / parts
@@ -139,11 +142,11 @@ class Trainer:
         if self.main:
             self.log.resume(stage.name, state.update)
 
-    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, position: str) -> None:
-        since, first = time.monotonic(), state.update
+    def _loop(self, stage: Stage, state: State, denoiser: Denoiser, batches: Batches, position: str) -> None:
+        pace = Pace(state.update, batches)
         while not state.done:
-            state.step(self.gradients(stage, state, denoiser))
-            if state.update - first == OBSERVED and (few := state.few_examples()) and self.main:
+            state.step(self.gradients(stage, state, denoiser, batches))
+            if state.update - pace.first == OBSERVED and (few := state.few_examples()) and self.main:
                 warnings.warn(
                     f"{stage.name}: the loss of its first {OBSERVED} updates is that of about {few[0]:.3g} of their {few[1]} examples; the others teach "
                     "next to nothing: set the stage's weighting to 'auto' or 'min_snr', and look for outliers in the data",
@@ -152,7 +155,7 @@ class Trainer:
             if stage.validate is not None and state.update % stage.validate_every == 0:
                 state.validate(denoiser)
             if state.done or state.update % self.settings.log_every == 0:
-                self._report(stage, state, (state.update - first) / max(time.monotonic() - since, 1e-9), position)
+                self._report(stage, state, pace, position)
                 if state.longest_bad_row >= BAD_IN_A_ROW:
                     self._save(state)
                     raise InputError(
@@ -170,51 +173,36 @@ class Trainer:
 
         Data-parallel processes would stop at the second update for want of their gradients, unless they look for them, which takes time.
         """
-        error = stage.error(denoiser, next(self._batches(stage, 0, 0))).mean()
+        with self.batches_of(stage) as batches:
+            error = stage.error(denoiser, next(batches.of(0, 0))).mean()
         gradients = torch.autograd.grad(error, list(trained(denoiser.network).values()), allow_unused=True)
         return any(gradient is None for gradient in gradients)
 
-    def _batches(self, stage: Stage, update: int, start: int) -> Iterator[Batch]:
-        """This process's micro-batches of an update, whose global batch has the data from position `start` on."""
-        processes, parts, size = self.accelerator.num_processes, self.settings.gradient_accumulation, self.settings.batch_size
-        # torch's generator on the CPU takes the lower 32 bits alone: all that a draw depends on must reach them
-        seed = zlib.crc32(stage.name.encode()) + update * 0x9E3779B1 + self.settings.seed * 0x85EBCA6B
-        generator = torch.Generator(self.accelerator.device).manual_seed(seed % (1 << 63))
-        torch.manual_seed((seed + self.accelerator.process_index) % (1 << 63))  # for dropout: it draws by itself
-        drawn = stage.draw(generator, size * parts * processes)
-        for part in range(parts):
-            slot = (part * processes + self.accelerator.process_index) * size
-            x, condition, *more = (stage.data or self.data).batch(start + slot, size)
-            if "noise" not in drawn and stage.data is None:
-                shape = (size * parts * processes, *x.shape[1:])
-                drawn["noise"] = torch.randn(shape, generator=generator, device=self.accelerator.device)
-            batch = {key: value[slot : slot + size] for key, value in drawn.items()}
-            batch |= {key: self._to_device(value) for part in more for key, value in part.items()}
-            yield batch | {"x": self._to_device(x), "condition": each(self._to_device, condition)}
-
-    def _to_device(self, values: Tensor) -> Tensor:
-        """A copy on the device; from pinned memory, else the copy to a GPU would be waited for."""
-        device = self.accelerator.device
-        return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
-
-    def _report(self, stage: Stage, state: State, speed: float, position: str) -> None:
-        loss = state.read()
+    def _report(self, stage: Stage, state: State, pace: Pace, position: str) -> None:
+        loss, speed, waiting = state.read(), pace.speed(state.update), pace.waiting()
         images = speed * state.global_batch
         bad = f", {state.skipped} skipped" if state.skipped else ""
         bad += f", held out {state.held_out[-1]:.3g}" if state.held_out else ""
         ending = "done" if state.done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
         self.line.show(
-            f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s  {ending}{bad}",
+            f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s, {waiting:.1%} waiting for data  {ending}{bad}",
             final=state.done,
         )
         if self.main:
-            known = {"loss": loss if math.isfinite(loss) else None, "learning_rate": state.rate, "images_per_second": images}
+            known = {
+                "loss": loss if math.isfinite(loss) else None,
+                "learning_rate": state.rate,
+                "images_per_second": images,
+                "waiting_for_data": waiting,
+            }
             known |= {"held_out": state.held_out[-1]} if state.held_out else {}
             self.log.write(stage=stage.name, update=state.update, **known, skipped=state.skipped)
 
     def _save(self, state: State) -> None:
         state.read()  # so that the counters go along
-        if self.main:
+        if self.sharded:
+            save_shards(self._checkpoints, state.checkpoint(), self.accelerator)
+        elif self.main:
             save_newest(self._checkpoints, state.checkpoint())
         self.accelerator.wait_for_everyone()
 

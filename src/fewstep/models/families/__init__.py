@@ -53,6 +53,7 @@ class Family:
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
+    force = False  # whether a folder that looks distilled already is taken as a teacher
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
         """Whether it opens folders of this pipeline class, the network having this config."""
@@ -182,8 +183,8 @@ def family_of(name: str, network: Any = None, folder: Path | None = None, varian
     return made(folder, variant)
 
 
-def family_for(folder: Path, variant: str | None = None) -> Family:
-    """The family that opens a diffusers pipeline folder.
+def family_for(folder: Path, variant: str | None = None, force: bool = False) -> Family:
+    """The family that opens a diffusers pipeline folder; with `force` also one that looks distilled already.
 
     Raises:
         InputError: no family does.
@@ -194,6 +195,7 @@ def family_for(folder: Path, variant: str | None = None) -> Family:
     known = [family_of(name, folder=folder, variant=variant) for name in FAMILIES if name != "own"]
     for family in known:
         if pipeline in family.pipelines and family.opens(pipeline, config_of(folder, family.component)):
+            family.force = force
             return family
     names = ", ".join(dict.fromkeys(name for family in known for name in family.pipelines))
     raise InputError(

@@ -86,7 +86,7 @@ class DiffusersFamily(Family):
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError where the folder is not a teacher that can be distilled; `config` is the network's."""
-        check_guided(folder, config)
+        check_guided(folder, config, force=self.force)
 
     def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
         """The names of the classes, of a family that has them."""

@@ -34,7 +34,7 @@ class Flux(Packed, Prompts):
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, or a text encoder or VAE of another model."""
-        check_guided(folder, config, hint="a Flux that is guided by true_cfg_scale")
+        check_guided(folder, config, hint="a Flux that is guided by true_cfg_scale", force=self.force)
         one, two, vae = (config_of(folder, part) for part in ("text_encoder", "text_encoder_2", "vae"))
         check_fit(folder, "the first text encoder's features", one.get("hidden_size"), config["pooled_projection_dim"])
         check_fit(folder, "the second text encoder's features", two.get("d_model"), config["joint_attention_dim"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import torch
 
 from fewstep.errors import InputError
 
+DISTILLED_NAMES = re.compile(
+    r"(?i)(?:^|[-_. ])(turbo|lightning|schnell|hyper-?sd|lcm|tcd|dmd2?|distilled|\d-?steps?)(?=$|[-_. ])"
+)  # networks that guide no more
 LONGEST_PROMPT = 10**6  # tokens; transformers puts 10^30 where a tokenizer names no limit
 
 
@@ -117,13 +121,29 @@ def check_fit(folder: Path, what: str, gives: Any, takes: Any) -> None:
         raise InputError(f"{folder}: {what} are {gives}, the network takes {takes}; they do not belong together")
 
 
-def check_guided(folder: Path, config: dict[str, Any], *, hint: str = "its teacher") -> None:
-    """Raises InputError where the network has an input for guidance, or the scheduler is one for distilled networks alone."""
-    scheduler = config_of(folder, "scheduler").get("_class_name", "")
-    found = [f"{key} is set" for key in ("time_cond_proj_dim", "guidance_embeds") if config.get(key)]
-    reason = f"guidance-distilled already ({found[0]})" if found else f"distilled already ({scheduler})"
-    if found or "LCM" in scheduler or "TCD" in scheduler:
-        raise InputError(f"{folder} is {reason}: it has no unguided branch to learn from; name {hint}")
+def check_guided(folder: Path, config: dict[str, Any], *, hint: str = "its teacher", force: bool = False) -> None:
+    """Raises InputError where the network has an input for guidance, or scheduler or name are those of distilled networks alone.
+
+    With `force` the last two are no reason.
+    """
+    scheduler, name = config_of(folder, "scheduler").get("_class_name", ""), hub_name(folder)
+    inputs = [f"{key} is set" for key in ("time_cond_proj_dim", "guidance_embeds") if config.get(key)]
+    marks = [f"its scheduler is {scheduler}"] if "LCM" in scheduler or "TCD" in scheduler else []
+    marks += [f"its name has '{mark[1]}'" for mark in [DISTILLED_NAMES.search(name)] if mark]
+    if inputs:
+        raise InputError(
+            f"{folder} is guidance-distilled already ({inputs[0]}): it has no unguided branch to learn from; name {hint}"
+        )
+    if marks and not force:
+        raise InputError(
+            f"{folder} is distilled already ({marks[0]}), and guides no more; name {hint}, or give --force (teacher.force) where you know better"
+        )
+
+
+def hub_name(folder: Path) -> str:
+    """What a pipeline is called: its repository's name where the folder is in the cache of the hub, else the folder's."""
+    stored = [part for part in folder.resolve().parts if part.startswith("models--")]
+    return stored[-1].split("--")[-1] if stored else folder.resolve().name
 
 
 @contextmanager
