@@ -143,10 +143,11 @@ def _sharing(network: nn.Module, copied: Collection[int] = ()) -> Any:
 
 
 @torch.no_grad()
-def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def merged(network: nn.Module, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> nn.Module:
     """The stock network of a student in a dtype (None: the layer's own), adapters added to the weights; it shares all that stays as it is.
 
-    A network without adapters, in the dtype that it has, is itself. What a class of diffusers keeps in float32 stays so.
+    A network without adapters, in the dtype that it has, is itself. What a class of diffusers keeps in float32 stays so. What changes is
+    put on `device`, where one is given: a GPU that trains has no room for it.
     """
     wide = kept_in_float32(network) if dtype in HALF else ()
 
@@ -166,7 +167,7 @@ def merged(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         if layer is not None:
             value = (p.float() if p.dtype in HALF else p) + layer.get_delta_weight("default")
         value = value if ".lora_" in name else cast(name, value)
-        memo[id(p)] = p if value is p else nn.Parameter(value, requires_grad=False)
+        memo[id(p)] = p if value is p else nn.Parameter(value.to(device or value.device), requires_grad=False)
     made: Any = copy.deepcopy(network, memo)
     for name in adapted:
         made.set_submodule(name, made.get_submodule(name).get_base_layer())

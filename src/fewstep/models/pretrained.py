@@ -105,7 +105,7 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None, 
     if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):
         raise InputError(f"{folder} holds something else; name a folder that is new or empty")
     given, model = model, model.fold_negative_prompt()
-    network = merged(model.denoiser.network, dtype or (model.family.stored_dtype() if model.family.folder else None))
+    network = merged(model.denoiser.network, dtype or (model.family.stored_dtype() if model.family.folder else None), "cpu")
     aside = temporary(folder)
     try:
         with writing(folder):

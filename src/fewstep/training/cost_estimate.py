@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
-from fewstep.method.stage_two import rungs
 from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
@@ -16,6 +15,7 @@ from fewstep.models.shapes import download_configs, has_configs_alone, open_shap
 from fewstep.training.distill import new_teacher
 from fewstep.training.memory_estimate import memory, needed, student, student_shapes
 from fewstep.training.network_cost import bytes_of, count, measure
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.run_folder import teacher_of
 from fewstep.training.settings import LoraSettings, TeacherSettings, TrainSettings
@@ -76,22 +76,6 @@ def plan(
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,
         "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
-
-
-def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, float, bool]]:
-    """(name, updates, evaluations of the teacher for an example, whether it trains) of each stage of `distill`, or else of `teach`."""
-    if not distilling:
-        return [("teacher", recipe.teach.updates, 0, True)]
-    two, paths, encoder = recipe.stage_two, recipe.paths, recipe.encoder
-    stages: list[tuple[str, int, float, bool]] = [("stage-one", recipe.stage_one.updates, 2, True)]
-    for n, k in rungs(two.ladder):
-        by_paths, updates = n == paths.rung, two.last_updates if n <= 2 else two.updates
-        if not by_paths or paths.after_rung:
-            stages.append((f"ladder-{n:04d}" if by_paths else f"steps-{n:04d}", updates, k, True))
-        if by_paths:
-            stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - paths.low_share), False))
-            stages.append((f"steps-{n:04d}", paths.updates, 0, True))
-    return stages + [(f"encoder-{n:04d}", encoder.updates, k, True) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
 
 
 def distillation_size(

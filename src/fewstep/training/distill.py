@@ -27,6 +27,7 @@ from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, attach_embedding, open_network
 from fewstep.training.losses import stage_one, stage_two, student_prediction, student_process, teaching
 from fewstep.training.paths import path_pool, paths_stage
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.processes import by_main
 from fewstep.training.recipe import Recipe, write_recipe
 from fewstep.training.stage import Stage
@@ -51,6 +52,7 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     negatives = negatives and negatives.to(trainer.accelerator.device)
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
+    trainer.stages = stages_of(recipe, distilling=True)
     train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""))
     student, ladder = train(stage, made, position="1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher

@@ -64,6 +64,8 @@ def memory(cost: dict[str, Any], teacher: int, train: TrainSettings, kind: str, 
     moments = (2 if train.optimizer == "adamw" else 0.5) * trained
     average = 0 if train.ema_device == "cpu" and kind != "cpu" else trained
     training = frozen | {"gradients": trained, "moments": round(moments), "average": average, "activations": cost["activations"]}
+    if kind != "cpu":  # what is saved is merged there, and compared there where a GPU has no room
+        return training | {"total": sum(training.values())}
     saving = frozen | {"average": average, "comparison": saved + cost["evaluation"]}
     most = max(training, saving, key=lambda parts: sum(parts.values()))
     return most | {"total": sum(most.values())}
