@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.command import DOCS, RESULTS, Row, parser_of, read_json, run_main
 from benchmarks.families import tables as families
 from benchmarks.quality import tables as quality
+from benchmarks.reliability_tables import reliability
 from benchmarks.speed import tables as speed
 from benchmarks.uses import tables as uses
 
@@ -24,7 +25,7 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "method-variants": quality.method_variants, "emoji": quality.emoji, "headline": speed.headline, "overhead": speed.overhead, "input": speed.waiting, "scaling": speed.scaling,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "style-transfer": uses.style_transfer,
-    "families": families.stock_samples, "families-onnx": families.onnx,
+    "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
 FILES = {"choosing": "digits-full"}  # tables that are not named as their result
 

@@ -72,6 +72,18 @@ def run_command(*words, expect=0, module="fewstep", launcher=(), background=Fals
 
 
 @pytest.fixture(scope="session")
+def zygote():
+    """A process that runs commands in forks of itself, and kills them (`zygote.py`)."""
+    from zygote import Zygote
+
+    made = Zygote()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
 def playground(tmp_path_factory):
     """(address, folder) of the playground of a tiny run, watched by playground_server.py, whose FOLDER it is; it works in `folder/here`."""
     pytest.importorskip("gradio", reason="gradio is not installed (pip install 'fewstep[playground]')")

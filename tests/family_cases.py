@@ -5,6 +5,7 @@ Read by tests/models/test_family_contract.py and by benchmarks/families/stock_sa
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from torch import Tensor
 
 import flow_pipelines
 import pipelines
+import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import halfway
 from fewstep.method.conditioning import take
 from fewstep.models.families.flow_latents import pack, unpack
+from fewstep.models.families.flux2_klein import normalized
 
 SCALE, STEPS, LIMIT, SEED = 2.5, 2, 1e-4, 7
 PROMPT = ["a cat"]
-SIZE = {"height": 16, "width": 16}
+SIZE, LARGER = {"height": 16, "width": 16}, {"height": 32, "width": 32}
 SMALL = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(4)) * 2 - 1
 
 
@@ -53,6 +56,11 @@ class Case:
     kinds: tuple[str, ...] = ("conditioned", "baked")
     arguments: dict[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()  # pipelines that begin with a picture
+    slow: bool = False  # whether all but the stock samples of an untrained student is left to the slow tests
+    packed: bool = False  # whether the stock pipeline takes tokens and gives them back
+    front: Callable[[Tensor], Tensor] = lambda noise: noise  # of our noise to the pipeline's
+    back: Callable[[Any, Tensor], Tensor] = lambda model, samples: samples  # of (our model, the pipeline's samples) to ours
+    unguided: float = 1.0  # the guidance_scale of one evaluation a step
 
 
 def noise_of(model: Any, n: int = 1) -> Tensor:
@@ -65,7 +73,7 @@ def drawn(model: Any, condition: Any, noise: Tensor) -> Tensor:
 
 def guided(case: Case, kind: str) -> dict[str, Any]:
     """The arguments that every text-to-image pipeline takes."""
-    scale = {} if case.pipeline == "QwenImagePipeline" else {"guidance_scale": SCALE if kind == "conditioned" else 1.0}
+    scale = {} if case.pipeline == "QwenImagePipeline" else {"guidance_scale": SCALE if kind == "conditioned" else case.unguided}
     return {"prompt": PROMPT, "num_inference_steps": STEPS} | scale | case.arguments
 
 
@@ -88,10 +96,9 @@ def of_dit(case: Case, models: dict[str, Any]) -> Iterator[Check]:
 def of_text(case: Case, models: dict[str, Any]) -> Iterator[Check]:
     """Text to image or video, and the pipelines that begin with latents of a picture, at strength 0.5."""
     condition, noise = models["baked"].condition(prompts=PROMPT), noise_of(models["baked"])
-    packed = case.pipeline in ("FluxPipeline", "QwenImagePipeline")
     for kind in case.kinds:
-        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if packed else noise}
-        back = (lambda stock: unpack(stock, noise)) if packed else (lambda stock: stock)
+        ours, tensors = drawn(models[kind], condition, noise), {"noise": pack(noise) if case.packed else case.front(noise)}
+        back = (lambda stock: unpack(stock, noise)) if case.packed else partial(case.back, models["baked"])
         yield Check(case.pipeline, kind, ours, guided(case, kind), tensors, back=back)
     for pipeline in case.more:
         kept, mask = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2)), torch.ones(1, 1, 16, 16)
@@ -141,6 +148,21 @@ def nine(build: Callable[..., Path], pipeline: str, **settings: Any) -> Callable
     return lambda folder: build(folder, pipeline=pipeline, **settings)
 
 
+def patches(model: Any, samples: Tensor) -> Tensor:
+    """FLUX.2's latents in patches, as its network takes them."""
+    return normalized(model.family.parts("vae").vae, samples)
+
+
+def as_tokens(noise: Tensor) -> Tensor:
+    """LTX's tokens."""
+    return noise.flatten(2).transpose(1, 2)
+
+
+def as_video(model: Any, samples: Tensor) -> Tensor:
+    """LTX's latents of tokens."""
+    return samples.transpose(1, 2).reshape(1, *model.info.shape)
+
+
 BAKED = ("baked",)
 SD, XL = "StableDiffusion", "StableDiffusionXL"
 CASES = {
@@ -168,7 +190,30 @@ CASES = {
         transformer_pipelines.pixart_pipeline, of_text, "PixArtSigmaPipeline", BAKED, {"use_resolution_binning": False}
     ),
     "Stable Diffusion 3": Case(transformer_pipelines.sd3_pipeline, of_text, "StableDiffusion3Pipeline", BAKED),
-    "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE),
-    "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE),
+    "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE, packed=True),
+    "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE, packed=True),
     "Wan": Case(flow_pipelines.wan_pipeline, of_text, "WanPipeline", BAKED),
+    "Chroma": Case(text_pipelines.chroma_pipeline, of_text, "ChromaPipeline", BAKED, SIZE, slow=True, packed=True),
+    "Z-Image": Case(text_pipelines.z_image_pipeline, of_text, "ZImagePipeline", BAKED, SIZE, slow=True, unguided=0.0),
+    "Sana": Case(
+        text_pipelines.sana_pipeline, of_text, "SanaPipeline", BAKED, {"use_resolution_binning": False} | LARGER, slow=True
+    ),
+    "Lumina 2": Case(text_pipelines.lumina2_pipeline, of_text, "Lumina2Pipeline", BAKED, slow=True),
+    "AuraFlow": Case(text_pipelines.aura_flow_pipeline, of_text, "AuraFlowPipeline", BAKED, SIZE, slow=True),
+    "LongCat-Image": Case(
+        text_pipelines.longcat_pipeline, of_text, "LongCatImagePipeline", BAKED, SIZE | {"enable_prompt_rewrite": False}, slow=True, packed=True
+    ),
+    "FLUX.2 klein": Case(text_pipelines.flux2_pipeline, of_text, "Flux2KleinPipeline", BAKED, LARGER, slow=True, back=patches),
+    "Krea 2": Case(text_pipelines.krea2_pipeline, of_text, "Krea2Pipeline", BAKED, SIZE, slow=True, packed=True, unguided=0.0),
+    "HunyuanDiT": Case(
+        text_pipelines.hunyuan_dit_pipeline, of_text, "HunyuanDiTPipeline", BAKED, {"use_resolution_binning": False}, slow=True
+    ),
+    "LTX": Case(
+        text_pipelines.ltx_pipeline, of_text, "LTXPipeline", BAKED, {"num_frames": 5, "height": 32, "width": 64}, slow=True, front=as_tokens,
+        back=as_video,
+    ),
+    "Stable Diffusion 3.5": Case(
+        lambda folder: transformer_pipelines.sd3_pipeline(folder, network_settings={"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
+        of_text, "StableDiffusion3Pipeline", BAKED, slow=True,
+    ),
 }  # fmt: skip

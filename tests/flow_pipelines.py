@@ -27,14 +27,22 @@ def t5(kind="T5", features=12):
     return getattr(transformers, f"{kind}EncoderModel")(config)
 
 
+def byte_tokenizer(*special):
+    """Qwen2's tokenizer, of single bytes and special words."""
+    from transformers import Qwen2Tokenizer
+
+    special = ["<|im_start|>", "<|im_end|>", *special]
+    words = ["<|endoftext|>", *special, *sorted(ByteLevel.alphabet())]
+    return Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, extra_special_tokens=special)
+
+
 def qwen_text():
     """Qwen2.5-VL's text part (its eyes are there, and tiny), and a tokenizer of single bytes."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
-    tokenizer = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, extra_special_tokens=words[1:3])
+    tokenizer = byte_tokenizer()
     text = {
-        "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
         "num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
         "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
     }  # fmt: skip
@@ -88,6 +96,15 @@ def flux_pipeline(folder, sides=SIDE, pipeline="FluxPipeline", **settings):
     return saved(made, folder, sides)
 
 
+def qwen_vae():
+    import diffusers
+
+    statistics = {"latents_mean": [0.1, 0.2, -0.1, 0.0], "latents_std": [1.5, 1.0, 2.0, 0.7]}
+    return diffusers.AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False], **statistics
+    )
+
+
 def qwen_pipeline(folder, sides=SIDE, **settings):
     import diffusers
 
@@ -95,11 +112,8 @@ def qwen_pipeline(folder, sides=SIDE, **settings):
     text_encoder, tokenizer = qwen_text()
     sizes = {"in_channels": 16, "out_channels": 4, "num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
     network = diffusers.QwenImageTransformer2DModel(joint_attention_dim=16, axes_dims_rope=(2, 2, 4), **sizes, **settings)
-    vae = diffusers.AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.5, 1.0, 2.0, 0.7]
-    )  # fmt: skip
     shift = {"use_dynamic_shifting": True, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
-    made = diffusers.QwenImagePipeline(flow_scheduler(**shift), vae, text_encoder, tokenizer, awake_layers(network))
+    made = diffusers.QwenImagePipeline(flow_scheduler(**shift), qwen_vae(), text_encoder, tokenizer, awake_layers(network))
     return saved(made, folder, sides)
 
 

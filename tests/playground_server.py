@@ -1,7 +1,8 @@
 """`python playground_server.py FOLDER -m MODULE WORDS`: the module, watched. FOLDER/sockets tells every address that it connects to or
 listens on; while FOLDER/slow is there, every evaluation of a network takes a fifth of a second more; FOLDER/cancel has Gradio's next event
-cancelled before it begins, as may happen on a busy machine."""
+cancelled before it begins, as may happen on a busy machine; FOLDER/pid is its number."""
 
+import os
 import runpy
 import sys
 import time
@@ -12,6 +13,7 @@ SOCKETS = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto
 
 def main() -> None:
     folder, module = Path(sys.argv[1]), sys.argv[3]
+    (folder / "pid").write_text(str(os.getpid()))
 
     def heard(event: str, arguments: tuple) -> None:
         if event in SOCKETS:

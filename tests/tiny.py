@@ -114,3 +114,16 @@ def watched_parts(monkeypatch):
 
     monkeypatch.setattr(DiffusersFamily, "parts", parts)
     return handed_out
+
+
+class Made(dict):
+    """What is made of a name when it is asked for."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, name):
+        torch.set_num_threads(1)
+        self[name] = self.make(name)
+        return self[name]

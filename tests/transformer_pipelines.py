@@ -65,14 +65,14 @@ def pixart_pipeline(folder, kind="Sigma", size=8, patch=2):
     return folder
 
 
-def sd3_pipeline(folder, t5=True, shift=3.0, **settings):
+def sd3_pipeline(folder, t5=True, shift=3.0, network_settings=None, **settings):
     """A Stable Diffusion 3 folder, with its third text encoder or without."""
     import diffusers
 
     torch.manual_seed(0)
     network = diffusers.SD3Transformer2DModel(
         sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=2,
-        joint_attention_dim=24, caption_projection_dim=8, pooled_projection_dim=16, pos_embed_max_size=8,
+        joint_attention_dim=24, caption_projection_dim=8, pooled_projection_dim=16, pos_embed_max_size=8, **(network_settings or {}),
     )  # fmt: skip
     clip = {name: clip_text("CLIPTextModelWithProjection", 10, 8) for name in ("text_encoder", "text_encoder_2")}
     words = {"tokenizer": pipelines.tokenizer(), "tokenizer_2": pipelines.tokenizer()}

@@ -13,6 +13,7 @@ from fewstep.editing import inpainting, sdedit, style_transfer
 from fewstep.errors import InputError, shown
 from fewstep.export import hub
 from fewstep.export.model_card import write_card
+from fewstep.files import os_errors
 from fewstep.locks import locked
 from fewstep.models import model, pretrained
 from fewstep.models.denoiser import Denoiser
@@ -23,12 +24,14 @@ from fewstep.training.recipe import Recipe, arguments, checked_changes, load_rec
 class Model(model.Model):
     """A teacher, student or encoder. `fewstep.open_model` makes one of a folder."""
 
+    @os_errors()
     def edit(self, images: Any, labels_or_prompts: Sequence[int | str], *, strength: float, **choices: Any) -> list[Any]:
         """PIL images of pictures (files, PIL images or one tensor) redrawn under labels or prompts, taken in turn; see `sdedit.edit`."""
         x = read_images(images, self.info).pixels
         condition = self.labels_or_prompts(labels_or_prompts, len(x))
         return sdedit.edit(self, x, condition, strength=strength, **choices).images()
 
+    @os_errors()
     def inpaint(self, images: Any, masks: Any, labels_or_prompts: Sequence[int | str], **choices: Any) -> list[Any]:
         """PIL images of pictures filled in where their masks (one for all, or one each) are white; see `inpainting.inpaint`."""
         pictures = read_images(images, self.info)
@@ -36,6 +39,7 @@ class Model(model.Model):
         condition = inpainting.condition_of(self, pictures.pixels, holes, labels_or_prompts)
         return inpainting.inpaint(self, pictures.pixels, holes, condition, **choices).images()
 
+    @os_errors()
     def translate(
         self,
         images: Any,
@@ -51,6 +55,7 @@ class Model(model.Model):
         conditions = encoder.labels_or_prompts(source, len(x)), self.labels_or_prompts(target, len(x))
         return style_transfer.translate(self, encoder, x, *conditions, **choices).images()
 
+    @os_errors()
     def save(self, folder: str | Path) -> Path:
         """Write the model folder with its card, checked by sampling from it with diffusers alone.
 
@@ -76,6 +81,7 @@ def public(opened: model.Model) -> Model:
     return Model(opened.denoiser, opened.info, opened.family)
 
 
+@os_errors()
 def open_model(
     path: str | Path,
     device: torch.device | str = "cpu",
@@ -105,6 +111,7 @@ def open_model(
     )
 
 
+@os_errors()
 def teach(
     recipe: str | Path | Recipe,
     out: str | Path,
@@ -125,6 +132,7 @@ def teach(
         return public(run_folder.teach(load_recipe(recipe, changes), out, device, quiet, save_with_card))
 
 
+@os_errors()
 def distill(
     teacher: "model.Model | Denoiser | str | Path | None" = None,
     data: Any = None,

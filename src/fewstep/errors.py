@@ -53,7 +53,7 @@ def check_text(name: str, value: Any) -> None:
     try:
         value.encode()
     except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"{name} is {shown(value)}; give text without lone surrogates") from None
+        raise InputError(f"{name} is {shown(value)}; give text in UTF-8, without lone surrogates") from None
 
 
 def first_line(error: BaseException) -> str:

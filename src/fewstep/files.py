@@ -1,6 +1,6 @@
 """Writing files and folders so that nothing of anyone's is lost."""
 
-import json
+import errno
 import os
 import re
 import shutil
@@ -9,13 +9,43 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import InputError, first_line, shown
+from fewstep.errors import InputError, check_text, first_line, shown
 
 LOCK = ".fewstep.lock"  # in a folder that a command works in
 NO_VERIFY = "FEWSTEP_NO_VERIFY"  # an environment variable, so that all processes of a command have it
 UMASK = os.umask(0o022)  # there is no other way to read it
 os.umask(UMASK)
 TEMPORARY = re.compile(r"\..+\.(\d+)\.fewstep")  # what `temporary` names
+
+
+FULL = "what was there is kept: free some space and run the same command again"
+DENIED = "get the permission, or name another place"
+REMEDIES = {  # of errors of the file system, each with what a user can do
+    errno.EACCES: DENIED, errno.EPERM: DENIED, errno.EROFS: DENIED, errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
+    errno.ENOENT: "name what is there", errno.ENOTDIR: "a file stands where a folder is needed: name another place",
+    errno.EISDIR: "a folder stands where a file is needed: name a file", errno.EEXIST: "name another place",
+    errno.ENOTEMPTY: "name another place", errno.ENAMETOOLONG: "name a shorter path", errno.ELOOP: "its links lead in a circle: name another place",
+    errno.EIO: "the disk cannot be read or written there: name another place", errno.ENXIO: "name a file that can be read",
+    errno.EILSEQ: "the file system takes no such name: name another", errno.EINVAL: "the file system takes no such name: name another",
+    errno.ESTALE: "the network's folder is gone: run the same command again", errno.EBUSY: "it is in use: name another place",
+}  # fmt: skip
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Raises InputError in place of an error of the file system: no permission, a full disk, a path that cannot be; others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES or isinstance(error, ConnectionError):
+            raise
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else "a file"
+        raise InputError(f"{shortened_path(where)}: {error.strerror or error}; {REMEDIES[error.errno]}") from error
+
+
+def shortened_path(path: str) -> str:
+    """A path as a message has it: of a long one its beginning and its end."""
+    return path if len(path) <= 200 else f"{path[:100]}...{path[-60:]}"
 
 
 def verifying() -> bool:
@@ -39,8 +69,8 @@ def contents(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders of processes that no longer run from a folder and from those in it."""
-    for path in [*folder.glob(".*.fewstep"), *folder.glob("*/.*.fewstep")]:
+    """Remove the temporary files and folders of processes that no longer run from a folder and from those below it."""
+    for path in [*folder.rglob(".*.fewstep")]:
         named = TEMPORARY.fullmatch(path.name)
         if named and not is_running(int(named[1])):
             with suppress(OSError):
@@ -92,34 +122,22 @@ def replace_folder(aside: Path, folder: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
+def utf8_path_of(what: str, given: Any) -> Path:
+    """As `path_of`, of what holds safetensors files, whose paths must be UTF-8.
+
+    Raises:
+        InputError: as `path_of` does, or the path is not UTF-8.
+    """
+    path = path_of(what, given)
+    check_text(f"the {what}'s path", str(path))
+    return path
+
+
 def check_new(folder: str | Path) -> None:
     """Raises InputError where something is in the folder already: nothing of anyone's is overwritten."""
     folder = path_of("folder", folder)
     if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise InputError(f"{folder} holds something already; name a folder that is new or empty")
-
-
-def claim(file: Path, known: dict[str, Any], what: str, state: Any) -> None:
-    """Write what a folder's content is a function of into its JSON file, by the first of a command's processes, or check that it is that.
-
-    `state` is the processes' (accelerate's `PartialState` or `Accelerator`). Keys that are new join those in the file.
-
-    Raises:
-        InputError: the file is damaged, or the folder is `what` of something else, naming the key that changed.
-    """
-    before: dict[str, Any] = {}
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            raise InputError(f"{file} is damaged; name another --out") from None
-        for key in (key for key, value in known.items() if before.get(key, value) != value):
-            found = f"{file.parent} holds {what} with {key} {before[key]!r}, not {known[key]!r}"
-            raise InputError(f"{found}; put it back, or name another --out")
-    state.wait_for_everyone()  # all have looked before one writes
-    if state.is_main_process:
-        write_atomically(file, lambda aside: aside.write_text(json.dumps(before | known, indent=1) + "\n", encoding="utf-8"))
-    state.wait_for_everyone()
 
 
 @contextmanager
@@ -129,10 +147,11 @@ def writing(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot write {path}: {error}; what was there is kept, free some space and run the same command again"
-        ) from error
+    except OSError as error:
+        why, remedy = error.strerror or first_line(error), REMEDIES.get(error.errno or 0, FULL)
+        raise InputError(f"cannot write {shortened_path(str(path))}: {why}; {remedy}") from error
+    except SafetensorError as error:
+        raise InputError(f"cannot write {shortened_path(str(path))}: {first_line(error)}; {FULL}") from error
 
 
 def write_atomically(path: Path, write: Any) -> None:
@@ -141,14 +160,42 @@ def write_atomically(path: Path, write: Any) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
-    aside = temporary(path)
+    folder = temporary(path)  # of its own: safetensors puts a temporary file of another name beside the one that it writes
+    aside = folder / path.name
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write(aside)
             with open(aside, "rb+") as file:
                 os.fsync(file.fileno())
             usual_mode(aside)
             os.replace(aside, path)
         finally:
-            aside.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write files into, which are moved into `folder`, new or empty, when all are written; after a failure it is as it was.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    aside, new, moved = temporary(folder / "files"), not folder.exists(), []
+    with writing(folder):
+        try:
+            aside.mkdir(parents=True)
+            sweep(folder)
+            yield aside
+            for path in sorted(aside.iterdir()):
+                moved.append(folder / path.name)
+                os.rename(path, moved[-1])
+        except BaseException:
+            for path in moved:
+                path.unlink(missing_ok=True)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            if new:
+                with suppress(OSError):  # it holds what was written
+                    folder.rmdir()

@@ -11,6 +11,7 @@ from typing import Any
 
 from fewstep.errors import InputError
 from fewstep.files import LOCK, is_running, path_of, sweep, temporary, writing
+from fewstep.progress import is_first_process
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         InputError: another command works in the folder, or it cannot be written; nothing is changed.
     """
     folder, mine = path_of("folder", folder).absolute(), owner()
-    if os.environ.get("RANK", "0") != "0":  # of a command on many devices, whose first process holds the lock
+    if not is_first_process():  # of a command on many devices, whose first process holds the lock
         yield
         return
     with writing(folder):
@@ -58,7 +59,7 @@ def acquire(lock: Path, mine: dict[str, Any]) -> None:
                 return
             except FileExistsError:
                 check_stale(lock)
-                stale = aside.with_suffix(".stale")
+                stale = temporary(lock.with_name(f"{LOCK}.stale"))
                 with suppress(FileNotFoundError):  # another command has just removed it
                     os.replace(lock, stale)
                     stale.unlink()

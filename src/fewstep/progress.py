@@ -1,5 +1,6 @@
 """Progress of long work: one live line on stderr, and plain lines between."""
 
+import os
 import sys
 import time
 
@@ -9,6 +10,17 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of a command's processes, as torchrun and accelerate number them; a process alone is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_once(*lines: object) -> None:
+    """Print results, a line each, on stdout: the first of a command's processes does."""
+    if is_first_process():
+        print(*lines, sep="\n")
 
 
 class LiveLine:

@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from fewstep.data.datasets import Data
@@ -17,6 +16,7 @@ from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.feature_files import open_features
 from fewstep.evaluation.metrics import frechet_distance
 from fewstep.evaluation.statistics import Statistics
+from fewstep.hashed import read_tensors
 
 
 class TinyInception(nn.Module):
@@ -77,8 +77,7 @@ def test_a_classifier_learns_and_is_found_again(tmp_path, channels, size, flip, 
     assert again(images).dtype == torch.float64
     assert (again.fingerprint, again.held_out_accuracy) == (first.fingerprint, first.held_out_accuracy)
     assert again.logits(again(images)).shape == (3, 2)
-    with safe_open(next((tmp_path / "new").glob("*.safetensors")), framework="pt") as file:
-        about = json.loads(file.metadata()["about"])
+    about = json.loads(read_tensors(next((tmp_path / "new").glob("*.safetensors")), "")[1]["about"])
     assert (about["size"], about["seed"]) == (size, 0)
 
 
@@ -236,3 +235,22 @@ def test_pixels_are_made_real_in_batches_whatever_their_number(tmp_path, monkeyp
     monkeypatch.setattr(classifiers, "pictures", lambda data, rows: taken.append(len(rows)) or pictures(data, rows))
     train_or_load_classifier(blobs(300), tmp_path, quiet=True)
     assert max(taken) <= 64 and sum(taken) == 2 * 240 + 60
+
+
+def test_dinov2_gives_the_class_token(tmp_path):
+    from transformers import AutoModel, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
+    features = open_features(f"dinov2={tmp_path / 'dino'}", None)
+    images = torch.rand(3, 1, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    normal = ((images + 1) / 2 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(tmp_path / "dino").eval()(pixel_values=normal).pooler_output
+    torch.testing.assert_close(features(images), expected.double(), atol=1e-5, rtol=0)
+    assert features(images[:, :, :32, :32]).shape == (3, 12)
+    with pytest.raises(InputError, match="no DINOv2 model"):
+        open_features(f"dinov2={tmp_path}", None)

@@ -126,3 +126,23 @@ def test_latents_of_a_vae_of_any_kind_become_pictures_in_the_lines_of_code(tmp_p
     exec(alone.replace('"student"', f'"{tmp_path / "student"}"').replace("torch.randn(2, ", "torch.zeros(2, "), left)
     ours = student.sample_tensor(torch.tensor([0, 1]), noise=torch.zeros(2, *student.info.shape), guidance_scale=3.0).pictures()
     torch.testing.assert_close(left["images"], (ours / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_the_teachers_licence_is_carried_to_the_student_and_on(tmp_path):
+    """From a stock folder's card and licence files, of the whole and of a part, to its student and to what is made of that."""
+    folder = pipelines.text_pipeline(tmp_path / "pipeline")
+    (folder / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: owl-rail\nlicense_link: LICENSE.md\ntags: [a]\n---\n# Owls\n"
+    )
+    (folder / "LICENSE.md").write_text("be kind")
+    (folder / "text_encoder" / "LICENSE").write_text("MIT")
+    student = next_student(student_of(load_recipe(None), fewstep.open_model(folder)), 2)
+    saved = student.save(tmp_path / "student")
+    baked = fewstep.open_model(saved).bake(2.0).save(tmp_path / "baked")
+    for made in (saved, baked):
+        text = (made / "README.md").read_text()
+        assert "license: other\nlicense_name: owl-rail\nlicense_link: LICENSE.md\n" in text.split("---")[1]
+        assert "`owl-rail` (LICENSE.md)" in text and "`text_encoder/LICENSE`" in text
+        assert (made / "LICENSE.md").read_text() == "be kind" and (made / "text_encoder" / "LICENSE").read_text() == "MIT"
+    (folder / "README.md").write_text("---\nlicense: [unclosed\n---\n")
+    assert "Not stated" in card(student.info, student.family, saved, "x")

@@ -1,15 +1,17 @@
 """What holds of every family: opened as a teacher, distilled by both stages, and run by diffusers in a process without fewstep."""
 
+from functools import cache
+
 import diffusers
 import pytest
 import torch
 
 import fewstep
 import transformer_pipelines
-from alone import samples_alone
+from alone import samples_alone, untrained
 from family_cases import CASES, LIMIT, SCALE, drawn, noise_of
 from fewstep.method.conditioning import each, take
-from fewstep.models.families import FAMILIES
+from fewstep.models.families import FAMILIES, family_for
 from fewstep.models.families.diffusers_family import STUDENT
 from tiny import CHANGES, InMemory, awake, counted
 
@@ -19,52 +21,75 @@ BUILD = {name: case.build for name, case in CASES.items()} | {
         folder, t5=False
     ),  # no stock pipeline opens it
 }
+
+
+def parameters(names):
+    """The names as parameters of a test, those of slow cases marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in CASES and CASES[name].slow)) for name in names]
+
+
 TEXT = [name for name in BUILD if not name.startswith(("class", "DiT"))]
 PICTURED = ("Stable Diffusion inpainting", "SDXL inpainting", "DeepFloyd IF, super-resolution")  # a prompt alone is not enough
 
 
+class Students(dict):
+    """name -> (teacher, student of 2 steps, {"conditioned": its folder, "baked": the folder with a scale baked in}), made when asked for."""
+
+    def __init__(self, root):
+        super().__init__()
+        self.root = root
+        self.folder = cache(lambda name: BUILD[name](root / f"{name}-teacher"))
+
+    def __missing__(self, name):
+        torch.set_num_threads(1)
+        teacher = fewstep.open_model(self.folder(name))
+        student = fewstep.distill(teacher, InMemory(teacher), out=self.root / name, changes=CHANGES, device="cpu", quiet=True)
+        self[name] = teacher, student, saved(awake(student), self.root / name)
+        return self[name]
+
+
+def saved(student, root):
+    """The folders of a student, and of one of its scales."""
+    baked = student.bake(SCALE)
+    return {
+        "conditioned": student.save(root.with_name(f"{root.name}-student")),
+        "baked": baked.save(root.with_name(f"{root.name}-baked")),
+    }
+
+
 @pytest.fixture(scope="module")
 def students(tmp_path_factory):
-    """name -> (teacher, student of 2 steps, {"conditioned": its folder, "baked": the folder with a scale baked in})."""
-    torch.set_num_threads(1)
-    made, root = {}, tmp_path_factory.mktemp("families")
-    for name, build in BUILD.items():
-        teacher = fewstep.open_model(build(root / f"{name}-teacher"))
-        student = fewstep.distill(teacher, InMemory(teacher), out=root / name, changes=CHANGES, device="cpu", quiet=True)
-        folder = awake(student).save(root / f"{name}-student")
-        made[name] = teacher, student, {"conditioned": folder, "baked": student.bake(SCALE).save(root / f"{name}-baked")}
-    return made
-
-
-@pytest.fixture(scope="module")
-def checked(students, tmp_path_factory):
-    """name -> [(check, the samples of its stock pipeline, drawn by one process that cannot import fewstep)]."""
-    found = []
-    for name, case in CASES.items():
-        folders = students[name][2]
-        models = {kind: fewstep.open_model(folder) for kind, folder in folders.items()}
-        found += [(name, check, check.job(folders[check.kind])) for check in case.checks(case, models)]
-    stock = samples_alone(tmp_path_factory.mktemp("jobs"), [job for *_, job in found])
-    made = {name: [] for name in CASES}
-    for (name, check, _), samples in zip(found, stock, strict=True):
-        made[name].append((check, check.back(samples)))
-    return made
+    return Students(tmp_path_factory.mktemp("families"))
 
 
 def test_every_family_has_a_case(students):
-    assert {teacher.info.family for teacher, *_ in students.values()} == set(FAMILIES) - {
+    assert {family_for(students.folder(name)).name for name in BUILD} == set(FAMILIES) - {
         "own", "kandinsky_prior", "class_conditional_inpainting",  # no pipelines of diffusers; the last in tests/editing
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_stock_pipelines_alone_give_our_samples(checked, name):
-    for check, stock in checked[name]:
-        assert (check.ours - stock).abs().max() < LIMIT, check.pipeline
+def check_stock_samples(case, folders, root):
+    """The stock pipelines of a case, in the process that cannot import fewstep, give the samples of our models in these folders."""
+    checks = list(case.checks(case, {kind: fewstep.open_model(folder) for kind, folder in folders.items()}))
+    stock = samples_alone(root, [check.job(folders[check.kind]) for check in checks])
+    for check, samples in zip(checks, stock, strict=True):
+        assert (check.ours - check.back(samples)).abs().max() < LIMIT, check.pipeline
         assert check.ours.std() > 0.05
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(CASES))
+def test_stock_pipelines_alone_give_our_samples(students, tmp_path, name):
+    check_stock_samples(CASES[name], students[name][2], tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.slow])
+def test_stock_pipelines_alone_give_the_samples_of_a_student_that_no_stage_has_trained(students, tmp_path, name):
+    teacher, student = untrained(students.folder(name))
+    assert teacher.info.prediction == student.info.prediction == "flow" or student.info.prediction == "v"
+    check_stock_samples(CASES[name], saved(student, tmp_path / "model"), tmp_path)
+
+
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_a_baked_student_is_the_conditioned_one_at_its_scale(students, name):
     teacher, _, folders = students[name]
     plain, student = (fewstep.open_model(folders[kind]) for kind in ("baked", "conditioned"))
@@ -80,7 +105,7 @@ def test_a_baked_student_is_the_conditioned_one_at_its_scale(students, name):
         plain.sample_tensor(condition, guidance_scale=2.0)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_a_student_begins_as_the_conditional_teacher(students, name):
     teacher = students[name][0]
     network, call, w = teacher.family.student_of(teacher.denoiser.network), teacher.family.call, torch.tensor([0.0, 1.7, 9.0])
@@ -107,7 +132,7 @@ def test_a_student_begins_as_the_conditional_teacher(students, name):
         teacher.family.student_of(network)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_a_step_is_one_evaluation_of_a_student_and_two_halves_of_one_of_a_teacher(students, name):
     teacher, student, _ = students[name]
     for model, scale, rows in ((student, 2.0, [3, 3]), (teacher, 2.0, [6, 6]), (teacher, 1.0, [3, 3])):
@@ -119,7 +144,7 @@ def test_a_step_is_one_evaluation_of_a_student_and_two_halves_of_one_of_a_teache
     assert pictures.shape[:2] == (3, channels) and pictures.shape[-1] == size
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_folders_of_students(students, name):
     teacher, student, folders = students[name]
     for kind, folder in folders.items():
@@ -134,7 +159,7 @@ def test_folders_of_students(students, name):
                 diffusers.DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_conditions_are_the_same_each_time(students, name):
     teacher, student, folders = students[name]
     assert all(map(torch.equal, leaves(teacher.example(3)), leaves(student.example(3))))
@@ -148,7 +173,7 @@ def test_conditions_are_the_same_each_time(students, name):
         assert each(lambda x: x.shape[1:], one) == each(lambda x: x.shape[1:], condition)
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", parameters(BUILD))
 def test_what_a_model_does_not_take_is_refused(students, name):
     student = students[name][1]
     wrong = [({"prompts": "a"}, "takes class labels")]
@@ -162,7 +187,7 @@ def test_what_a_model_does_not_take_is_refused(students, name):
             student.sample(**given)
 
 
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", parameters(TEXT))
 def test_a_teacher_is_guided_away_from_a_negative_prompt(students, name):
     teacher = students[name][0]
     condition, noise = teacher.example(1), noise_of(teacher)
@@ -171,7 +196,7 @@ def test_a_teacher_is_guided_away_from_a_negative_prompt(students, name):
     assert not torch.allclose(one, other)
 
 
-@pytest.mark.parametrize("name", [name for name in TEXT if name not in PICTURED])
+@pytest.mark.parametrize("name", parameters([name for name in TEXT if name not in PICTURED]))
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning(students, name):
     family = students[name][0].family
     with pytest.warns(UserWarning, match=f"is cut to {family.text_tokens or 8}; not read"):

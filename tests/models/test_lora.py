@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import fewstep
 import flow_pipelines
 import pipelines
+import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from command_line import command
@@ -22,12 +23,13 @@ from fewstep.errors import InputError
 from fewstep.export.lora_file import EXPORTED, write_loras
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import family_of
+from fewstep.models.families.pipeline_folder import quiet
 from fewstep.models.lora import ADAPTERS, INPUTS, added, merged
 from fewstep.training.distill import distill_model, next_student, student_of
 from fewstep.training.recipe import load_recipe, parse_change, to_toml
 from fewstep.training.train_state import State
 from fewstep.training.trainer import Interrupted, Trainer
-from tiny import InMemory
+from tiny import InMemory, Made
 
 SCALE = 2.5
 LORA = {k: v for k, v in TINY.items() if not k.startswith("network")} | {"student.lora.rank": 3, "student.lora.alpha": 6.0}
@@ -44,7 +46,22 @@ FAMILIES = {
     "qwen": flow_pipelines.qwen_pipeline,
     "deepfloyd": unet_pipelines.if_pipeline,
 }
-NOT_LOADED = ("pixart", "dit")  # diffusers loads no LoRA into their networks
+SLOW = {
+    "chroma": text_pipelines.chroma_pipeline,
+    "z_image": text_pipelines.z_image_pipeline,
+    "sana": text_pipelines.sana_pipeline,
+    "lumina2": text_pipelines.lumina2_pipeline,
+    "aura_flow": text_pipelines.aura_flow_pipeline,
+    "longcat_image": text_pipelines.longcat_pipeline,
+    "krea2": text_pipelines.krea2_pipeline,
+    "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
+    "flux2_klein": text_pipelines.flux2_pipeline,
+    "ltx": text_pipelines.ltx_pipeline,
+}
+NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+NOT_LOADED = ("pixart", "dit", "hunyuan_dit", "longcat_image")  # diffusers loads no LoRA into their networks or pipelines
+WEIGHTS_TOO = "flux2_klein"  # a scale goes into more than biases, which no LoRA file holds
+LOADED = [name for name in NAMES if getattr(name, "values", (name,))[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
 
 
 def recipe(**changes):
@@ -62,21 +79,20 @@ def trained(teacher, out, settings=None, stop=None):
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("teachers")
-    return {name: fewstep.open_model(build(root / name)) for name, build in FAMILIES.items()}
+    return Made(lambda name: fewstep.open_model((FAMILIES | SLOW)[name](root / name)))
 
 
 @pytest.fixture(scope="module")
 def runs(teachers, tmp_path_factory):
     """name -> (the teacher's weights before, the run's folder, its last student in memory)."""
-    torch.set_num_threads(1)
-    made = {}
-    for name, teacher in teachers.items():
-        before = copy.deepcopy(teacher.denoiser.network.state_dict())
+
+    def make(name):
+        before = copy.deepcopy(teachers[name].denoiser.network.state_dict())
         out = tmp_path_factory.mktemp("runs") / name
-        made[name] = before, out, trained(teacher, out)
-    return made
+        return before, out, trained(teachers[name], out)
+
+    return Made(make)
 
 
 def samples(model, **choices):
@@ -88,7 +104,7 @@ def weights(folder):
     return load_file(folder / ADAPTERS)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_lora_student_starts_as_the_conditional_teacher_on_its_own_weights(teachers, name):
     network = student_of(recipe(), teachers[name]).denoiser.network  # which checks that it says the same to the bit
     named = {key.replace(".base_layer.", "."): p for key, p in network.named_parameters()}
@@ -99,7 +115,7 @@ def test_a_lora_student_starts_as_the_conditional_teacher_on_its_own_weights(tea
     assert any(".lora_A." in key for key in fresh)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_both_stages_change_adapters_and_the_layer_for_w_alone(teachers, runs, name):
     (before, out, student), network = runs[name], teachers[name].denoiser.network
     after, base = network.state_dict(), {p.data_ptr() for p in network.parameters()}
@@ -112,7 +128,7 @@ def test_both_stages_change_adapters_and_the_layer_for_w_alone(teachers, runs, n
     assert any(two[key].any() for key in INPUTS if key in two)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_merged_folder_says_what_the_adapters_say(runs, name):
     _, out, student = runs[name]
     folder = fewstep.open_model(out / "steps-0002")
@@ -154,13 +170,14 @@ def stock_network(family, folder):
         network = family.open(family.folder)
         network.load_lora_adapter(folder, prefix=family.component, weight_name=EXPORTED)
         return network
-    pipeline = family.pipeline_class().from_pretrained(family.folder)
+    with quiet():
+        pipeline = family.pipeline_class().from_pretrained(family.folder)
     pipeline.load_lora_weights(folder)
     return getattr(pipeline, family.component)
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:UserWarning")  # attention without biases cannot be fused then
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NOT_LOADED])
+@pytest.mark.parametrize("name", LOADED)
 def test_the_lora_file_in_the_teachers_network_says_what_the_baked_student_says(teachers, runs, tmp_path, name):
     student = fewstep.open_model(runs[name][1] / "steps-0002")
     with torch.no_grad():  # a scale that counts, as after a longer training
@@ -175,6 +192,13 @@ def test_the_lora_file_in_the_teachers_network_says_what_the_baked_student_says(
     assert (samples(one) - samples(student, guidance_scale=1.0)).abs().max() > 1e-3 * size
     with pytest.raises(InputError, match="outside the range"):
         write_loras(student, tmp_path / "far", [50.0])
+
+
+@pytest.mark.slow
+def test_a_scale_that_goes_into_weights_is_in_no_lora_file(runs, tmp_path):
+    student = fewstep.open_model(runs[WEIGHTS_TOO][1] / "steps-0002")
+    with pytest.raises(InputError, match="bakes a scale into more than biases"):
+        write_loras(student, tmp_path / "lora", [SCALE])
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:UserWarning")

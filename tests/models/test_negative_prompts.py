@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import fewstep
 import flow_pipelines
 import pipelines
+import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import samples_alone
@@ -21,7 +22,7 @@ from fewstep.training.draws import Draws
 from fewstep.training.examples import negative_prompts_of
 from fewstep.training.losses import stage_one
 from fewstep.training.recipe import load_recipe
-from tiny import CHANGES, InMemory, watched_parts
+from tiny import CHANGES, InMemory, Made, watched_parts
 
 AVOIDED = ["cat", "dog", "owl"]
 FAMILIES = {
@@ -34,6 +35,13 @@ FAMILIES = {
     "flux": flow_pipelines.flux_pipeline,
     "qwen_image": flow_pipelines.qwen_pipeline,
     "wan": flow_pipelines.wan_pipeline,
+}
+SLOW = {
+    "chroma": text_pipelines.chroma_pipeline,
+    "lumina2": text_pipelines.lumina2_pipeline,
+    "krea2": text_pipelines.krea2_pipeline,
+    "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
+    "flux2_klein": text_pipelines.flux2_pipeline,
 }
 SCALE = 2.5
 
@@ -50,7 +58,7 @@ def listed(tmp_path_factory):
 def teachers(tmp_path_factory):
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("teachers")
-    return {name: fewstep.open_model(build(root / name)) for name, build in FAMILIES.items()}
+    return Made(lambda name: fewstep.open_model((FAMILIES | SLOW)[name](root / name)))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,7 @@ def drawn(model, condition=None, **choices):
     return model.sample_tensor(model.example(2) if condition is None else condition, noise=noise, **choices).samples
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_a_student_starts_as_the_conditional_teacher_and_a_negative_prompt_is_baked_exactly(teachers, listed, name):
     teacher, recipe = teachers[name], load_recipe(None, listed)
     negatives = negative_prompts_of(recipe, teacher)

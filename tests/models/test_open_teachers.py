@@ -34,7 +34,7 @@ def change(file, **keys):
 @pytest.mark.parametrize(
     ("file", "size", "message"),  # what is refused of each family: test_refused_teachers
     [
-        ("unet/diffusion_pytorch_model.safetensors", 500, "cannot be opened"),
+        ("unet/diffusion_pytorch_model.safetensors", 500, "damaged or missing"),
         ("model_index.json", 1, "no readable model_index.json"),
         ("model_index.json", None, "not a model folder"),
     ],

@@ -148,9 +148,9 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
             "kind",
         ),
         (lambda folder: [(folder / name).unlink() for name in ("fewstep.json", "model_index.json")], "is not a model folder"),
-        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1000]), "cannot be opened"),
-        (lambda folder: (folder / WEIGHTS).unlink(), "cannot be opened"),
-        (lambda folder: (folder / WEIGHTS).rename((folder / WEIGHTS).with_suffix(".bin")), "cannot be opened"),
+        (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1000]), "damaged or missing"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "damaged or missing"),
+        (lambda folder: (folder / WEIGHTS).rename((folder / WEIGHTS).with_suffix(".bin")), "damaged or missing"),
     ],
 )
 def test_damaged_and_foreign_folders_are_one_line(tmp_path, teacher_folder, damage, message):

@@ -164,6 +164,13 @@ def built(tmp_path_factory):
         ("Wan", "transformer", {"in_channels": 12}, "begins from a picture"),
         ("Wan", "text_encoder", {"d_model": 16}, "16, the network takes 12"),
         ("Wan", "transformer", {"sample_size": [3, 4]}, "3 multiples"),
+        ("FLUX.2 klein", "", {"is_distilled": True}, r"guidance-distilled already \(is_distilled is set\)"),
+        ("FLUX.2 klein", "transformer", {"guidance_embeds": True}, "guidance-distilled already"),
+        ("FLUX.2 klein", "text_encoder", {"hidden_size": 12}, "36, the network takes 24"),
+        ("Krea 2", "", {"is_distilled": True}, r"guidance-distilled already \(is_distilled is set\)"),
+        ("Sana", "transformer", {"timestep_scale": 1000.0}, "timestep_scale is 1000.0, of SANA-Sprint"),
+        ("Z-Image", "transformer", {"cap_feat_dim": 12}, "16, the network takes 12"),
+        ("HunyuanDiT", "text_encoder_2", {"d_model": 12}, "second text encoder's features are 12, the network takes 16"),
     ],
 )  # fmt: skip
 def test_a_folder_whose_parts_do_not_fit_is_refused_in_one_line(built, tmp_path, name, file, keys, message):

@@ -68,11 +68,11 @@ def test_by_paths_alone(tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     out, made, loop = tmp_path / "run", [], Trainer.gradients
 
-    def stopping(self, stage, state, denoiser):
+    def stopping(self, stage, state, *given):
         if stage.name == "steps-0004" and state.update == 7 and not made:
             made.append(True)
             self.signals.append(2)
-        return loop(self, stage, state, denoiser)
+        return loop(self, stage, state, *given)
 
     monkeypatch.setattr(Trainer, "gradients", stopping)
     with pytest.raises(Interrupted):

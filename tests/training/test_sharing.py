@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from command_line import refused
 from fewstep.data.loading import open_data
 from fewstep.errors import InputError
 from fewstep.training.recipe import load_recipe, shipped_recipes
@@ -45,6 +46,12 @@ def test_an_accelerate_configuration_that_contradicts_the_recipe_is_refused(tmp_
     assert all(part in str(caught.value) for part in parts)
 
 
+def test_a_command_refuses_such_a_configuration_before_it_writes_anything(tmp_path, monkeypatch, capsys, teacher_folder):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    words = ["distill", "--teacher", teacher_folder, "--set", "data.name=digits", "--out", tmp_path / "run", "--device", "cpu"]
+    assert "mixed_precision" in refused(capsys, *words) and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "changes"),
     [
@@ -62,8 +69,9 @@ def test_one_that_says_nothing_else_is_taken(tmp_path, monkeypatch, variable, va
 def test_more_processes_than_examples_are_refused():
     data = open_data(name="digits")
     check_examples(data, SimpleNamespace(num_processes=len(data)))
-    with pytest.raises(InputError, match="1798 processes for 1797 examples: start at most 1797"):
-        check_examples(data, SimpleNamespace(num_processes=1798))
+    for given in (data, SimpleNamespace(data=data)):
+        with pytest.raises(InputError, match="1798 processes for 1797 examples: start at most 1797"):
+            check_examples(given, SimpleNamespace(num_processes=1798))
 
 
 def test_a_precision_that_the_device_lacks_is_refused(tmp_path, monkeypatch):
@@ -75,7 +83,7 @@ def test_a_precision_that_the_device_lacks_is_refused(tmp_path, monkeypatch):
         accelerator_for(settings(precision="bf16"), tmp_path, "cpu")
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-cpu", "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_the_shipped_configurations_of_accelerate_start_what_is_known_here(monkeypatch, name):
     from accelerate.commands.config.config_args import load_config_from_file
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import flow_pipelines
+from command_line import command
 from conftest import TINY, run_command
 from fewstep.data.loading import open_data
 from fewstep.errors import InputError
@@ -54,9 +55,9 @@ def logged(run):
     return len(log.read_text().splitlines()) if log.is_file() else 0
 
 
-def stopped(command, run, number=signal.SIGTERM):
+def stopped(line, run, number=signal.SIGTERM):
     """Run a command on two processes until its run has logged four updates, then stop it: how many it logged."""
-    process = run_command(*command, launcher=TWO, background=True)
+    process = run_command(*line, launcher=TWO, background=True)
     while process.poll() is None and logged(run) < 4:
         time.sleep(0.005)
     process.send_signal(number)
@@ -72,6 +73,20 @@ def fsdp(monkeypatch):
     monkeypatch.setenv("FSDP_VERSION", "2")
 
 
+def test_two_processes_are_one_with_two_micro_batches_to_the_bit(tmp_path, teacher_folder, capsys):
+    changes = {"stage_one.updates": 4, "stage_two.ladder": [4]}
+    out, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    assert out.split() == [str(tmp_path / "two" / "stage-one")]
+    assert "cpu, 2 processes (DDP), precision float32, 8 examples an update (4 x 2)" in errors
+    command(capsys, *words(teacher_folder, tmp_path / "one", **changes, **{"train.gradient_accumulation": 2}))
+    two, one = (
+        load_file(tmp_path / name / "stage-one" / "unet" / "diffusion_pytorch_model.safetensors") for name in ("two", "one")
+    )
+    for key in one:
+        assert two[key].equal(one[key]), key
+
+
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch_also_where_one_goes_on_with_their_run(tmp_path, teacher_folder):
     """Of one process with two micro-batches to the bit: it adds the same two gradients; of one batch twice as large but for rounding."""
     run_command(*words(teacher_folder, tmp_path / "two"), launcher=TWO)
@@ -123,8 +138,8 @@ def test_a_sharded_run_goes_on_with_one_process_and_one_process_with_shards(tmp_
 def test_a_process_that_dies_ends_the_others_with_the_last_checkpoint_whole(tmp_path, teacher_folder, monkeypatch, share):
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", str(share == "FSDP2").lower())
-    command, run = words(teacher_folder, tmp_path / "run", **{"stage_one.updates": 2000}), tmp_path / "run"
-    launcher = run_command(*command, launcher=TWO, background=True)
+    line, run = words(teacher_folder, tmp_path / "run", **{"stage_one.updates": 2000}), tmp_path / "run"
+    launcher = run_command(*line, launcher=TWO, background=True)
     while launcher.poll() is None and logged(run) < 8:
         time.sleep(0.005)
     children = [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
@@ -205,11 +220,11 @@ def test_a_sharded_network_is_a_copy_in_blocks_and_its_checkpoint_is_that_of_a_w
         state = {f"network/{key}": value * update for key, value in parts.state_dict().items()} | {
             "step": torch.tensor(float(update))
         }
-        save_shards(tmp_path, Checkpoint(state, {"update": update}), alone)
+        save_shards(tmp_path, Checkpoint(state, {"stage": "x", "update": update}), alone)
     like = {f"network/{key}": value for key, value in given.state_dict().items()} | {"step": torch.zeros(())}
     for known in (like, like | {key: value for key, value in state.items() if is_part(value)}):
         loaded = load_newest(tmp_path).like(known)
-        assert loaded.values == {"update": 2} and loaded.tensors["step"] == 2
+        assert loaded.values["update"] == 2 and loaded.tensors["step"] == 2
         for key, value in given.state_dict().items():
             found = loaded.part("network")[key]
             assert is_part(found) == is_part(known[f"network/{key}"])
@@ -236,19 +251,19 @@ def test_a_sharded_stage_is_the_whole_one_also_where_they_take_turns(tmp_path, a
 
 def test_checkpoints_of_both_kinds_follow_each_other_and_a_damaged_shard_is_named(tmp_path, alone):
     def state(update):
-        return Checkpoint({"weight": torch.full((2,), float(update))}, {"update": update})
+        return Checkpoint({"weight": torch.full((2,), float(update))}, {"stage": "x", "update": update})
 
     kept = []
     for update, shards in enumerate((True, True, False, False, True), 1):
         save_shards(tmp_path, state(update), alone) if shards else save_newest(tmp_path, state(update))
-        assert load_newest(tmp_path).values == {"update": update}
+        assert load_newest(tmp_path).values["update"] == update
         kept.append(sorted(path.name for path in tmp_path.glob("state*")))
     folders, files = ["state", "state-before"], ["state-before.safetensors", "state.safetensors"]
     assert kept == [["state"], folders, ["state-before", "state.safetensors"], files, ["state", "state-before.safetensors"]]
     (shard,) = (tmp_path / "state").glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     reports = []
-    assert load_newest(tmp_path, reports.append).values == {"update": 4}
+    assert load_newest(tmp_path, reports.append).values["update"] == 4
     assert len(reports) == 1 and str(shard) in reports[0]
 
 

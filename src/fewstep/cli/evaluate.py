@@ -32,7 +32,9 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(help="Of each configuration. [quick: at most 500; full: 1000]")] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="classifier (trained on the data), clip, a TorchScript or .onnx file. [classifier; of text clip]"),
+        typer.Option(
+            help="classifier (trained on the data), clip, dinov2 or dinov2=MODEL, a TorchScript or .onnx file. [classifier; of text clip]"
+        ),
     ] = None,
     inception: Annotated[Path | None, typer.Option(help="FID's Inception network, TorchScript: inception-2015-12-05.pt.")] = None,
     clip: Annotated[str | None, typer.Option(help="CLIP model, folder or hub id: CLIP score of text, and features 'clip'.")] = None,

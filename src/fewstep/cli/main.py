@@ -12,6 +12,7 @@ import typer
 from fewstep.cli import edit, evaluate, export, playground, train, use  # noqa: F401 - importing registers their commands
 from fewstep.cli.options import app, say
 from fewstep.errors import InputError
+from fewstep.files import os_errors
 
 
 def main() -> None:
@@ -21,7 +22,12 @@ def main() -> None:
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_args, **_rest: f"warning: {message}\n"
     try:
-        code = app(standalone_mode=False)
+        with os_errors():
+            code = app(standalone_mode=False)
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)

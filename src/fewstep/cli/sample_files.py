@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fewstep.api import Model
 from fewstep.editing.grids import labelled_grid
-from fewstep.errors import InputError
-from fewstep.files import check_new
+from fewstep.files import check_new, usual_mode, written_whole
 from fewstep.method.conditioning import Condition, leaf
 from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine
@@ -105,19 +104,17 @@ def write_files(
 
     The line to print says how many images were drawn, for how many evaluations each, in what time.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with written_whole(out) as aside:
         for i, image in enumerate(images):
             first, *rest = image if isinstance(image, list) else [image]
-            first.save(out / f"{i:05d}.png", **({"save_all": True, "append_images": rest, "duration": FRAME} if rest else {}))
-        grid.save(out / "grid.png")
+            first.save(aside / f"{i:05d}.png", **({"save_all": True, "append_images": rest, "duration": FRAME} if rest else {}))
+        grid.save(aside / "grid.png")
         if tensors:
             from safetensors.torch import save_file
 
-            save_file(tensors, out / "samples.safetensors")
-        (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error}; free some space or name another --out") from None
+            save_file(tensors, aside / "samples.safetensors")
+            usual_mode(aside / "samples.safetensors")
+        (aside / "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     n, counts = len(images), {samples.evaluations for samples in drawn}
     each = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
     each += f" evaluation{'s' if max(counts) != 1 else ''} of the network each"

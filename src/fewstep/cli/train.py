@@ -8,6 +8,7 @@ import typer
 from fewstep.cli import options
 from fewstep.cli.options import app, changes_of, listed, say
 from fewstep.errors import InputError
+from fewstep.progress import print_once
 
 
 @app.command(epilog="Example:  fewstep quickstart --out runs/quickstart")
@@ -42,7 +43,7 @@ def teach(
     from fewstep.api import teach
 
     teach(chosen, out, device=device)
-    return print(out / "teacher")
+    return print_once(out / "teacher")
 
 
 @app.command(epilog="Example:  fewstep cache mine.toml --out caches/mine; fewstep distill mine.toml --set data.cache=caches/mine")
@@ -58,7 +59,7 @@ def cache(
 
     changes = arguments(recipe, teacher, data, None, None, variant, lora, force) | changes_of(settings, seed, prompts)
     written = write_cache(load_recipe(recipe, changes), out, device=device)
-    print(f"{out}: {len(written)} examples in {len(written.shards)} shards")
+    print_once(f"{out}: {len(written)} examples in {len(written.shards)} shards")
 
 
 @app.command(
@@ -88,7 +89,7 @@ def distill(
     from fewstep.api import distill
 
     distill(recipe=chosen, out=out, device=device)
-    return print(*sorted(path.parent for path in out.glob("*/fewstep.json")), sep="\n")
+    return print_once(*sorted(path.parent for path in out.glob("*/fewstep.json")))
 
 
 def print_plan(recipe: Any, teaching: bool, device: str | None = None) -> None:

@@ -1,10 +1,9 @@
 """Writing a cache: every process its own shards; the same command again keeps those that are whole and goes on."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fewstep.data.summary import contents_of
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, write_atomically
+from fewstep.hashed import read_json, write_json
 from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
@@ -70,7 +70,9 @@ class Writer:
                 raise InputError(f"the cache {self.folder} has data.shard_size = {before}: set it to that, or name another folder")
             self.known = {shard["file"]: shard for shard in index["shards"]}
         elif self.folder.exists() and (not self.folder.is_dir() or contents(self.folder)):
-            raise InputError(f"{self.folder} holds something else; name a folder that is new or empty, or a cache to go on with")
+            raise InputError(
+                f"{self.folder} holds something else, for it has no {INDEX}; name a folder that is new or empty, or a cache to go on with"
+            )
         self.state.wait_for_everyone()  # all have looked before one writes
         if self.state.is_main_process and not self.known:
             self._write_index(made_by, complete=False, count=0, shards=[])
@@ -87,10 +89,9 @@ class Writer:
     def _entry(self, number: int) -> dict[str, Any]:
         """What is noted of a shard, if anything: beside it while the cache is being written, later in the index."""
         file = self._shard(number)
-        try:
-            return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return self.known.get(file.name, {})
+        with suppress(InputError):
+            return read_json(file.with_suffix(".json"), "it is written again")
+        return self.known.get(file.name, {})
 
     def _write_shard(self, number: int, items: list[Any]) -> None:
         from safetensors.torch import save_file
@@ -103,7 +104,7 @@ class Writer:
         entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
         several = sum(getattr(item, "others", 0) > 0 for item in items)
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
-        self._write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
+        write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
     def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
         """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
@@ -151,10 +152,7 @@ class Writer:
             report(f"{len(cut)} prompt{'s' * (len(cut) > 1)} cut: {shortened(cut)}")
 
     def _write_index(self, made_by: dict[str, Any], **values: Any) -> None:
-        self._write_json(self.folder / INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
-
-    def _write_json(self, file: Path, values: dict[str, Any]) -> None:
-        write_atomically(file, lambda aside: aside.write_text(json.dumps(values, indent=1), encoding="utf-8"))
+        write_json(self.folder / INDEX, {"what": "cache of fewstep", "format": 1, "made_by": made_by} | values)
 
     def _show(self, within: int = 0, final: bool = False) -> None:
         """How far it is, from the shards of this process, which stand for those of the others."""

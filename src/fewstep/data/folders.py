@@ -27,7 +27,7 @@ def split_of(name: str) -> str | None:
 def files_below(folder: Path) -> list[Path]:
     """All files below the folder that are not hidden, relative to it, sorted; links are followed, save into a folder above."""
     found, real = [], {}
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=raised, followlinks=True):
         real[root] = os.path.realpath(root)
         if any(real.get(str(parent)) == real[root] for parent in Path(root).parents):
             folders.clear()
@@ -35,6 +35,11 @@ def files_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         found += [Path(root, name).relative_to(folder) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def raised(error: OSError) -> None:
+    """Raises the error of a folder that cannot be read: what is in it must not be left out without a word."""
+    raise error
 
 
 def pictures_of(files: Iterable[Path]) -> list[Path]:

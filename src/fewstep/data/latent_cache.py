@@ -4,7 +4,6 @@ A shard `00000.safetensors` holds "x" (n, ...), perhaps "mirrored" (n, ...), the
 (u,) or "condition.LEAF" (u, ...), and "which" (n,), each example's place among them.
 """
 
-import json
 import reprlib
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from fewstep.data import fingerprints
 from fewstep.data.datasets import coins, rows_at, span
 from fewstep.errors import InputError
 from fewstep.files import verifying
+from fewstep.hashed import read_json
 from fewstep.method.conditioning import Condition
 from fewstep.models.model import Model
 
@@ -125,15 +125,10 @@ def is_cache(folder: Path) -> bool:
 
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of a cache; raises InputError where there is none, or it is of something else."""
-    file = folder / INDEX
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        remedy = f"make one by `fewstep cache RECIPE --out {folder}`"
-        raise InputError(f"{folder} is no cache ({INDEX} is not there): {remedy}") from None
-    except ValueError as error:
-        raise InputError(f"{file} is damaged ({error}): remove the folder and make the cache anew") from None
-    if not isinstance(index, dict) or index.get("what") != "cache of fewstep":
+    if not (file := folder / INDEX).is_file():
+        raise InputError(f"{folder} is no cache ({INDEX} is not there): make one by `fewstep cache RECIPE --out {folder}`")
+    index = read_json(file, "remove the folder and make the cache anew")
+    if index.get("what") != "cache of fewstep":
         raise InputError(f"{file} is not the index of a cache of fewstep: name a folder that `fewstep cache` wrote")
     return index
 

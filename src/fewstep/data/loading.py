@@ -18,7 +18,7 @@ from fewstep.data.sources import MEMORY_LIMIT, Source, SourceSettings, digits, l
 from fewstep.data.summary import contents_of, summary
 from fewstep.data.tables import TABLE_FILES, has_card, is_table, open_table, table_files
 from fewstep.errors import InputError, check_whole_number, nearest, shown
-from fewstep.files import path_of
+from fewstep.files import os_errors, path_of
 from fewstep.progress import to_stderr
 
 __all__ = ["Data", "StreamingData", "open_data"]
@@ -26,6 +26,7 @@ NAMED = {"digits": digits}
 ARCHIVES = {".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 
 
+@os_errors()
 def open_data(
     *,
     name: str | None = None,

@@ -1,6 +1,5 @@
 """The one line that says what is trained on or measured against: how many examples, of what, and what is left out."""
 
-import os
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +12,7 @@ from fewstep.data.latent_cache import CachedData
 from fewstep.data.masks import MaskedData
 from fewstep.data.prompts import PromptFile, PromptRows, TeacherSamples
 from fewstep.data.sources import Source
-from fewstep.progress import to_stderr
+from fewstep.progress import is_first_process, to_stderr
 
 SHOWN = 3  # captions
 PEEKED = 16  # examples that are looked at for them
@@ -80,5 +79,5 @@ def short(caption: str) -> str:
 
 def announce(data: Any, quiet: bool = False) -> None:
     """Print the line, once for all processes."""
-    if not quiet and os.environ.get("RANK", "0") == "0":
+    if not quiet and is_first_process():
         to_stderr(summary(data))

@@ -5,13 +5,10 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.data.datasets import Data
@@ -20,16 +17,16 @@ from fewstep.evaluation import metrics
 from fewstep.evaluation.classifier import hash_of
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.statistics import Moments, Reservoir, Statistics
-from fewstep.files import write_atomically
+from fewstep.hashed import read_tensors, write_tensors
 from fewstep.progress import LiveLine, clock
 
 SHOWN = 8  # pictures of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
 SUMS = (
     "images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored",
-    "entropy", "judged",
+    "entropy", "judged", "nll",
 )  # fmt: skip
-FORMAT = 3  # of the file of the data's statistics
+FORMAT = 4  # of the file of the data's statistics
 
 
 @dataclass
@@ -68,6 +65,7 @@ class Accumulator:
             found |= {"entropy": torch.special.entr(p).sum(), "judged": n}
             if logits.shape[1] == self.classes:
                 found |= {"right": (logits.argmax(1).cpu() == labels.cpu()).sum(), "labelled": n}
+                found["nll"] = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
         if teacher is not None:
             x, y = images.double(), teacher.double()
             found |= {"square": (x - y).square().sum(), "values": images.numel()}
@@ -132,7 +130,7 @@ class Accumulator:
             "samples": n, "fid_biased": n < BIASED_BELOW, "frechet": frechet, "frechet_low": low, "frechet_high": high,
             "inception_score": None if p is None else metrics.inception_score(p, self.sums["entropy"], int(self.sums["judged"])),
             "kid": metrics.kid(rows, others), "precision": precision, "recall": recall,
-            "class_accuracy": self.mean("right", "labelled"),
+            "class_accuracy": self.mean("right", "labelled"), "class_nll": self.mean("nll", "labelled"),
             "rms_to_teacher": None if square is None else math.sqrt(square),
             "psnr_to_teacher": 10 * math.log10(4 / clipped) if clipped else None,
             "sharpness": ratio(self.mean("sharpness"), data.mean("sharpness")),
@@ -172,10 +170,10 @@ def data_statistics(features: Features, data: Any, cache: Path, batch_size: int 
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     path = cache / f"reference-{data.size}-{key}.safetensors"
     try:
-        return Accumulator.of_state(load_file(path), len(data.classes))
-    except (OSError, ValueError, KeyError, SafetensorError):  # not there, or not whole
+        return Accumulator.of_state(read_tensors(path, "it is made again")[0], len(data.classes))
+    except (ValueError, KeyError):  # not there, or not whole
         found = accumulated(features, data, batch_size, quiet)
-        write_atomically(path, partial(save_file, {k: v.contiguous() for k, v in found.state().items()}))
+        write_tensors(path, found.state())
         return found
 
 

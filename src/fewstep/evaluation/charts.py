@@ -58,6 +58,13 @@ def diversity_panels(rows: list[Row]) -> list[Panel]:
     whole = {name: curve for name, curve in found.items() if len(scales) > 1 and set(curve) == set(scales)}
     panels = []
     for title, across, up, linear in (
+        (
+            "Fréchet against class likelihood",
+            ("class_nll", "class negative log-likelihood, nats"),
+            ("frechet", "Fréchet distance"),
+            False,
+        ),
+        ("Fréchet against CLIP score", ("clip_score", "CLIP score"), ("frechet", "Fréchet distance"), False),
         ("Fréchet against Inception", ("inception_score", "Inception Score"), ("frechet", "Fréchet distance"), False),
         ("precision against recall", ("recall", "recall"), ("precision", "precision"), True),
     ):
@@ -70,15 +77,17 @@ def diversity_panels(rows: list[Row]) -> list[Panel]:
 
 
 def compared(row: Row, rows: list[Row]) -> str | None:
-    """The curve that a row belongs to: the teacher's most steps, DPM-Solver++ at its most evaluations, a student; else None."""
+    """The curve that a row belongs to: the teacher's most steps, a solver at its most evaluations, a student; else None."""
     teacher = [r for r in rows if r["model"] == "teacher"]
     if row["model"] == "student":
         return f"student, {row['steps']} step{'s' * (row['steps'] > 1)}"
     if row["model"] == "teacher" and row["steps"] == max(r["steps"] for r in teacher) and row["sampler"] == "ddim":
         return "teacher, DDIM"
-    solver = [r["evaluations"] for r in teacher if r["sampler"] == "dpm++"]
-    if row.get("sampler") == "dpm++" and row["evaluations"] == max(solver):
-        return f"{readable('dpm++')}, {row['evaluations']} evaluations"
+    at_scale = [
+        r["evaluations"] for r in teacher if (r["sampler"], r["guidance_scale"]) == (row.get("sampler"), row["guidance_scale"])
+    ]
+    if row["model"] == "teacher" and row["sampler"] != "ddim" and row["evaluations"] == max(at_scale):
+        return f"{readable(row['sampler'])}, at most {max(r['evaluations'] for r in teacher if r['sampler'] == row['sampler'])} evaluations"
     return None
 
 

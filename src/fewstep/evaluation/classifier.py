@@ -6,20 +6,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewstep.data import fingerprints
 from fewstep.data.datasets import Data
 from fewstep.errors import InputError
 from fewstep.evaluation.features import Features
-from fewstep.files import write_atomically
+from fewstep.hashed import read_tensors, write_tensors
 from fewstep.progress import LiveLine, clock
 
 FEATURES = 64
@@ -50,14 +47,13 @@ def train_or_load_classifier(data: Any, cache: str | Path, seed: int = 0, quiet:
     path = Path(cache) / f"classifier-{hashlib.sha256(about.encode()).hexdigest()[:16]}.safetensors"
     model = new_network(data, seed)
     try:
-        with safe_open(path, framework="pt") as file:
-            accuracy = float(file.metadata()["held_out_accuracy"])
-        model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError):  # not there, or not whole
+        weights, values = read_tensors(path, "it is trained again")
+        accuracy = float(values["held_out_accuracy"])
+        model.load_state_dict(weights)
+    except (InputError, RuntimeError, KeyError):  # not there, or not whole
         model = new_network(data, seed)
         accuracy = train(model, data, seed, updates, quiet)
-        metadata = {"about": about, "held_out_accuracy": repr(accuracy)}
-        write_atomically(path, partial(save_file, dict(model.state_dict()), metadata=metadata))
+        write_tensors(path, model.state_dict(), {"about": about, "held_out_accuracy": accuracy})
     return as_features(model.eval().requires_grad_(False), data, accuracy)
 
 

@@ -28,10 +28,12 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import claim, contents, path_of, write_atomically
+from fewstep.files import contents, os_errors, sweep, utf8_path_of, write_atomically
+from fewstep.hashed import claim
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
+from fewstep.training.logging import entries_of
 from fewstep.training.recipe import make_recipe, to_toml
 from fewstep.training.settings import EvaluateSettings
 
@@ -40,6 +42,7 @@ RECORD = "evaluation.json"  # in the output folder: what its rows share
 FORMAT = 2  # of metrics.json; 2: with frechet_to_teacher
 
 
+@os_errors()
 def evaluate(
     model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
     variant: str | None = None, preset: str = "quick",
@@ -64,7 +67,7 @@ def evaluate(
     check_whole_number("batch_size", 1 if batch_size is None else batch_size, 1)
     check_whole_number("seed", seed, 0, LARGEST_SEED)
     check_device(device)
-    out = path_of("folder", out)
+    out = utf8_path_of("folder", out)
     if inception is not None:
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
@@ -104,13 +107,17 @@ def measure(
     features, statistics = features_of(examples, conditions, settings, cache, str(place), line.quiet, clip)
     known = compatibility(models, settings, seed, features, examples, conditions)
     if not (out / RECORD).is_file() and out.exists() and (not out.is_dir() or contents(out)):
-        raise InputError(f"{out} holds something else; name a folder that is new or empty, or an evaluation to go on with")
+        raise InputError(
+            f"{out} holds something else, for it has no {RECORD}; name a folder that is new or empty, or an evaluation to go on with"
+        )
     claim(out / RECORD, known, "an evaluation", state)
     run = EvaluationRun(
         out, state, conditions, features, statistics, settings.samples, batch_size, seed, settings.bootstrap, line,
         None if conditions.classes else clip, noise,
     )  # fmt: skip
     models.to(place)
+    if state.is_main_process:
+        sweep(out)
     run.plan(table)
     rows = with_ratios(run.measure(table), settings.reference_steps)
     facts = dict(examples.description)
@@ -230,7 +237,6 @@ def write_results(out: Path, metrics: dict[str, Any], grids: Grids, models: Eval
     if state.is_main_process:
         text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         write_atomically(out / "metrics.json", lambda aside: aside.write_text(text, encoding="utf-8"))
-        log = models.run / "log.jsonl" if models.run else None
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log and log.is_file() else []
+        lines = entries_of(models.run / "log.jsonl") if models.run else []
         write_report(out, metrics, grids, title, recipe=to_toml(models.recipe) if models.recipe else "", log=lines)
     state.wait_for_everyone()

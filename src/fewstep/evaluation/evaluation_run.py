@@ -1,35 +1,33 @@
 """Sampling and measuring one configuration after another: in chunks, on many processes, resumed where it was stopped."""
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.evaluation.accumulator import Accumulator, ratio
+from fewstep.evaluation.accumulator import SUMS, Accumulator, ratio
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Configuration
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import frechet_distance
 from fewstep.evaluation.sample_conditions import SampleConditions
 from fewstep.evaluation.statistics import Statistics
-from fewstep.files import write_atomically
+from fewstep.hashed import read_json, read_tensors, write_json, write_tensors
 from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CHUNK = 64  # samples that share a seed: whatever the batch or the number of processes, sample i has the same noise
 Row = dict[str, Any]
+AGAIN = "remove it, and the same command makes it again"
 
 
 def chunk_seed(seed: int, chunk: int) -> int:
@@ -71,7 +69,7 @@ class EvaluationRun:
         keys = {configuration.key for configuration in configurations}
         rows = [self.row(configuration) for configuration in configurations]
         paths = [path for path in sorted((self.out / "rows").glob("*.json")) if path.stem not in keys]
-        return rows + [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        return rows + [read_json(path, AGAIN) for path in paths]
 
     def plan(self, configurations: list[Configuration], say: Callable[[str], None] = to_stderr) -> None:
         """Count what there is to do, and say what it will cost: evaluations, and the seconds that a short batch leads to expect."""
@@ -98,15 +96,20 @@ class EvaluationRun:
 
     def finished(self, configuration: Configuration) -> Row | None:
         """The row of a configuration, where it is there already."""
-        try:
-            return json.loads(self.row_file(configuration).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            return None
+        file = self.row_file(configuration)
+        needed = [file, file.with_suffix(".safetensors")]
+        needed += self.shards(configuration, 0, self.samples) if configuration.reference else []
+        return read_json(file, AGAIN) if all(path.is_file() for path in needed) else None
+
+    def shards(self, configuration: Configuration, start: int, stop: int) -> list[Path]:
+        """Where the teacher's samples `start` to `stop` at this guidance scale are kept, a file for each chunk."""
+        folder = self.out / "samples" / f"scale-{configuration.guidance_scale:g}"
+        return [folder / f"{chunk:06d}.safetensors" for chunk in range(start // CHUNK, -(-stop // CHUNK))]
 
     def kept(self, configuration: Configuration) -> dict[str, Tensor]:
         """What is kept of a finished configuration: `shown` (up to 8, c, h, w), of a reference `mean` and `covariance`; else empty."""
         path = self.row_file(configuration).with_suffix(".safetensors")
-        return load_file(path) if path.is_file() else {}
+        return read_tensors(path, AGAIN)[0] if path.is_file() else {}
 
     def row(self, configuration: Configuration) -> Row:
         """The configuration's row, measured now unless it is there.
@@ -135,8 +138,8 @@ class EvaluationRun:
         if self.state.is_main_process:
             kept = {"shown": torch.zeros(0) if found.shown is None else found.shown.half()}
             kept |= {"mean": statistics.mean, "covariance": statistics.covariance} if configuration.reference else {}
-            write_atomically(path.with_suffix(".safetensors"), partial(save_file, kept))
-            write_atomically(path, lambda aside: aside.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8"))
+            write_tensors(path.with_suffix(".safetensors"), kept)
+            write_json(path, row)
         self.state.wait_for_everyone()
         self.partial_path(configuration).unlink(missing_ok=True)
         return row
@@ -146,7 +149,7 @@ class EvaluationRun:
         stochastic = configuration.sampler == "stochastic"  # the noise that it adds follows from the seed of its chunk
         size = CHUNK if stochastic else max(self.batch_size // CHUNK, 1) * CHUNK
         units = range(self.state.process_index * size, self.samples, self.state.num_processes * size)
-        values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes}
+        values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes, "sums": len(SUMS)}
         found, saved = self.resumed(configuration, values), time.monotonic()
         begun, each = int(found.sums["images"]), configuration.evaluations * self.state.num_processes
         self.work -= begun * each
@@ -171,20 +174,19 @@ class EvaluationRun:
                 f"{configuration}: samples {start} to {stop - 1} hold numbers that are not finite; "
                 "the model is damaged, or this way to sample it fails: leave it out"
             )
-        shard = self.out / "samples" / f"scale-{configuration.guidance_scale:g}"
         if configuration.reference:
-            for chunk, part in enumerate(drawn.samples.half().split(CHUNK), start // CHUNK):
-                write_atomically(shard / f"{chunk:06d}.safetensors", partial(save_file, {"samples": part.contiguous()}))
-        images, teacher = self.conditions.pictures(drawn.samples), self.teachers(configuration, shard, start, stop)
+            for file, part in zip(self.shards(configuration, start, stop), drawn.samples.half().split(CHUNK), strict=True):
+                write_tensors(file, {"samples": part})
+        images, teacher = self.conditions.pictures(drawn.samples), self.teachers(configuration, start, stop)
         scores = None if self.clip is None else self.clip(images, self.conditions.prompts(labels))
         found.add(self.features, images, labels, start, drawn.seconds, teacher, scores)
 
-    def teachers(self, configuration: Configuration, shard: Path, start: int, stop: int) -> Tensor | None:
+    def teachers(self, configuration: Configuration, start: int, stop: int) -> Tensor | None:
         """The teacher's pictures from the same noise, at its many steps; None for itself, and where there is no teacher."""
-        paths = [shard / f"{chunk:06d}.safetensors" for chunk in range(start // CHUNK, -(-stop // CHUNK))]
+        paths = self.shards(configuration, start, stop)
         if configuration.reference or not all(path.is_file() for path in paths):
             return None
-        return self.conditions.pictures(torch.cat([load_file(path)["samples"].float() for path in paths]))
+        return self.conditions.pictures(torch.cat([read_tensors(path, AGAIN)[0]["samples"].float() for path in paths]))
 
     @contextmanager
     def counted(self, configuration: Configuration, start: int) -> Iterator[None]:
@@ -227,6 +229,10 @@ def is_reference(row: Row, reference_steps: int) -> bool:
 
 
 def with_ratios(rows: list[Row], reference_steps: int) -> list[Row]:
-    """The rows with `ratio`: the Fréchet distance over that of the teacher's many steps at the same guidance scale."""
-    reference = {r["guidance_scale"]: r["frechet"] for r in rows if is_reference(r, reference_steps)}
-    return [{**row, "ratio": ratio(row["frechet"], reference.get(row["guidance_scale"]))} for row in rows]
+    """The rows with `ratio` and `diversity_ratio`: Fréchet distance and diversity over those of the teacher's many steps at the same scale."""
+    reference = {r["guidance_scale"]: r for r in rows if is_reference(r, reference_steps)}
+
+    def over(row: Row, key: str) -> float | None:
+        return ratio(row.get(key), reference.get(row["guidance_scale"], {}).get(key))
+
+    return [{**row, "ratio": over(row, "frechet"), "diversity_ratio": over(row, "diversity")} for row in rows]

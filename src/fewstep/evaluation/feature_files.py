@@ -1,4 +1,4 @@
-"""Opening the features that a user chose: a classifier of the data, CLIP, the Inception network of FID, another TorchScript, or ONNX."""
+"""Opening the features that a user chose: a classifier of the data, CLIP, DINOv2, the Inception network of FID, another TorchScript, or ONNX."""
 
 import warnings
 from collections.abc import Callable
@@ -13,9 +13,10 @@ from fewstep.data.fingerprints import whole
 from fewstep.errors import InputError, nearest
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.clip_score import ClipScore, last_line
+from fewstep.evaluation.dinov2 import PUBLISHED, open_dinov2
 from fewstep.evaluation.features import BATCH, Features, checked
 
-INCEPTION = "inception="  # before the file's name, in a choice
+INCEPTION, DINOV2 = "inception=", "dinov2="  # before the file's or model's name, in a choice
 INCEPTION_SOURCE = (
     "the TorchScript file inception-2015-12-05.pt of StyleGAN2-ADA's metrics, "
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -26,7 +27,7 @@ INCEPTION_FEATURES = 2048
 def open_features(
     choice: str, data: Any, cache: str | Path | None = None, device: str = "cpu", quiet: bool = False, clip: ClipScore | None = None
 ) -> Features:
-    """The features of a choice: "classifier", "clip", "inception=FILE", a TorchScript file, or an .onnx file.
+    """The features of a choice: "classifier", "clip", "dinov2" or "dinov2=MODEL", "inception=FILE", a TorchScript file, or an .onnx file.
 
     The classifier is trained on `data` and kept in `cache`, by default beside them; "clip" are those of `clip`; the others are files.
 
@@ -39,12 +40,14 @@ def open_features(
         return clip.features()
     if choice == "classifier":
         return train_or_load_classifier(data, cache or cache_folder(data), quiet=quiet)
+    if choice == "dinov2" or choice.startswith(DINOV2):
+        return open_dinov2(choice.removeprefix(DINOV2) if choice != "dinov2" else PUBLISHED, device)
     path = Path(choice.removeprefix(INCEPTION)).expanduser()
     if choice.startswith(INCEPTION):
         return open_inception(path, device)
     if not path.is_file():
         raise InputError(
-            f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip'])}, inception=FILE, or a TorchScript or .onnx file"
+            f"there is no features file '{choice}'; {nearest(choice, ['classifier', 'clip', 'dinov2'])}, inception=FILE, or a TorchScript or .onnx file"
         )
     return open_onnx(path) if path.suffix.lower() == ".onnx" else open_script(path, data.channels, data.size, device)
 

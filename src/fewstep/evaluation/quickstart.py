@@ -13,6 +13,7 @@ from fewstep.evaluation.configurations import EvaluatedModels, configurations, o
 from fewstep.evaluation.evaluate import measure, write_results
 from fewstep.evaluation.report import Grids
 from fewstep.evaluation.teacher_samples import REFERENCES, fixed_noise, load_references, with_stored
+from fewstep.files import os_errors
 from fewstep.locks import locked
 from fewstep.models.metadata import bundled
 from fewstep.models.pretrained import open_model, save_model
@@ -31,6 +32,7 @@ CLAIMS = {
 Row = dict[str, Any]
 
 
+@os_errors()
 def quickstart(
     out: str | Path = "runs/quickstart", *, changes: dict[str, Any] | None = None, say: Callable[[str], None] = print,
     device: str | None = None, quiet: bool = False, save: Save = save_model,

@@ -19,9 +19,10 @@ COLUMNS: tuple[Column, ...] = (  # key, head on the page, head in text ("": not 
     ("ratio", "ratio to teacher", "ratio", 3), ("frechet_to_teacher", "Fréchet distance to teacher", "to teacher", 3),
     ("inception_score", "Inception Score", "", 3), ("kid", "KID × 1000", "", 2),
     ("precision", "precision", "precision", "share"), ("recall", "recall", "recall", "share"),
-    ("class_accuracy", "class accuracy", "accuracy", "share"),
+    ("class_accuracy", "class accuracy", "accuracy", "share"), ("class_nll", "class NLL, nats", "", 2),
     ("rms_to_teacher", "rms to teacher", "rms to teacher", 3), ("psnr_to_teacher", "PSNR to teacher, dB", "", 3),
     ("sharpness", "sharpness", "", 3), ("saturation", "saturation", "", 3), ("diversity", "diversity", "", 3),
+    ("diversity_ratio", "diversity, ratio to teacher", "", 3),
     ("clip_score", "CLIP score", "CLIP", 3),
     ("seconds_per_image", "ms an image", "ms", 2), ("samples", "samples", "samples", "count"),
 )  # fmt: skip

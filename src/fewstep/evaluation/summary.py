@@ -1,11 +1,15 @@
 """What an evaluation found, in one sentence: how many evaluations of a baseline one of the student is worth, and what is given up.
 
 A student is to do what its teacher does, so what its evaluations are worth is measured by the distance to the teacher's own samples of many
-steps. A distance to the data does not measure that: at high guidance scales it rewards whoever falls short of the guidance.
+steps. A distance to the data at one guidance scale does not measure that: at high scales it rewards whoever falls short of the guidance. Over several
+scales it does, held against how well the samples fit their condition: on the curve of Fréchet distance against class likelihood or CLIP score.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from fewstep.evaluation.evaluation_run import is_reference
 from fewstep.evaluation.results_table import readable
@@ -27,7 +31,11 @@ def summary(rows: list[Row], reference_steps: int) -> str:
     student = max(students, key=lambda r: outperformed(r, baselines)) if known else students[-1]
     several = student["evaluations"] > 1
     begins = f"At guidance scale {scale:g}, {student['evaluations']} evaluation{'s' * several} of the student"
-    found = [against_baselines(student, baselines) if known else "", against_teacher(student, whole)]
+    found = [
+        against_baselines(student, baselines) if known else "",
+        on_the_curve(student, rows, reference_steps),
+        against_teacher(student, whole),
+    ]
     if not any(found):
         return f"{begins} give a Fréchet distance of {student['frechet']:.3g}; no teacher was there to compare with."
     return f"{begins} {'are' if several else 'is'} {', '.join(filter(None, found))}."
@@ -51,6 +59,52 @@ def against_baselines(student: Row, baselines: list[Row]) -> str:
         return f"no better than {best['evaluations']} of {readable(best['sampler'])}{to}"
     names = {readable(r["sampler"]) for r in baselines}
     return f"better than {most} of {names.pop() if len(names) == 1 else 'every baseline'}{to}"
+
+
+def on_the_curve(student: Row, rows: list[Row], reference_steps: int) -> str:
+    """ "better than 16 of every baseline on the curve ...": what the student outdoes over all scales; empty where no curves can be compared."""
+    mine = [r for r in rows if (r["model"], r["steps"]) == ("student", student["steps"])]
+    fit = next((key for key in ("class_nll", "clip_score") if all(r.get(key) is not None for r in mine)), None)
+    others = [r for r in rows if r["model"] == "teacher" and not is_reference(r, reference_steps)]
+    if fit is None or len(mine) < 2 or not others:
+        return ""
+    worth: dict[str, int] = {}
+    for sampler in {r["sampler"] for r in others}:
+        for curve in budgets_of(r for r in others if r["sampler"] == sampler):
+            gain = advantage(mine, curve, fit)
+            if gain is None:
+                return ""  # curves that do not lie beside each other
+            if gain <= 0:
+                break
+            worth[sampler] = max(r["evaluations"] for r in curve)
+        worth.setdefault(sampler, 0)
+    least, against = min(worth.values()), "class likelihood" if fit == "class_nll" else "CLIP score"
+    names = readable(next(iter(worth))) if len(worth) == 1 else "every baseline"
+    what = f"better than {least} of {names}" if least else "no better than the fewest of the best baseline"
+    return f"{what} on the curve of Fréchet distance against {against} over the scales"
+
+
+def budgets_of(rows: Iterable[Row]) -> list[list[Row]]:
+    """A sampler's rows as curves over the guidance scales: the fewest evaluations at each scale, the next, and so on."""
+    scales: dict[float, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: r["evaluations"]):
+        scales.setdefault(row["guidance_scale"], []).append(row)
+    return [list(curve) for curve in zip(*scales.values(), strict=False)]
+
+
+def advantage(mine: list[Row], other: list[Row], fit: str) -> float | None:
+    """How far the curve `mine` lies below the other, in the logarithm of the Fréchet distance at equal `fit`: the mean over where both are.
+
+    None where less than two points of either lie beside the other's curve, or a distance is not above 0.
+    """
+    if any(r.get(fit) is None or not r["frechet"] > 0 for r in (*mine, *other)):
+        return None
+    gains = []
+    for points, line, sign in ((mine, other, 1), (other, mine, -1)):
+        x, y = zip(*sorted((r[fit], math.log(r["frechet"])) for r in line), strict=True)
+        beside = [r for r in points if x[0] <= r[fit] <= x[-1]]
+        gains += [sign * (np.interp(r[fit], x, y) - math.log(r["frechet"])) for r in beside]
+    return float(np.mean(gains)) if len(gains) > 1 else None
 
 
 def nearness(row: Row) -> Any:

@@ -10,7 +10,7 @@ from fewstep.export.comfyui import write_comfyui
 from fewstep.export.lora_file import LAYOUTS, write_loras
 from fewstep.export.model_card import write_card
 from fewstep.export.onnx import write_onnx
-from fewstep.files import check_new, path_of, writing
+from fewstep.files import check_new, os_errors, utf8_path_of, writing
 from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import save_model
@@ -18,6 +18,7 @@ from fewstep.models.pretrained import save_model
 FORMATS = ("diffusers", "comfyui", "onnx", "lora")
 
 
+@os_errors()
 def export(
     model: Model,
     out: str | Path,
@@ -39,7 +40,7 @@ def export(
     """
     check_choice("format", format, FORMATS)
     check_choice("layout", layout, LAYOUTS)
-    folder = path_of("folder", out)
+    folder = utf8_path_of("folder", out)
     check_new(folder)
     scales = tuple(guidance_scale) if isinstance(guidance_scale, Sequence) else (guidance_scale,)
     for scale in scales:

@@ -1,9 +1,11 @@
 """The model card: README.md of a model folder, rendered from `model_card.md.j2`, with code that samples from the folder.
 
-The Hugging Face hub shows it as the page of a model, and reads the front matter. A licence is not in it: that is for the author to state.
+The Hugging Face hub shows it as the page of a model, and reads the front matter. A licence is in it where the folder that the model was made of
+states one; else that is for the author to do.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,33 @@ SHIFTED = ("stable_diffusion_3", "wan")  # whose students of any number of steps
 
 
 def write_card(model: Model, folder: Path, name: str | None = None) -> None:
-    """Write the card of a complete model folder into it; `name` is what its code opens, without it the folder's."""
-    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8")
+    """Write the card of a complete model folder into it, and the licence files of the folder that it was made of.
+
+    `name` is what the card's code opens, without it the folder's.
+    """
+    (folder / CARD).write_text(card(model.info, model.family, folder, name or folder.name), encoding="utf-8", errors="replace")
+    source = model.family.folder
+    for file in licence_files(source):
+        place = folder / file.relative_to(source)  # pyright: ignore[reportArgumentType] - without a folder there are no files
+        if place.parent.is_dir() and not place.exists():
+            shutil.copy(file, place)
+
+
+def licence_files(folder: Path | None) -> list[Path]:
+    """The files of a model folder, and of its components' folders, that state a licence."""
+    found = [] if folder is None else [*folder.glob("LICEN[CS]E*"), *folder.glob("*/LICEN[CS]E*")]
+    return sorted(file for file in found if file.is_file())
+
+
+def licence_of(folder: Path | None) -> dict[str, Any]:
+    """What the card of a folder says of its licence in its front matter: `license`, maybe `license_name` and `license_link`."""
+    from huggingface_hub import metadata_load
+
+    try:
+        known = metadata_load(folder / CARD) if folder is not None and (folder / CARD).is_file() else None
+    except Exception:  # whatever a card of another hand has in it: it is no part of the model
+        return {}
+    return {key: str(value) for key, value in (known or {}).items() if key in ("license", "license_name", "license_link")}
 
 
 def card(info: Info, family: Family, folder: Path, name: str) -> str:
@@ -47,7 +74,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
     if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
         data["path"] = Path(str(data["path"])).name
     files = [] if (folder / "model_index.json").is_file() else sorted(folder.glob("*.safetensors"))
-    workflow = (folder / WORKFLOW).is_file()
+    workflow, licence = (folder / WORKFLOW).is_file(), licence_of(family.folder)
     values = {
         "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
@@ -56,9 +83,10 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
         "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
         "onnx": (folder / "network.onnx").is_file(), "comfyui": workflow and files[0].name,
         "lora": lora_values(family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
+        "licence": licence, "licence_files": [file.relative_to(family.folder or file).as_posix() for file in licence_files(family.folder)],
         "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
     } | stock_values(info, folder)  # fmt: skip
-    front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)))
+    front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)), **licence)
     return str(ModelCard.from_template(front, template_path=str(TEMPLATE), **values)).rstrip() + "\n"
 
 

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
 
 from fewstep.errors import InputError
 from fewstep.files import verifying
+from fewstep.hashed import HASH, read_json, write_json
 
 HASHES = "fewstep-files.json"
-MAY_CHANGE = ("README.md", "fewstep.json")  # a person's text, and what is checked by its own keys
+MAY_CHANGE = ("README.md",)  # a person's text
 
 
 def hash_of(file: Path) -> str:
@@ -23,16 +26,24 @@ def write_hashes(folder: Path) -> None:
     """Write the hashes of all files of a model folder but `MAY_CHANGE` into it."""
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     hashes = {name: hash_of(folder / name) for name in files if name not in (*MAY_CHANGE, HASHES)}
-    (folder / HASHES).write_text(json.dumps({"format": 1, "xxh3_128": hashes}, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / HASHES, {"format": 2, "files": hashes})
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """The hashes of a model folder's files by their names; none where there is no record of them that can be read."""
     try:
-        known = json.loads((folder / HASHES).read_text(encoding="utf-8"))["xxh3_128"]
-        return {str(name): str(value) for name, value in known.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return dict(hashes_in(folder))
+    except (OSError, InputError):
         return {}
+
+
+@contextmanager
+def changing(folder: Path, name: str) -> Iterator[None]:
+    """A file of a model folder may be replaced meanwhile; its hash is left out until it is the new one, so that a kill damages nothing."""
+    hashes = hashes_of(folder)
+    write_json(folder / HASHES, {"format": 2, "files": {key: value for key, value in hashes.items() if key != name}})
+    yield
+    write_json(folder / HASHES, {"format": 2, "files": dict(sorted((hashes | {name: hash_of(folder / name)}).items()))})
 
 
 def check_hashes(folder: Path) -> None:
@@ -43,12 +54,7 @@ def check_hashes(folder: Path) -> None:
     """
     if not verifying() or not (folder / HASHES).is_file():
         return
-    try:
-        hashes = json.loads((folder / HASHES).read_text(encoding="utf-8"))["xxh3_128"]
-        items = sorted((str(name), str(value)) for name, value in hashes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{folder / HASHES} is damaged; copy the folder again, or remove this file to go without it") from None
-    for name, expected in items:
+    for name, expected in sorted(hashes_in(folder).items()):
         file = folder / name
         if not file.is_file():
             raise InputError(f"{file} is missing; copy the folder again")
@@ -61,3 +67,18 @@ def check_hashes(folder: Path) -> None:
                 f"{file} is damaged: its hash is {found[:8]}, not {expected[:8]} as it was written; "
                 "copy the folder again, or open it as it is with --no-verify (verify=False)"
             )
+
+
+def hashes_in(folder: Path) -> dict[str, str]:
+    """The hashes by file of `HASHES` in a folder. Raises InputError where it is damaged."""
+    file, remedy, known = folder / HASHES, "copy the folder again, or remove this file to go without it", None
+    with suppress(OSError, ValueError, RecursionError):  # which `read_json` says below
+        known = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(known, dict) and known.get("format") == 1 and isinstance(known.get(HASH), dict):
+        return {str(name): str(value) for name, value in known[HASH].items()}  # as before they had a hash of their own
+    if isinstance(known, dict) and not isinstance(known.get(HASH), str):
+        raise InputError(f"{file} is damaged (it has no hash of its own); {remedy}")
+    found = read_json(file, remedy).get("files")
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InputError(f"{file} is damaged (it holds no hashes); {remedy}")
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewstep.errors import InputError, check_whole_number
-from fewstep.files import path_of
+from fewstep.files import utf8_path_of
 
 
 class Info(BaseModel):
@@ -73,7 +73,7 @@ def bundled(name: str) -> Path:
 
 def find_folder(path: str | Path) -> Path:
     """The path, or the bundled folder of that name where there is no such path: "digits" is the teacher, "digits-student" its students."""
-    folder = path_of("model", path)
+    folder = utf8_path_of("model", path)
     if folder.exists() or len(folder.parts) != 1:
         return folder
     return next((bundled(name) for name in (f"{path}-teacher", str(path)) if bundled(name).is_dir()), folder)

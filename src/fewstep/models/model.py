@@ -131,7 +131,7 @@ class Model:
         if text and not words:
             raise InputError("no prompt is given; name at least one")
         if text or prompts is not None or extra:
-            condition = self.family.encode(words, self.denoiser.device, **extra)
+            condition = self.family.encode(words, self.denoiser.device, **(self.family.size_arguments(self.info) | extra))
         else:
             condition = self.labels(class_labels)
         return cycle(condition, int(num_images)) if num_images else condition

@@ -18,7 +18,7 @@ from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, expand, take, to
 from fewstep.models.denoiser import Call, Denoiser
 from fewstep.models.families import Family
-from fewstep.models.families.added_layer import AddedLayer, add_to_bias, detached
+from fewstep.models.families.added_layer import AddedLayer, bake_into, detached
 from fewstep.models.metadata import Info
 
 LEAF = "negative"  # of a condition
@@ -76,9 +76,7 @@ def attach_embedding(network: nn.Module, family: Family, features: int) -> Negat
     """Give a student's network its layer, zero."""
     outputs: list[Any] = family.time_embedding_outputs(network)
     outputs = [layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in outputs]  # under a LoRA's adapter
-    weight = outputs[0].weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)  # it is trained
-    made = NegativeEmbedding(features, len(weight), device=weight.device, dtype=dtype)
+    made = NegativeEmbedding(features, outputs)
     made.attach(network, outputs)
     return made
 
@@ -166,5 +164,5 @@ def fold_negative_prompt(denoiser: Denoiser, family: Family, plain: bool = False
     network: Any = remove_embedding(denoiser.network)
     if call.chosen is not None:
         layer: Any = denoiser.network.get_submodule(NegativeEmbedding.member)
-        add_to_bias(family.time_embedding_outputs(network), layer.constant(call.chosen))
+        bake_into(family.time_embedding_outputs(network), layer.constant(call.chosen))
     return replace(denoiser, network=network, call=call.call)

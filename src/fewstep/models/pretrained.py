@@ -14,15 +14,15 @@ import torch
 from fewstep.compat import checkpoint_kind
 from fewstep.devices import best_device, return_memory
 from fewstep.errors import InputError, as_input_error, check_whole_number, shown
-from fewstep.files import contents, path_of, replace_folder, temporary, usual_mode, write_atomically, writing
+from fewstep.files import contents, replace_folder, temporary, usual_mode, utf8_path_of, write_atomically, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
-from fewstep.models.families.pipeline_folder import quiet, variant_to_open
+from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
 from fewstep.models.families.unchanged_parts import link_same_files
-from fewstep.models.file_hashes import check_hashes, write_hashes
+from fewstep.models.file_hashes import HASHES, changing, check_hashes, write_hashes
 from fewstep.models.half_weights import HALF
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.lora_files import folder_with, loras_of
@@ -66,14 +66,14 @@ def open_model(
         folder = rung_of(folder, steps)
     if loras:
         folder, variant = folder_with(folder, loras, variant), None
-    own = (folder / INFO).is_file()
+    own = (folder / INFO).is_file() or (folder / HASHES).is_file()
     if not own and not (folder / "model_index.json").is_file():
         for file in folder.glob("*.safetensors"):
             check_whole(file)
         raise InputError(
             f"{folder} is not a model folder: neither fewstep.json nor model_index.json is in it; name a pipeline folder"
         )
-    with as_input_error(f"{folder} cannot be opened", "copy it again"):  # files that are missing, cut short or of another kind
+    with naming_damage(folder):  # files that are missing, cut short or of another kind
         if own:
             info = read_info(folder)
             if verify:
@@ -86,6 +86,8 @@ def open_model(
             family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
         network = open_network(family, folder, dtype or family.stored_dtype(folder))
+        if own:
+            family.check_info(info)
     check_finite(network, str(folder))
     return Model(denoiser_of(network, info, family), info, family).to(device)
 
@@ -99,7 +101,7 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None, 
     Raises:
         InputError: the folder holds something else, or cannot be written.
     """
-    folder = path_of("folder", folder)
+    folder = utf8_path_of("folder", folder)
     if not folder.name:
         raise InputError(f"folder '{folder}' has no name; give one, as ./model")
     if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):
@@ -128,7 +130,8 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None, 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if found := compared(model, folder):
-        write_info(folder, model.info.model_copy(update={"stock": found}))
+        with changing(folder, INFO):
+            write_info(folder, model.info.model_copy(update={"stock": found}))
     return folder
 
 

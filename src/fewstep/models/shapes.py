@@ -10,7 +10,7 @@ from torch import nn
 
 from fewstep.errors import as_input_error
 from fewstep.models.families import family_for
-from fewstep.models.families.pipeline_folder import config_of, quiet
+from fewstep.models.families.pipeline_folder import config_of, naming_damage, quiet
 from fewstep.models.model import Model
 from fewstep.models.pretrained import denoiser_of
 
@@ -24,8 +24,9 @@ def open_shapes(folder: Path, force: bool = False) -> Model:
     Raises:
         InputError: a folder of no known family, a config that makes no network, or no teacher.
     """
-    family = family_for(folder, force=force)
-    config, info = config_of(folder, family.component), family.describe(folder)
+    with naming_damage(folder):
+        family = family_for(folder, force=force)
+        config, info = config_of(folder, family.component), family.describe(folder)
     with quiet(), torch.device("meta"), as_input_error(f"{folder}: its config makes no network", "copy it again"):
         network = family.network_class().from_config(config)
     return Model(denoiser_of(network.to("meta").eval(), info, family), info, family)  # some make constants where they like

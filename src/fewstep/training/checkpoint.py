@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 
 from fewstep.errors import InputError, first_line
-from fewstep.files import verifying, write_atomically, writing
+from fewstep.files import writing
+from fewstep.hashed import read_tensors, write_tensors
 from fewstep.models.file_hashes import check_hashes, write_hashes
 from fewstep.training.sharing import is_part, placed
 
@@ -62,44 +62,17 @@ class Shards(Checkpoint):
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint at `path`. Raises InputError where the disk is full or not writable; the last checkpoint survives."""
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    places = set()
-    for key, value in checkpoint.tensors.items():
-        value = value.detach().contiguous().cpu()
-        tied = value.numel() > 0 and value.data_ptr() in places  # weights that a network has twice
-        places.add(value.data_ptr())
-        tensors[key] = value.clone() if tied else value
-    values = json.dumps(checkpoint.values)
-    known = {"fewstep": values, "xxh3_128": digest_of(tensors, values)}
-    write_atomically(path, lambda aside: save_file(tensors, aside, known))
-
-
-def digest_of(tensors: dict[str, Tensor], values: str) -> str:
-    """XXH3, 128 bits in hexadecimal, of the tensors with their names, types and shapes, and of the plain values as JSON."""
-    digest = xxhash.xxh3_128(values.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    write_tensors(path, checkpoint.tensors, checkpoint.values)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint at `path`, None where there is none. Raises InputError where the file is damaged, or not a checkpoint of ours."""
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            known = file.metadata() or {}
-            tensors, values = {key: file.get_tensor(key) for key in file.keys()}, json.loads(known["fewstep"])  # noqa: SIM118 - not a dict
-        if verifying() and known.get("xxh3_128") not in (None, digest_of(tensors, known["fewstep"])):
-            raise ValueError("its hash is another than when it was written")
-        return Checkpoint(tensors, values)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"the checkpoint {path} is damaged ({first_line(error)})") from None
+    tensors, values = read_tensors(path, "it is left out")
+    if "stage" not in values:
+        raise InputError(f"{path} is no checkpoint of ours; it is left out")
+    return Checkpoint(tensors, values)
 
 
 def save_newest(folder: Path, checkpoint: Checkpoint) -> None:
@@ -162,9 +135,11 @@ def load_shards(folder: Path) -> Shards | None:
     try:
         check_hashes(folder)
         known = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+        if "stage" not in known["values"]:
+            raise ValueError(f"its {VALUES} is not ours")
         return Shards(folder, known["values"], known["names"])
     except (InputError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"the checkpoint {folder} is damaged ({first_line(error)})") from None
+        raise InputError(f"the checkpoint {folder} is damaged ({first_line(error)}); it is left out") from None
 
 
 def load_newest(folder: Path, report: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
@@ -182,10 +157,10 @@ def load_newest(folder: Path, report: Callable[[str], None] = lambda line: None)
             continue
         if checkpoint is not None:
             if problem is not None:
-                report(f"{problem}; the one before it, {file}, is used")
+                report(f"{problem}: the one before it, {file}, is used")
             return checkpoint
     if problem is not None:
-        raise InputError(f"{problem}; no other can be read: remove {folder} to train that stage from its start")
+        raise InputError(f"{problem}, and no other can be read: remove {folder} to train that stage from its start")
     return None
 
 

@@ -1,6 +1,5 @@
 """What a path is: a model, a run, a recipe or data, with what it takes to use it."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from fewstep.models.metadata import INFO, find_folder, is_run
 from fewstep.models.pretrained import open_model
 from fewstep.models.shapes import has_configs_alone, open_shapes
 from fewstep.training.cost_estimate import about, distillation_size, plan, plan_text, planned_teacher
+from fewstep.training.logging import entries_of
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import RECIPE, load_recipe, make_recipe, shipped_recipes, to_toml
 
@@ -67,12 +67,11 @@ def describe_run(folder: Path) -> dict[str, Any]:
     """Facts about a run folder: its finished stages, and where it stands; of bundled students the models alone."""
     finished = [path.parent.name for path in sorted(folder.glob(f"*/{INFO}"), key=lambda p: p.stat().st_mtime)]
     facts: dict[str, Any] = {"what": "run", "path": str(folder), "models": finished}
-    log, recipe = folder / "log.jsonl", load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
-    lines = log.read_text().splitlines() if log.is_file() else []
-    whole = [line for line in lines if line.endswith("}")]  # a kill may cut the last
+    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    logged = entries_of(folder / "log.jsonl")
     stages = [name for name, *_ in stages_of(recipe, distilling=True)] if recipe else []
     facts["finished"] = set(stages) <= set(finished) or finished == ["teacher"]
-    facts["last_logged"] = json.loads(whole[-1]) if whole else None
+    facts["last_logged"] = logged[-1] if logged else None
     return facts | ({"recipe": recipe.model_dump(mode="json")} if recipe else {})
 
 

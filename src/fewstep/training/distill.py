@@ -10,6 +10,7 @@ import torch
 
 from fewstep.devices import return_memory
 from fewstep.errors import InputError
+from fewstep.files import contents
 from fewstep.method.conditioning import to
 from fewstep.method.guidance import plain
 from fewstep.method.parameterization import PREDICTIONS
@@ -19,6 +20,7 @@ from fewstep.models.denoiser import Denoiser
 from fewstep.models.families import Family
 from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
+from fewstep.models.families.pipeline_folder import naming_damage
 from fewstep.models.file_hashes import check_hashes
 from fewstep.models.half_weights import DTYPES, holds_half, widened
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
@@ -97,6 +99,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     """
     folder = trainer.run / stage.name
     if not (folder / INFO).is_file():
+        check_unused(folder)
         entry = trainer.train(stage, model.denoiser, position)
         return_memory()
         info = model.info.model_copy(update={"history": (*model.info.history, entry)})
@@ -107,18 +110,26 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     return opened(model, folder, trainer, again=True)
 
 
+def check_unused(folder: Path) -> None:
+    """Raises InputError where the folder of a stage that is to be trained holds something, as a finished one without its metadata."""
+    if folder.exists() and (not folder.is_dir() or contents(folder)):
+        raise InputError(f"{folder / INFO} is missing: copy {folder} again, or remove it to train that stage again")
+
+
 def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) -> Model:
     """The model of a folder of the run that `model`, another one of it, is like; with `again` in the place of `model`."""
     network: Any = model.denoiser.network
-    if has_adapters(network):  # what is in memory stays, around the teacher's own weights
-        network = network if again else next_lora_student(network)
-        load_adapters(network, folder)
-    else:
-        if again:
-            network.to("meta")  # or memory would hold both
-        network = open_network(model.family, folder, model.family.stored_dtype(folder)).to(trainer.place)
+    with naming_damage(folder):
+        info = read_info(folder)
+        if has_adapters(network):  # what is in memory stays, around the teacher's own weights
+            network = network if again else next_lora_student(network)
+            load_adapters(network, folder)
+        else:
+            if again:
+                network.to("meta")  # or memory would hold both
+            network = open_network(model.family, folder, model.family.stored_dtype(folder)).to(trainer.place)
     denoiser = replace(model.denoiser, network=network, dtype=torch.float32 if holds_half(network) else None)
-    return replace(model, denoiser=denoiser, info=read_info(folder))
+    return replace(model, denoiser=denoiser, info=info)
 
 
 def with_null_on_device(teacher: Model) -> Model:

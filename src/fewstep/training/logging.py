@@ -8,14 +8,15 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from fewstep.errors import InputError, nearest
+from fewstep.errors import InputError, check_text, nearest
+from fewstep.files import os_errors, write_atomically, writing
 
 
 def tracker_arguments(log_with: str, run: Path) -> dict[str, Any]:
     """The arguments of `Accelerator` for a tracker ("none" or one that accelerate knows); its files go into the run folder.
 
     Raises:
-        InputError: accelerate does not know it, or its package is not installed.
+        InputError: accelerate does not know it, its package is not installed, or the run's path is not UTF-8.
     """
     if log_with == "none":
         return {}
@@ -23,6 +24,7 @@ def tracker_arguments(log_with: str, run: Path) -> dict[str, Any]:
         raise InputError(f"train.log_with is '{log_with}'; {nearest(log_with, ['none', *LOGGER_TYPE_TO_CLASS])}")
     if find_spec(log_with) is None:
         raise InputError(f"train.log_with = '{log_with}' needs its package: pip install {log_with}, or set it to 'none'")
+    check_text(f"train.log_with = '{log_with}' cannot write into the folder, which", str(run))
     return {"log_with": log_with, "project_dir": str(run)}
 
 
@@ -36,14 +38,15 @@ class RunLog:
     def resume(self, stage: str, update: int) -> None:
         """Forget what was logged of `stage` after `update`."""
         if self.path.is_file():
-            lines = [line for line in self.path.read_text().splitlines() if _is_kept(line, stage, update)]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
+            kept = "".join(f"{line}\n" for line in lines_of(self.path) if _is_kept(line, stage, update))
+            write_atomically(self.path, lambda aside: aside.write_text(kept, encoding="utf-8"))
 
     def write(self, **values: Any) -> None:
         """Add a line; its numbers become curves of its stage, at its update in tensorboard, else at that of the whole run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
         in_tensorboard = self.log_with == "tensorboard"
         if self.log_with != "none" and not self.accelerator.trackers:
             project = "tensorboard" if in_tensorboard else "fewstep"  # in tensorboard the name of its folder
@@ -58,9 +61,31 @@ class RunLog:
             tracker.finish()
 
 
-def _is_kept(line: str, stage: str, update: int) -> bool:
+def lines_of(log: Path) -> list[str]:
+    """The lines of a run's log, empty where there is none; a byte that is no text makes its line one that is left out.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with os_errors():
+        return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+
+
+def entries_of(log: Path) -> list[dict[str, Any]]:
+    """What a run has logged, in order; a line that was cut short by a kill, or damaged, is left out."""
+    return [values for line in lines_of(log) if (values := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
-    except json.JSONDecodeError:  # cut short by a kill
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and "stage" in values and isinstance(values.get("update"), int) else None
+
+
+def _is_kept(line: str, stage: str, update: int) -> bool:
+    values = _parsed(line)
+    if values is None:
         return False
     return values.get("stage") != stage or values.get("update", 0) <= update

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from fewstep import compat
 from fewstep.devices import seconds
@@ -45,7 +45,7 @@ def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[st
     weights = bytes_of(network.parameters())
     if network_is_of_shapes(network):
         widened(network)  # as it is computed with
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops}) as counter:
         output = evaluate(model, 1)
         forward = counter.get_total_flops()
         output.sum().backward()
@@ -61,6 +61,23 @@ def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[st
 def network_is_of_shapes(network: nn.Module) -> bool:
     """Whether a network is on the meta device."""
     return next(network.parameters()).device.type == "meta"
+
+
+def backward_flops(
+    output: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *rest: Any,
+    **named: Any,
+) -> int:
+    """Of a convolution's gradient, from shapes: the forward pass's for each of input and weight; torch's own count leaves groups out."""
+    _, _, wanted = rest[:3]
+    return sum(wanted[:2]) * conv_flop_count(list(x), list(weight), list(output), transposed=transposed)
 
 
 def bytes_of(tensors: Any) -> int:

@@ -2,19 +2,16 @@
 
 import hashlib
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewstep.data import fingerprints
 from fewstep.data.datasets import rows_at, span
 from fewstep.data.latent_cache import condition_of, leaves_of
 from fewstep.errors import InputError
-from fewstep.files import claim, write_atomically
+from fewstep.hashed import claim, read_tensors, write_tensors
 from fewstep.method.conditioning import Condition, take, to
 from fewstep.method.paths import draw_path_w, path_target, second_order_states
 from fewstep.method.process import Process, time_grid, to_float64
@@ -77,7 +74,7 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
     for number, (name, rows) in enumerate(shards.items()):
         if number % accelerator.num_processes == accelerator.process_index and not (folder / name).is_file():
             made = made_paths(recipe, teacher, process, data, rows, trainer)
-            write_atomically(folder / name, partial(save_file, made))
+            write_tensors(folder / name, made)
         so_far = f"paths  {rows.stop}/{settings.count}  {clock(time.monotonic() - began)} so far"
         line.show(so_far, final=rows.stop == settings.count)
     accelerator.wait_for_everyone()
@@ -114,10 +111,7 @@ def made_paths(
 
 def read_shard(file: Path, count: int) -> dict[str, Tensor]:
     """The tensors of a shard of so many paths. Raises InputError where it is missing, damaged, or of another number."""
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is damaged ({error}); remove it, and the same command makes it again") from None
+    tensors, _ = read_tensors(file, "remove it, and the same command makes it again")
     if any(len(value) != count for value in tensors.values()):
         raise InputError(f"{file} holds another number of paths than {count}; remove it, and the same command makes it again")
     return tensors

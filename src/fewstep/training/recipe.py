@@ -8,8 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fewstep.data.sources import looks_like_hub_id
-from fewstep.errors import InputError, check_whole_number, nearest, shown
-from fewstep.files import path_of, write_atomically
+from fewstep.errors import InputError, check_text, check_whole_number, nearest, shown
+from fewstep.files import os_errors, path_of, write_atomically
 from fewstep.training.settings import Recipe
 
 # a path, or a name on the hub or of what is bundled
@@ -23,6 +23,10 @@ MAY_CHANGE = (  # between a run and its resumption
 
 def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """A checked recipe from nested plain values. Raises InputError at an unknown key (names the nearest) or a value out of bounds."""
+    for section, keys in values.items():
+        for key, value in keys.items() if isinstance(keys, dict) else ():
+            if isinstance(value, str):
+                check_text(f"{source}: {section}.{key}", value)  # TOML is UTF-8, which a path need not be
     try:
         return Recipe(**values)
     except ValidationError as error:
@@ -44,6 +48,7 @@ def _section(location: tuple[Any, ...]) -> type[BaseModel]:
     return section
 
 
+@os_errors()
 def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, Any] | None = None) -> Recipe:
     """The recipe in a TOML file, the shipped one with that name, or one in hand, with dotted keys changed; without one, the defaults.
 
@@ -59,7 +64,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, changes: dict[str, An
         path = find_recipe(recipe)
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError, OSError) as error:  # also of thousands of digits, or of brackets
+        except (ValueError, RecursionError) as error:  # also of thousands of digits, or of brackets
             raise InputError(f"{path} is not TOML: {error}; mend it, or name another recipe") from None
         if path not in shipped_recipes().values():
             _resolve_paths(values, path.parent)

@@ -8,7 +8,7 @@ from fewstep.data.latent_cache import CachedData
 from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError
-from fewstep.files import contents, path_of
+from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.half_weights import DTYPES, widened
 from fewstep.models.lora import has_adapters
@@ -26,6 +26,7 @@ from fewstep.training.trainer import Save, Trainer
 CACHE = "cache"  # in a run folder
 
 
+@os_errors()
 def write_cache(
     recipe: str | Path | Recipe | None,
     out: str | Path,
@@ -45,7 +46,7 @@ def write_cache(
     model = teacher_of(settings.teacher.path, None, settings.teacher)
     examples = to_cache(settings, model)
     announce(examples.rows, quiet)
-    return examples.written(Path(out), settings, device, quiet, again=True)
+    return examples.written(utf8_path_of("folder", out), settings, device, quiet, again=True)
 
 
 def open_run(out: str | Path, recipe: Recipe) -> Path:
@@ -54,18 +55,23 @@ def open_run(out: str | Path, recipe: Recipe) -> Path:
     return run
 
 
+@os_errors()
 def check_run(out: str | Path, recipe: Recipe) -> Path:
     """The run folder `out`: new, or a run of this recipe, or of any where nothing has been trained yet. Nothing is written.
 
     Raises:
         InputError: it holds something else, or a run of another recipe (naming the key that changed).
     """
-    run = path_of("folder", out)
+    run = utf8_path_of("folder", out)
     known = run / RECIPE
     if known.is_file():
         changed = first_difference(load_recipe(known), recipe)
         if changed and ((run / "checkpoint").is_dir() or any(run.glob(f"*/{INFO}"))):
-            raise InputError(f"run {run} was begun with another recipe: {changed}; put it back, or name another --out")
+            raise InputError(f"run {run} was begun with another recipe ({known}): {changed}; put it back, or name another --out")
+    elif (run / "checkpoint").is_dir() or any(run.glob(f"*-*/{INFO}")):
+        raise InputError(
+            f"{known} is missing, so it is not known by what recipe {run} was begun; copy it again, or name another --out"
+        )
     elif run.exists() and (not run.is_dir() or any(path.name != CACHE for path in contents(run))):
         raise InputError(f"{run} holds something else; name a folder that is new or empty, or a run to go on with")
     return run

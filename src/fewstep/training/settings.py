@@ -255,7 +255,7 @@ class EvaluateSettings(Section):
     baselines: tuple[str, ...] = ("ddim", "dpm++", "unipc", "heun", "euler")  # stock samplers of the teacher
     budgets: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = (4, 8, 16, 32)  # network evaluations for each of them
     reference_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 256  # of the teacher, to which the others' distance is measured
-    features: str = "classifier"  # or "clip", "inception=FILE", a TorchScript or an .onnx file
+    features: str = "classifier"  # or "clip", "dinov2", "dinov2=MODEL", "inception=FILE", a TorchScript or an .onnx file
     clip: str | None = None  # a CLIP model, folder or hub id, for the CLIP score of text and for the features "clip"
     prompts: str | None = None  # a text file, one prompt a line, for a model of text; None: the data's captions
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0  # repeats, for an interval of the Fréchet distance

@@ -80,7 +80,8 @@ def check_launch(settings: TrainSettings) -> None:
 
 def check_examples(data: Examples, accelerator: Accelerator) -> None:
     """Raises InputError where there are fewer examples than processes."""
-    count = len(data) if hasattr(data, "__len__") else accelerator.num_processes  # pyright: ignore[reportArgumentType]
+    known: Any = getattr(data, "data", data)  # pictures that are encoded on the fly
+    count = len(known) if hasattr(known, "__len__") else accelerator.num_processes
     if count < accelerator.num_processes:
         raise InputError(f"{accelerator.num_processes} processes for {count} examples: start at most {count}, or give more data")
 
@@ -103,7 +104,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def sharded(network: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """A copy of a network of which each process's device holds its part; the network itself stays whole where it is.
+    """A copy of a network of which each process's device holds its part, put there by torch; the network itself stays whole where it is.
 
     What is gathered at a time is a block: each module of the outermost lists of modules, as diffusers' networks have their blocks,
     and the rest. accelerate's own wrapping of a model does the same on GPUs alone.
@@ -115,7 +116,7 @@ def sharded(network: nn.Module, accelerator: Accelerator) -> nn.Module:
     made, mesh = copy.deepcopy(network), init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for module in (*blocks(made), made):
         fully_shard(module, mesh=mesh, reshard_after_forward=bool(plugin.reshard_after_forward))
-    return made.to(accelerator.device)
+    return made
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:

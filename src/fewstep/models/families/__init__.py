@@ -34,6 +34,16 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux": "fewstep.models.families.flux:Flux",
     "qwen_image": "fewstep.models.families.qwen_image:QwenImage",
     "wan": "fewstep.models.families.wan:Wan",
+    "chroma": "fewstep.models.families.chroma:Chroma",
+    "z_image": "fewstep.models.families.z_image:ZImage",
+    "sana": "fewstep.models.families.sana:Sana",
+    "lumina2": "fewstep.models.families.lumina2:Lumina2",
+    "aura_flow": "fewstep.models.families.aura_flow:AuraFlow",
+    "longcat_image": "fewstep.models.families.longcat_image:LongCatImage",
+    "flux2_klein": "fewstep.models.families.flux2_klein:Flux2Klein",
+    "krea2": "fewstep.models.families.krea2:Krea2",
+    "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
+    "ltx": "fewstep.models.families.ltx:LTX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",
@@ -50,6 +60,7 @@ class Family:
     pipelines: tuple[str, ...] = ()  # the pipeline classes whose folders it opens; the first is what students are saved as
     component = "unet"  # the network's name in the pipeline, and its folder's
     condition: Literal["class", "text"] = "class"
+    oblong = False  # whether height and width of what is denoised may differ
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
@@ -74,6 +85,9 @@ class Family:
     def pipeline_class(self) -> Any:
         """The diffusers class of the pipeline that students are saved as."""
         self._lacks("has no pipeline", "use the model with fewstep")
+
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
 
     def network_config(self) -> dict[str, Any]:
         """The network's config in the model's folder, that of a teacher or of a student."""
@@ -116,6 +130,10 @@ class Family:
             InputError: it is not known where w enters.
         """
         self._lacks("does not say how a scale is baked in", "sample the student with its guidance_scale")
+
+    def size_arguments(self, info: Info) -> dict[str, Any]:
+        """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
+        return {}
 
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).

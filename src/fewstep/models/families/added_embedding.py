@@ -1,21 +1,11 @@
 """Networks of diffusers that have no input for w: an embedding of w is added to what their time embedders give.
 
-For a family whose network knows nothing of w (DiT, PixArt, SD3, Qwen-Image, Wan, ...): subclass `AddedEmbedding` and, for prompts, `Prompts`,
-name the linear layer that ends its time embedder, and call the network with `**given(w)`:
-
-    class Mine(AddedEmbedding, Prompts):
-        name, pipelines, network_type = "mine", ("MinePipeline",), "MineTransformer2DModel"
-        time_embedding = "time_text_embed.timestep_embedder.linear_2"
-        pipeline_arguments = {"prompt_embeds": "text"}
-
-        def call(self, network, z, time, condition, w):
-            return network(z, timestep=time, encoder_hidden_states=condition["text"], return_dict=False, **given(w))[0]
-
-        def example(self, network, info, n):
-            return {"text": random_text(n, 512, network.config["text_dim"])}
+A family whose network knows nothing of w subclasses `AddedEmbedding` (for one that takes a text: `text_transformer.TextTransformer`), names
+the linear layer that ends its time embedder, `time_embedding`, and calls the network with `**given(w)`.
 
 The student is an instance of the stock class with its state dict and one layer more, `w_embedding.weight`, zero at first. Since w
-is added to the output of a linear layer, a scale is baked into that layer's bias, exactly. A student's folder has its network in
+is added to the output of a linear layer, a scale is baked into that layer's bias, exactly (where the layer has none, w scales its inputs, and is
+baked into its weights). A student's folder has its network in
 `student/` in place of `transformer/`, with the layer for w in a file of its own, so that no stock pipeline runs it by mistake without w.
 """
 
@@ -31,7 +21,7 @@ from fewstep.errors import InputError
 from fewstep.method.guidance import embed_w, weight_of
 from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process
-from fewstep.models.families.added_layer import AddedLayer, add_to_bias, detached
+from fewstep.models.families.added_layer import AddedLayer, bake_into, detached
 from fewstep.models.families.diffusers_family import STUDENT, DiffusersFamily
 
 EMBEDDING_SIZE = 256  # of w, as in a UNet's students
@@ -84,7 +74,7 @@ class AddedEmbedding(DiffusersFamily):
         """A plain copy of the student `network`, of one scale."""
         layer, made = network.get_submodule(WEmbedding.member), copy.deepcopy(self.stock_network(network))
         assert isinstance(layer, WEmbedding)
-        add_to_bias(self.time_embedding_outputs(made), layer.of(guidance_scale))
+        bake_into(self.time_embedding_outputs(made), layer.of(guidance_scale))
         return made
 
     def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -108,6 +98,5 @@ class AddedEmbedding(DiffusersFamily):
 
     def _with_w(self, network: nn.Module) -> nn.Module:
         outputs = self.time_embedding_outputs(network.eval())
-        weight = outputs[0].weight
-        WEmbedding(EMBEDDING_SIZE, len(weight), device=weight.device, dtype=weight.dtype).attach(network, outputs)
+        WEmbedding(EMBEDDING_SIZE, outputs).attach(network, outputs)
         return network

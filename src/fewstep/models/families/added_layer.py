@@ -21,17 +21,27 @@ class AddedLayer(nn.Linear):
     argument: ClassVar[str]  # its name
     member: ClassVar[str]  # the name of this layer in the network
 
-    def __init__(self, in_features: int, out_features: int, **where: Any) -> None:
-        super().__init__(in_features, out_features, bias=False, **where)
+    def __init__(self, in_features: int, outputs: list[nn.Linear]) -> None:
+        layer = outputs[0]
+        features = layer.in_features if layer.bias is None else layer.out_features
+        dtype = torch.promote_types(layer.weight.dtype, torch.float32)  # it is trained, whatever frozen weights are kept in
+        super().__init__(in_features, features, bias=False, device=layer.weight.device, dtype=dtype)
         nn.init.zeros_(self.weight)
         self.value: Tensor | None = None  # of the argument
         self.hooks: list[Any] = []
 
-    def attach(self, network: nn.Module, outputs: Iterable[nn.Module]) -> None:
-        """Make it a member of the network, which takes the argument (b, ...); it is added to the output of each layer in `outputs`."""
+    def attach(self, network: nn.Module, outputs: Iterable[nn.Linear]) -> None:
+        """Make it a member of the network, which takes the argument (b, ...); it is added to the output of each layer in `outputs`.
+
+        Of a layer without bias it scales the inputs instead, by 1 and what it gives, since only that can be baked into the layer.
+        """
         network.add_module(self.member, self)
         taking = network.register_forward_pre_hook(self.take, with_kwargs=True)
-        self.hooks = [taking, *(layer.register_forward_hook(self.add) for layer in outputs)]
+        self.hooks = [taking]
+        for layer in outputs:
+            self.hooks.append(
+                layer.register_forward_pre_hook(self.scale) if layer.bias is None else layer.register_forward_hook(self.add)
+            )
 
     def detach_from(self, network: nn.Module) -> None:
         """Leave the stock network behind."""
@@ -45,8 +55,18 @@ class AddedLayer(nn.Linear):
         return inputs, named
 
     def add(self, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """After a layer: its output (b, features) with this one's in it."""
-        return output if self.value is None else output + self(self.embedded(self.value).to(self.weight.dtype)).to(output.dtype)
+        """After a layer: its output (b, ..., features) with this one's in it."""
+        return output if self.value is None else output + self.given(output)
+
+    def scale(self, layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        """Before a layer without bias: its inputs (b, ..., features), scaled."""
+        return inputs if self.value is None else (inputs[0] * (1 + self.given(inputs[0])),)
+
+    def given(self, like: Tensor) -> Tensor:
+        """The output for the argument that was taken, (b, 1, ..., features) to go with `like`."""
+        assert self.value is not None
+        made = self(self.embedded(self.value).to(self.weight.dtype)).to(like.dtype)
+        return made.reshape(len(made), *[1] * (like.ndim - 2), -1)
 
     def embedded(self, value: Tensor) -> Tensor:
         """The layer's input (b, n) for values of the argument."""
@@ -68,7 +88,11 @@ def detached(network: nn.Module, member: str) -> Any:
 
 
 @torch.no_grad()
-def add_to_bias(layers: Iterable[nn.Linear], added: Tensor) -> None:
-    """Put what is added to the layers' outputs (features,), float64, into their biases, which are made anew."""
+def bake_into(layers: Iterable[nn.Linear], value: Tensor) -> None:
+    """Put what an added layer gives for one value (features,), float64, into the layers: their biases, or weights where there are none."""
     for layer in layers:
-        layer.bias = nn.Parameter((to_float64(layer.bias) + added).to(layer.bias.dtype), layer.bias.requires_grad)
+        weight, bias = layer.weight, layer.bias
+        if bias is None:
+            layer.weight = nn.Parameter((to_float64(weight) * (1 + value)).to(weight.dtype), weight.requires_grad)
+        else:
+            layer.bias = nn.Parameter((to_float64(bias) + value).to(bias.dtype), bias.requires_grad)

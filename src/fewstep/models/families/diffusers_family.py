@@ -14,11 +14,14 @@ from fewstep.method.process import Process, process_settings
 from fewstep.models.denoiser import check_finite
 from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
+    check_fit,
     check_guided,
+    check_weights,
+    components_of,
     config_of,
     dtype_of,
     has_part,
-    index_of,
+    naming_damage,
     quiet,
     set_token_limits,
     variants_of,
@@ -37,8 +40,8 @@ class DiffusersFamily(Family):
 
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
-    oblong = False  # whether height and width of what is denoised may differ
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
+    unguided = 1.0  # the stock pipeline's guidance_scale at which it makes one evaluation a step
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
 
     def __init__(self, folder: Path | None = None, variant: str | None = None) -> None:
@@ -63,6 +66,11 @@ class DiffusersFamily(Family):
         assert self.folder is not None
         return config_of(self.folder, self.network_folder(self.folder))
 
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
+        assert self.folder is not None
+        check_fit(self.folder, "channels in fewstep.json", info.channels, self.channels(self.network_config()))
+
     def network_folder(self, folder: Path) -> str:
         """The name of the network's folder in a pipeline folder."""
         return STUDENT if (folder / STUDENT).is_dir() else self.component
@@ -76,7 +84,7 @@ class DiffusersFamily(Family):
         config = config_of(folder, self.component)
         self.check(folder, config)
         channels, size, image_size = self.shape(folder, config)
-        process, prediction = process_of_scheduler(config_of(folder, "scheduler"), self.tokens(folder, config))
+        process, prediction = process_of_scheduler(self.scheduler_config(folder, config), self.tokens(folder, config))
         return Info(
             kind="teacher", family=self.name, prediction=prediction.name, process=process_settings(process), condition=self.condition,
             classes=self.classes(folder, config), size=size, channels=channels, image_size=image_size,
@@ -91,6 +99,10 @@ class DiffusersFamily(Family):
     def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
         """The names of the classes, of a family that has them."""
         return ()
+
+    def scheduler_config(self, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+        """The config of the teacher's scheduler; with the shift written out where the stock pipeline decides it in a way of its own."""
+        return config_of(folder, "scheduler")
 
     def tokens(self, folder: Path, config: dict[str, Any]) -> int | None:
         """How many tokens the network makes of an image, where its schedulers' shift depends on that."""
@@ -130,7 +142,11 @@ class DiffusersFamily(Family):
         part = self.network_folder(folder)
         variant = self.variant if folder == self.folder and self.variant in variants_of(folder / part) else None
         with quiet():
-            made = self.network_class().from_pretrained(folder, subfolder=part, variant=variant, use_safetensors=True, dtype=dtype)
+            made, found = self.network_class().from_pretrained(
+                folder, subfolder=part, variant=variant, use_safetensors=True, dtype=dtype, output_loading_info=True
+            )
+        if missing := found["missing_keys"]:  # diffusers makes them up, with a remark
+            raise InputError(f"{folder / part} lacks {len(missing)} weights, as {min(missing)}: copy {folder} again")
         return made.eval()
 
     def stored_dtype(self, folder: Path | None = None) -> torch.dtype:
@@ -147,11 +163,11 @@ class DiffusersFamily(Family):
         if names not in self._loaded:
             if self.folder is None or not all(has_part(self.folder, name) for name in names):
                 raise InputError(f"this model's folder has no {' and '.join(names)}; name a whole pipeline folder")
-            components = [name for name, value in index_of(self.folder).items() if isinstance(value, list)]
-            unused: dict[str, Any] = {name: None for name in components if name not in names}
-            with quiet():
+            unused: dict[str, Any] = {name: None for name in components_of(self.folder) if name not in names}
+            with quiet(), naming_damage(self.folder):
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
-            set_token_limits(pipeline)
+                check_weights(pipeline, self.folder)
+                set_token_limits(pipeline)
             for name, part in pipeline.components.items():
                 if isinstance(part, nn.Module):
                     check_finite(part, f"{self.folder / name}")
@@ -222,7 +238,7 @@ class DiffusersFamily(Family):
                 scale = 1.0 if w is None else float(scale_of(w[i]))
                 if baked:
                     pipeline.register_modules(**{self.component: self.bake(network, scale)})
-                row, settings["guidance_scale"] = take(condition, slice(i, i + 1)), 1.0 if baked else scale
+                row, settings["guidance_scale"] = take(condition, slice(i, i + 1)), self.unguided if baked or w is None else scale
                 samples.append(self.stock_call(pipeline, z[i : i + 1], row, settings))
         return torch.cat(samples)
 

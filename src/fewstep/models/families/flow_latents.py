@@ -1,4 +1,4 @@
-"""Latents whose size no config of diffusers names (Flux, Qwen-Image, Wan), and those that a transformer takes as packed tokens."""
+"""Latents whose size no config of diffusers names (Flux, Qwen-Image, Z-Image, Wan), and those that a transformer takes as packed tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ class ChosenSize(DiffusersFamily):
     """The part of `Family` that follows from `sides`: the stock pipeline's default, or `sample_size` in the network's config."""
 
     component = "transformer"
+    patches = 2, 2  # how many latents along each side make a token
 
     def usual_sides(self, folder: Path) -> tuple[int, ...]:
-        """The sides of the latents of the stock pipeline's default size."""
-        raise NotImplementedError
+        """The sides of the latents of the stock pipeline's default size, here those of 1024x1024 pixels."""
+        return (1024 // self.pixels_of_latent(folder),) * 2
 
     def sides(self, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
         """The sides of the latents.
@@ -46,14 +47,25 @@ class ChosenSize(DiffusersFamily):
 
     def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
         """How many latents along each side make a token."""
-        return 2, 2
+        return self.patches
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples, of a pipeline that takes the size of its picture, if it is one."""
+        size = self.picture_size(z) if z.ndim == 4 else {}
+        return super().stock_call(pipeline, z, condition, size | settings)
+
+    def picture_size(self, z: Tensor) -> dict[str, int]:
+        """The stock pipeline's arguments for the picture that latents z (b, c, h, w) stand for."""
+        assert self.folder is not None
+        pixels = self.pixels_of_latent(self.folder)
+        return {"height": z.shape[2] * pixels, "width": z.shape[3] * pixels}
 
 
 class Packed(ChosenSize):
     """The method sees latents (b, c, h, w); the network and the stock pipeline tokens (b, h/2 w/2, 4 c)."""
 
     def usual_sides(self, folder: Path) -> tuple[int, ...]:
-        """Those of 1024x1024 pixels."""
+        """Those of 1024x1024 pixels of a VAE of 8x."""
         return 128, 128
 
     def tokens(self, folder: Path, config: dict[str, Any]) -> int:
@@ -65,11 +77,26 @@ class Packed(ChosenSize):
         """Of latents: a token is a patch of four."""
         return int(config["in_channels"]) // 4
 
+    def packed(self, z: Tensor) -> Tensor:
+        """Tokens (b, h/2 w/2, 4 c) of latents z (b, c, h, w)."""
+        return pack(z)
+
+    def output(self, output: Tensor, z: Tensor) -> Tensor:
+        """Latents shaped as z of tokens."""
+        return unpack(output, z)
+
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
-        """Samples (1, c, h, w): the pipeline takes tokens, and the size of the picture, without which it would not know theirs."""
-        factor = pipeline.vae_scale_factor
-        size = {"height": z.shape[2] * factor, "width": z.shape[3] * factor}
-        return unpack(super().stock_call(pipeline, pack(z), condition, settings | size), z)
+        """Samples (1, c, h, w): the pipeline takes tokens."""
+        return unpack(super().stock_call(pipeline, pack(z), condition, settings | self.picture_size(z)), z)
+
+
+def check_video(x: Tensor) -> Tensor:
+    """The videos x (n, 3, frames, h, w) themselves; InputError for pictures."""
+    if x.ndim != 5:
+        raise InputError(
+            "this model makes videos (n, 3, frames, height, width), not pictures; give data whose batches hold latents of videos"
+        )
+    return x
 
 
 def pack(z: Tensor) -> Tensor:

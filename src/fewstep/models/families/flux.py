@@ -42,16 +42,14 @@ class Flux(Packed, Prompts):
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,); times and scales are cast as the stock pipeline and network do."""
-        text, (h, columns) = condition["text"], (side // 2 for side in z.shape[2:])
-        y, x = torch.meshgrid(torch.arange(h, device=z.device), torch.arange(columns, device=z.device), indexing="ij")
+        text = condition["text"]
         output = network(
             hidden_states=pack(z),
             encoder_hidden_states=text,
             pooled_projections=condition["pooled"],
             timestep=time.to(z.dtype) / 1000,
             guidance=None if w is None else scale_of(w).float(),
-            img_ids=torch.stack([torch.zeros_like(y), y, x], 2).flatten(0, 1).to(z.dtype),
-            txt_ids=torch.zeros(text.shape[1], 3, device=z.device, dtype=z.dtype),
+            **position_ids(z, text.shape[1]),
             return_dict=False,
         )[0]
         return unpack(output, z)
@@ -93,6 +91,14 @@ class Flux(Packed, Prompts):
         """Random text."""
         text = random_text(n, TEXT_TOKENS, network.config["joint_attention_dim"])
         return {"text": text, "pooled": random_text(n, network.config["pooled_projection_dim"], seed=1)}
+
+
+def position_ids(z: Tensor, tokens: int) -> dict[str, Tensor]:
+    """The places of patches of latents z (b, c, h, w) and of so many tokens of text, as the network's arguments."""
+    h, w = (torch.arange(side // 2, device=z.device) for side in z.shape[2:])
+    y, x = torch.meshgrid(h, w, indexing="ij")
+    places = torch.stack([torch.zeros_like(y), y, x], 2).flatten(0, 1)
+    return {"img_ids": places.to(z.dtype), "txt_ids": torch.zeros(tokens, 3, device=z.device, dtype=z.dtype)}
 
 
 def rebuilt(network: FluxTransformer2DModel, weights: dict[str, Tensor], **config: Any) -> FluxTransformer2DModel:

@@ -5,7 +5,8 @@ from typing import Any
 
 from fewstep.errors import InputError
 from fewstep.models.families.diffusers_family import DiffusersFamily
-from fewstep.models.families.pipeline_folder import index_of
+from fewstep.models.families.pipeline_folder import check_fit, index_of
+from fewstep.models.metadata import Info
 
 
 class Labelled(DiffusersFamily):
@@ -20,6 +21,12 @@ class Labelled(DiffusersFamily):
         super().check(folder, config)
         if not self.labels(config):
             raise InputError(f"{folder} takes no class (num_class_embeds is not set), so it cannot be guided; name another teacher")
+
+    def check_info(self, info: Info) -> None:
+        """Raises InputError where the metadata in the model's folder do not fit the network there."""
+        super().check_info(info)
+        assert self.folder is not None
+        check_fit(self.folder, "classes in fewstep.json", len(info.classes), self.labels(self.network_config()) - 1)
 
     def classes(self, folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
         """Their names, from `id2label` in model_index.json where it is, else their numbers."""

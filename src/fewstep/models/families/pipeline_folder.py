@@ -6,12 +6,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, first_line
 
 DISTILLED_NAMES = re.compile(
     r"(?i)(?:^|[-_. ])(turbo|lightning|schnell|hyper-?sd|lcm|tcd|dmd2?|distilled|\d-?steps?)(?=$|[-_. ])"
@@ -27,21 +28,34 @@ def index_of(folder: Path) -> dict[str, Any]:
     """
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} has no readable model_index.json ({error}); name a whole pipeline folder") from None
-    if not isinstance(index, dict) or "_class_name" not in index:
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{folder} has no readable model_index.json ({first_line(error)}); name a whole pipeline folder") from None
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise InputError(f"{folder}/model_index.json names no pipeline (_class_name); name a whole pipeline folder")
     return index
 
 
 def absent(folder: Path) -> dict[str, Any]:
     """The components that a pipeline folder is without, as None, as some stock pipelines must be given them."""
-    return {name: None for name, value in index_of(folder).items() if isinstance(value, list) and value[0] is None}
+    return {name: None for name, kind in components_of(folder).items() if kind[0] is None}
+
+
+def components_of(folder: Path) -> dict[str, list[str | None]]:
+    """The components that a pipeline folder names, with (library, class) of each; its other values are settings, lists among them."""
+    index = index_of(folder).items()
+    return {
+        name: kind
+        for name, kind in index
+        if isinstance(kind, list) and len(kind) == 2 and {type(x) for x in kind} <= {str, type(None)}
+    }
 
 
 def has_part(folder: Path | None, name: str) -> bool:
     """Whether a pipeline folder names a component and holds it."""
-    return folder is not None and (folder / name).is_dir() and (index_of(folder).get(name) or [None])[0] is not None
+    if folder is None or not (folder / name).is_dir():
+        return False
+    value = index_of(folder).get(name)
+    return isinstance(value, list) and bool(value) and value[0] is not None
 
 
 def config_of(folder: Path, part: str) -> dict[str, Any]:
@@ -52,9 +66,58 @@ def config_of(folder: Path, part: str) -> dict[str, Any]:
     """
     file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} has no readable {part}/{file.name} ({error}); name a whole pipeline folder") from None
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no table of values")
+        return config
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{folder} has no readable {part}/{file.name} ({first_line(error)}); name a whole pipeline folder"
+        ) from None
+
+
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Raises InputError in place of whatever a library raises of a pipeline folder, naming the file or part of it that is damaged."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = damaged_part(folder)
+        where, why = (folder, first_line(error)) if found is None else found
+        raise InputError(f"{where} is damaged or missing ({why}); copy {folder} again") from error
+
+
+def damaged_part(folder: Path) -> tuple[Path, str] | None:
+    """(the file or part of a pipeline folder that cannot be read, why): what is no JSON or no safetensors, else what its class refuses."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.rglob("*.*")):
+        try:
+            if file.is_file():
+                file.open("rb").close()  # which says why, as safetensors does not
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+        except Exception as error:
+            return file, first_line(error)
+    parts = {name: value for name, value in index_of(folder).items() if isinstance(value, list) and len(value) == 2 and all(value)}
+    unknown: tuple[Path, str] | None = None
+    for name, (library, kind) in parts.items():
+        try:
+            made = getattr(import_module(library), kind)
+        except (ImportError, AttributeError, TypeError, ValueError):  # as of what only its own pipeline knows
+            unknown = folder / "model_index.json", f"it names {library}.{kind}, which is not known"
+            continue
+        try:
+            with quiet():
+                made.from_pretrained(folder, subfolder=name)
+        except Exception as error:
+            return folder / name, first_line(error)
+    return unknown
 
 
 def variants_of(part: Path) -> set[str]:
@@ -115,6 +178,14 @@ def set_token_limits(pipeline: Any) -> None:
             part.model_max_length = limit
 
 
+def check_weights(pipeline: Any, folder: Path) -> None:
+    """Raises InputError where the file of a part lacks some of its weights: diffusers leaves those without content."""
+    for name, part in pipeline.components.items():
+        for weight, value in part.named_parameters() if hasattr(part, "named_parameters") else ():
+            if value.is_meta:
+                raise InputError(f"{folder / name} lacks the weight {weight}; copy {folder} again")
+
+
 def check_fit(folder: Path, what: str, gives: Any, takes: Any) -> None:
     """Raises InputError where what a part gives is not what the network takes."""
     if gives != takes:
@@ -157,7 +228,9 @@ def quiet() -> Iterator[None]:
         for log, _, _ in before:
             log.set_verbosity_error()
             log.disable_progress_bar()
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # of how diffusers uses itself
+            yield
     finally:
         for log, verbosity, bar in before:
             log.set_verbosity(verbosity)

@@ -22,9 +22,10 @@ class Prompts(DiffusersFamily):
 
     condition = "text"
     encoders: tuple[str, ...] = ("text_encoder", "tokenizer")  # the parts that `encode_prompt` needs
-    encoding: tuple[str, ...] = (
-        "text",
-    )  # the leaves of a condition, in the order in which `encode_prompt` returns them; "" is dropped
+    # the leaves of a condition, in the order in which `encode_prompt` returns them; "" is dropped
+    encoding: tuple[str, ...] = ("text",)
+    # the same for its `negative_prompt`, of a pipeline that encodes one otherwise than a prompt
+    negative_encoding: tuple[str, ...] = ()
     encode_arguments: dict[str, Any] = {}  # noqa: RUF012 - of `encode_prompt`, besides prompts and device
     longest = "tokenizer"  # the tokenizer that reads most of a prompt
     text_tokens: int | None = None  # of a prompt; None: the tokenizer's own limit
@@ -41,17 +42,25 @@ class Prompts(DiffusersFamily):
         return self.encode_prompts(prompts, device)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: list[str], device: torch.device) -> Condition:
-        """The leaves of a condition that prompts determine, (n, ...)."""
+    def encode_prompts(self, prompts: list[str], device: torch.device, negative: bool = False) -> Condition:
+        """The leaves of a condition that prompts determine, (n, ...); with `negative` as prompts to be guided away from."""
         pipeline = self.encoders_on(device)
         warn_of_cuts(getattr(pipeline, self.longest), prompts, self.text_tokens)
         with quiet():  # diffusers would warn of the cuts again
-            made = pipeline.encode_prompt(prompt=prompts, device=device, **self.encode_arguments)
-        return {leaf: value for leaf, value in zip(self.encoding, made, strict=False) if leaf}
+            return self.encoded(pipeline, list(prompts), device, negative and bool(self.negative_encoding))
+
+    def encoded(self, pipeline: Any, prompts: list[str], device: torch.device, negative: bool) -> Condition:
+        """What the stock pipeline makes of prompts; it may write into the list."""
+        given: dict[str, Any] = {"prompt": prompts, "device": device} | self.encode_arguments
+        if negative:
+            given |= {"negative_prompt": prompts, "do_classifier_free_guidance": True}
+        leaves, made = self.negative_encoding if negative else self.encoding, pipeline.encode_prompt(**given)
+        return {leaf: value for leaf, value in zip(leaves, made, strict=False) if leaf}
 
     def null(self, info: Info, prompt: str = "") -> Null:
         """A function that gives the encoding of the prompt for none, or of a negative one, (1, ...), encoded once."""
-        return cache(lambda: self.encode_prompts([prompt or self.empty_prompt], torch.device("cpu")))
+        negative = {"negative": True} if self.negative_encoding else {}
+        return cache(lambda: self.encode_prompts([prompt or self.empty_prompt], torch.device("cpu"), **negative))
 
     def encoders_on(self, device: torch.device, *more: str) -> Any:
         """The stock pipeline with tokenizers and text encoders alone, the encoders on a device."""

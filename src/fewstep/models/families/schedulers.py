@@ -101,7 +101,8 @@ def _flow(name: str, stock: Any, known: dict[str, Any], tokens: int | None) -> R
     try:
         if known.get("use_flow_sigmas"):  # its sigmas are those of betas until then; where sampling ends is not part of the process
             stock.register_to_config(shift_terminal=None)
-            stock.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+            with warnings.catch_warnings(action="ignore"):  # of how diffusers itself uses numpy
+                stock.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
         sigmas = stock.sigmas[:steps].double()
         rounded = (stock.timesteps - steps * sigmas).abs().max()
         sigmas = sigmas if mu is None or known.get("use_flow_sigmas") else stock.time_shift(mu, 1.0, sigmas)

@@ -54,6 +54,10 @@ class StableDiffusionXL(StableDiffusion):
         added = {"text_embeds": condition["pooled"], "time_ids": condition["sizes"]}
         return evaluate(network, z, time, condition["text"], w, added_cond_kwargs=added)
 
+    def size_arguments(self, info: Info) -> dict[str, Any]:
+        """The original and the target size, as the stock pipelines give them for a height and width."""
+        return dict.fromkeys(("original_size", "target_size"), info.picture_shape[1:])
+
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition of prompts; `extra` may be the stock pipelines' `original_size`, `crops_coords_top_left`, `target_size`.
 

@@ -17,7 +17,9 @@ def encoded(vae: Any, x: Tensor) -> Tensor:
     """Scaled latents of pictures x (n, c, h, w), the mode of the VAE's distribution, in its dtype."""
     shift, scale = latent_scaling(vae.config)
     output = vae.encode(x.to(vae.dtype))
-    return ((output.latent_dist.mode() if hasattr(output, "latent_dist") else output.latents) - shift) * scale
+    if hasattr(output, "latent_dist"):
+        return (output.latent_dist.mode() - shift) * scale
+    return ((output.latents if hasattr(output, "latents") else output.latent) - shift) * scale
 
 
 @torch.no_grad()
