@@ -34,6 +34,25 @@ def overhead(result: Row) -> str:
     return markdown(["what", "batch", "seconds with fewstep", "bare network", "ratio", "goal"], lines)
 
 
+def memory(result: Row) -> str:
+    """A row a ladder: peak memory and what its folders take on disk; the ratio of the peaks."""
+    lines = [[str(row["rungs"]), f"{row['peak'] / 1e9:.2f} GB", f"{row['folders'] / 1e9:.2f} GB"] for row in result["rows"]]
+    lines.append(["ratio", f"{result['ratio']:.3f} (goal {result['goal']:g})", ""])
+    return markdown(["rungs", "peak memory", "folders"], lines)
+
+
+def memory_predicted(result: Row) -> str:
+    """A row a case: peak memory as `--dry-run` says it and as measured, the error, and what the run's folders take on disk."""
+    lines = [
+        [
+            row["case"], f"{row['parameters'] / 1e6:.0f} M", str(row["latents"]), f"{row['predicted'] / 1e9:.2f} GB",
+            f"{row.get('device_peak', row['peak']) / 1e9:.2f} GB", f"{row['error']:+.0%}", f"{row['folders'] / 1e9:.2f} GB",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["case", "weights", "latents", "predicted", "measured", "error", "folders"], lines)
+
+
 def waiting(result: Row) -> str:
     """The share of a run's time that waits for data, read in turn and read ahead, of each kind of data."""
     lines = [

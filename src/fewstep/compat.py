@@ -44,6 +44,11 @@ def can_checkpoint(network: Any) -> bool:
     return getattr(network, "_supports_gradient_checkpointing", False)
 
 
+def kept_in_float32(network: Any) -> tuple[str, ...]:
+    """The parts of names of what a network of diffusers keeps in float32 whatever its dtype is; `from_pretrained` alone heeds it."""
+    return tuple(getattr(network, "_keep_in_fp32_modules", None) or ())
+
+
 def optional_components(pipeline_class: Any) -> list[str]:
     """The components that a pipeline class of diffusers may be without; `from_pretrained` has to be given None for others."""
     return list(pipeline_class._optional_components)

@@ -107,6 +107,21 @@ def path_of(what: str, given: Any) -> Path:
     return path
 
 
+def replace_folder(aside: Path, folder: Path) -> None:
+    """Rename a folder to the place of another one, which is renamed first and removed last: at every moment one of them is whole."""
+    before = folder.with_name(f".{folder.name}.before")
+    if folder.exists():
+        shutil.rmtree(before, ignore_errors=True)  # which a kill may have left
+        os.rename(folder, before)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        if before.exists() and not folder.exists():
+            os.rename(before, folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
 def utf8_path_of(what: str, given: Any) -> Path:
     """As `path_of`, of what holds safetensors files, whose paths must be UTF-8.
 

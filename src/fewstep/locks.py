@@ -55,7 +55,7 @@ def acquire(lock: Path, mine: dict[str, Any]) -> None:
     try:
         for _ in range(3):
             try:
-                os.link(aside, lock)  # fails where there is one, and is never seen half written
+                put(aside, lock)
                 return
             except FileExistsError:
                 check_stale(lock)
@@ -66,6 +66,17 @@ def acquire(lock: Path, mine: dict[str, Any]) -> None:
     finally:
         aside.unlink(missing_ok=True)
     raise InputError(f"{lock.parent} is being taken by other commands at this moment; run the command again")
+
+
+def put(aside: Path, lock: Path) -> None:
+    """Make the lock, whole from its beginning where the file system has links. Raises FileExistsError where there is one."""
+    try:
+        os.link(aside, lock)
+    except FileExistsError:
+        raise
+    except OSError:
+        with open(lock, "x", encoding="utf-8") as file:
+            file.write(aside.read_text(encoding="utf-8"))
 
 
 def check_stale(lock: Path) -> None:

@@ -17,6 +17,7 @@ from fewstep.models.families.own import Own
 from fewstep.models.model import Info
 from fewstep.training.cost_estimate import about, plan, plan_text, short, student, student_shapes, untrained
 from fewstep.training.network_cost import count, evaluate
+from fewstep.training.plan_of_stages import seconds_left
 from fewstep.training.recipe import load_recipe
 
 LADDER = {
@@ -171,3 +172,10 @@ def test_numbers_and_spans_are_short():
     assert [short(n) for n in (7, 999, 1234, 98_765, 3_840_000, 2.5e15)] == ["7 ", "999 ", "1.2 k", "99 k", "3.8 M", "2.5 P"]
     assert [short(n, 1024) for n in (512, 1024, 5 * 2**30)] == ["512 ", "1.0 Ki", "5.0 Gi"]
     assert [about(s) for s in (40, 1860, 18_720, 1e6)] == ["40 s", "31 min", "5.2 h", "11.6 days"]
+
+
+def test_the_time_left_is_that_of_the_stage_and_of_the_later_ones_by_their_evaluations():
+    stages = [("stage-one", 10, 2, True), ("steps-0008", 20, 4, True), ("steps-0002", 5, 5, True)]
+    assert seconds_left(stages, "steps-0002", 7.0, 1.0) == 7.0
+    assert seconds_left(stages, "stage-one", 3.0, 0.3) == pytest.approx(3.0 + 20 * 0.5 + 5 * 0.6)
+    assert seconds_left(stages, "another", 3.0, 0.3) is None

@@ -1,7 +1,9 @@
 """What memory holds in each stage of a distillation: what that stage needs, however long the ladder is."""
 
 import gc
+from types import SimpleNamespace
 
+import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -55,3 +57,33 @@ def test_the_student_of_a_ladder_with_an_encoder_is_that_of_stage_two(recipe, tm
     assert (student.info.kind, student.info.steps) == ("student", 1)
     saved = fewstep.open_model(tmp_path / "run" / "steps-0001").denoiser.network.state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in student.denoiser.network.state_dict().items())
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_the_start_with_what_to_change(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("fewstep.training.memory_estimate.room", lambda device: 500 << 20)
+    with pytest.raises(fewstep.InputError, match=r"has 0\.5 GB.*gradient_checkpointing.*student\.lora\.rank") as error:
+        fewstep.distill(recipe=recipe(), out=tmp_path / "run", device="cpu", quiet=True)
+    assert "\n" not in str(error.value) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_disk_without_room_for_the_run_is_refused_before_the_start_with_the_numbers(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(total=10**9, used=10**9, free=1000))
+    with pytest.raises(fewstep.InputError, match=r"0\.0 GB free.*student\.dtype"):
+        fewstep.distill(recipe=recipe(), out=tmp_path / "run", device="cpu", quiet=True)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_average_on_the_cpu_gives_the_same_bits(recipe, tmp_path):
+    settings = {"stage_two__ladder": (4, 1), "stage_two__last_updates": 2}
+    made = [
+        fewstep.distill(recipe=recipe(**settings, train__ema_device=place), out=tmp_path / place, device="cpu", quiet=True)
+        for place in ("device", "cpu")
+    ]
+    one, other = (model.denoiser.network.state_dict() for model in made)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_moments_of_eight_bits_need_their_package(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("fewstep.training.train_state.find_spec", lambda name: None)
+    with pytest.raises(fewstep.InputError, match="adamw8bit"):
+        fewstep.distill(recipe=recipe(train__optimizer="adamw8bit"), out=tmp_path / "run", device="cpu", quiet=True)

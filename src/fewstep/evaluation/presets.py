@@ -6,7 +6,7 @@ import torch
 
 from fewstep.errors import InputError, nearest, shown
 from fewstep.evaluation.configurations import EvaluatedModels
-from fewstep.training.cost_estimate import stages_of
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import make_recipe
 from fewstep.training.settings import EvaluateSettings, Recipe
 

@@ -15,7 +15,7 @@ from fewstep.export.comfyui import WORKFLOW
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
 from fewstep.models.families.diffusers_family import STUDENT
-from fewstep.models.families.pipeline_folder import absent, config_of, index_of
+from fewstep.models.families.pipeline_folder import absent, config_of, dtype_of, index_of, variants_of
 from fewstep.models.families.vae import latent_scaling
 from fewstep.models.metadata import Info
 from fewstep.models.model import DEFAULT_STEPS, Model
@@ -128,9 +128,11 @@ def stock_values(info: Info, folder: Path) -> dict[str, Any]:
     if pipeline == "WanPipeline":
         arguments["num_frames"] = (info.shape[1] - 1) * int(vae.get("scale_factor_temporal", 4)) + 1
     arguments["true_cfg_scale" if pipeline == "QwenImagePipeline" else "guidance_scale"] = scale_for(info)
+    parts = [part for part in folder.iterdir() if part.is_dir() and variants_of(part)]
+    dtypes = {str(dtype_of(part)).removeprefix("torch.") for part in parts} - {"float32"}  # stock pipelines open a mixture as it is
     optional = optional_components(getattr(diffusers, pipeline)) if hasattr(diffusers, pipeline) else ()
     return {
-        "pipeline": pipeline, "arguments": arguments, "absent": [part for part in absent(folder) if part not in optional],
+        "half": min(dtypes, default=None), "pipeline": pipeline, "arguments": arguments, "absent": [part for part in absent(folder) if part not in optional],
         "vae": vae.get("_class_name"), "latent_scaling": latent_scaling(vae) if vae else None,
         "image_features": config_of(folder, "unet")["encoder_hid_dim"] if pipeline == "KandinskyV22Pipeline" else None,
     }  # fmt: skip

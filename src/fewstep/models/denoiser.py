@@ -13,6 +13,7 @@ from fewstep.method.conditioning import Condition, cast, expand
 from fewstep.method.guidance import DenoiserFn, Rule, guided, plain
 from fewstep.method.parameterization import Prediction, prediction_of
 from fewstep.method.process import Cosine, DiscreteBetas, Process, RectifiedFlow, to_float64
+from fewstep.models.half_weights import HALF, InFloat32
 
 Null = int | Condition | Callable[[], Condition] | None
 Call = Callable[[nn.Module, Tensor, Tensor, Any, Tensor | None], Tensor]  # (network, z, time, condition, w) -> output
@@ -54,6 +55,7 @@ class Denoiser:
     null: Null = None
     call: Call = plain_call
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    dtype: torch.dtype | None = None  # float32: what weights in half precision are computed with in; None: each in its own
     rule: Rule = plain  # how a teacher's two branches combine
     weak: "Denoiser | None" = None  # a weaker model of the same data in the place of the null branch (autoguidance)
 
@@ -81,8 +83,11 @@ class Denoiser:
             )
 
     def __call__(self, z: Tensor, t: Tensor, condition: Any, w: Tensor | None = None) -> Tensor:
-        dtype = next(self.network.parameters()).dtype
-        with self.autocast():
+        own = next(self.network.parameters()).dtype
+        dtype, wide = self.dtype or own, nullcontext()
+        if own in HALF and dtype == torch.float32:
+            wide = InFloat32(keep_half=not getattr(self.network, "is_gradient_checkpointing", False))
+        with self.autocast(), wide:
             w = None if w is None else w.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for it
             output = self.call(self.network, z.to(dtype), self.process.network_time(t), cast(condition, dtype), w)
         alpha, sigma = self.process.at(t, z)

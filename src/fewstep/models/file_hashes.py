@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
@@ -26,6 +27,23 @@ def write_hashes(folder: Path) -> None:
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     hashes = {name: hash_of(folder / name) for name in files if name not in (*MAY_CHANGE, HASHES)}
     write_json(folder / HASHES, {"format": 2, "files": hashes})
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """The hashes of a model folder's files by their names; none where there is no record of them that can be read."""
+    try:
+        return dict(hashes_in(folder))
+    except (OSError, InputError):
+        return {}
+
+
+@contextmanager
+def changing(folder: Path, name: str) -> Iterator[None]:
+    """A file of a model folder may be replaced meanwhile; its hash is left out until it is the new one, so that a kill damages nothing."""
+    hashes = hashes_of(folder)
+    write_json(folder / HASHES, {"format": 2, "files": {key: value for key, value in hashes.items() if key != name}})
+    yield
+    write_json(folder / HASHES, {"format": 2, "files": dict(sorted((hashes | {name: hash_of(folder / name)}).items()))})
 
 
 def check_hashes(folder: Path) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.compat import kept_in_float32
 from fewstep.errors import InputError, as_input_error, nearest
 from fewstep.models.families import Family
+from fewstep.models.half_weights import HALF
 from fewstep.models.model import Model
 
 ADAPTERS = "adapters.safetensors"  # in a student's folder, beside its merged weights
@@ -64,6 +66,8 @@ def lora_student(
         torch.manual_seed(seed)
         inject_adapter_in_model(config, student)
     student.requires_grad_(False)
+    for p in added(student).values():
+        p.data = p.data.float() if p.dtype in HALF else p.data  # frozen weights may be in half precision, not what is trained
     return _train_added(student).eval()
 
 
@@ -75,7 +79,7 @@ def _tie(student: nn.Module, teacher: nn.Module, begin: dict[str, Tensor]) -> li
         if name not in shared:
             new.append(name)
             first = begin[name].detach().clone() if name in begin else torch.zeros(p.shape, dtype=like.dtype, device=like.device)
-            shared[name] = nn.Parameter(first)
+            shared[name] = nn.Parameter(first.float() if like.dtype in HALF else first)
     for name, value in shared.items():
         module, _, leaf = name.rpartition(".")
         setattr(student.get_submodule(module), leaf, value)
@@ -139,19 +143,36 @@ def _sharing(network: nn.Module, copied: Collection[int] = ()) -> Any:
 
 
 @torch.no_grad()
-def merged(network: nn.Module) -> nn.Module:
-    """The stock network of a student, adapters added to the weights; it shares what has none. A network without adapters is itself."""
-    if not has_adapters(network):
+def merged(network: nn.Module, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> nn.Module:
+    """The stock network of a student in a dtype (None: the layer's own), adapters added to the weights; it shares all that stays as it is.
+
+    A network without adapters, in the dtype that it has, is itself. What a class of diffusers keeps in float32 stays so. What changes is
+    put on `device`, where one is given: a GPU that trains has no room for it.
+    """
+    wide = kept_in_float32(network) if dtype in HALF else ()
+
+    def cast(name: str, value: Tensor) -> Tensor:
+        to = torch.float32 if any(word in name.split(".") for word in wide) else dtype
+        return value if to is None or not value.is_floating_point() else value.to(to)
+
+    if not has_adapters(network) and all(cast(name, value).dtype == value.dtype for name, value in network.state_dict().items()):
         return network
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    made = _sharing(network)
-    adapted: list[tuple[str, Any]] = [(name, layer) for name, layer in made.named_modules() if isinstance(layer, BaseTunerLayer)]
-    for name, layer in adapted:
-        base = layer.get_base_layer()
-        base.weight = nn.Parameter(base.weight + layer.get_delta_weight("default"), requires_grad=False)
-        made.set_submodule(name, base)
-    del made.peft_config
+    adapted: dict[str, Any] = {name: layer for name, layer in network.named_modules() if isinstance(layer, BaseTunerLayer)}
+    deltas = {id(layer.get_base_layer().weight): layer for layer in adapted.values()}
+    memo: dict[int, Any] = {id(buffer): cast(name, buffer) for name, buffer in network.named_buffers()}
+    for name, p in network.named_parameters():
+        value, layer = p, deltas.get(id(p))
+        if layer is not None:
+            value = (p.float() if p.dtype in HALF else p) + layer.get_delta_weight("default")
+        value = value if ".lora_" in name else cast(name, value)
+        memo[id(p)] = p if value is p else nn.Parameter(value.to(device or value.device), requires_grad=False)
+    made: Any = copy.deepcopy(network, memo)
+    for name in adapted:
+        made.set_submodule(name, made.get_submodule(name).get_base_layer())
+    if adapted:
+        del made.peft_config
     return made
 
 

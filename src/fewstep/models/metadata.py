@@ -38,6 +38,7 @@ class Info(BaseModel):
     history: tuple[dict[str, Any], ...] = ()  # the stages that led here
     data: dict[str, Any] = {}
     quality: dict[str, Any] = {}
+    stock: dict[str, Any] = {}  # how stock diffusers' samples from the folder compare with ours: `verify.compared`
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -81,11 +81,11 @@ def attach_embedding(network: nn.Module, family: Family, features: int) -> Negat
     return made
 
 
-def open_network(family: Family, folder: Path) -> nn.Module:
-    """The network of a folder that `fewstep` wrote, with the layer where it has one."""
+def open_network(family: Family, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network of a folder that `fewstep` wrote, its weights in a dtype, with the layer where it has one."""
     from safetensors.torch import load_file
 
-    network = family.open(folder)
+    network = family.open(folder, dtype)
     if (folder / WEIGHTS).is_file():
         weights = load_file(folder / WEIGHTS)
         attach_embedding(network, family, weights["weight"].shape[1]).load_state_dict(weights)

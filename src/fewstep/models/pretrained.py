@@ -1,7 +1,6 @@
 """Model folders: a diffusers pipeline folder, safetensors only, plus `fewstep.json`. Opened, checked and saved here."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,22 +12,24 @@ from typing import Any
 import torch
 
 from fewstep.compat import checkpoint_kind
-from fewstep.devices import best_device
+from fewstep.devices import best_device, return_memory
 from fewstep.errors import InputError, as_input_error, check_whole_number, shown
-from fewstep.files import contents, temporary, usual_mode, utf8_path_of, writing
+from fewstep.files import contents, replace_folder, temporary, usual_mode, utf8_path_of, write_atomically, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
 from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
 from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
-from fewstep.models.file_hashes import HASHES, check_hashes, write_hashes
+from fewstep.models.families.unchanged_parts import link_same_files
+from fewstep.models.file_hashes import HASHES, changing, check_hashes, write_hashes
+from fewstep.models.half_weights import HALF
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.lora_files import folder_with, loras_of
 from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, open_network, remove_embedding, save_embedding
-from fewstep.models.verify import check_agreement
+from fewstep.models.verify import compared
 
 WriteCard = Callable[[Model, Path, str], None]
 
@@ -44,8 +45,11 @@ def open_model(
     lora: Any = None,
     force: bool = False,
     verify: bool = True,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Model:
     """The model of a folder, of a run folder, a hub id, a single file, or the bundled one of a name; `fewstep.open_model` says more.
+
+    Weights are kept in `dtype` (None: as the folder has them), and computed with in float32 where that is half precision.
 
     Raises:
         InputError: nothing there, a folder of something else, or damaged files.
@@ -81,21 +85,21 @@ def open_model(
             check_safe(folder)
             family = family_for(folder, variant_to_open(folder, variant), force)
             info = family.describe(folder)
-        network = open_network(family, folder)
+        network = open_network(family, folder, dtype or family.stored_dtype(folder))
         if own:
             family.check_info(info)
     check_finite(network, str(folder))
     return Model(denoiser_of(network, info, family), info, family).to(device)
 
 
-def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) -> Path:
-    """Write a model folder aside, sample from it with diffusers alone, compare, and rename it into place.
+def save_model(model: Model, folder: Path, write_card: WriteCard | None = None, dtype: torch.dtype | None = None) -> Path:
+    """Write a model folder aside and rename it into place; then sample from it with diffusers alone, compare, and note the difference.
 
-    `write_card(model, folder, name)` adds the model's card to the complete folder.
+    `write_card(model, folder, name)` adds the model's card to the complete folder. The network's weights are written in `dtype`, by
+    default in that of the folder which the model's other parts come from. A difference is a warning: what is saved stays.
 
     Raises:
         InputError: the folder holds something else, or cannot be written.
-        RuntimeError: stock diffusers gives other samples than we do (a fault of ours; nothing is left behind).
     """
     folder = utf8_path_of("folder", folder)
     if not folder.name:
@@ -103,29 +107,38 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None) 
     if folder.exists() and (not folder.is_dir() or (contents(folder) and not (folder / INFO).is_file())):
         raise InputError(f"{folder} holds something else; name a folder that is new or empty")
     given, model = model, model.fold_negative_prompt()
-    network = merged(model.denoiser.network)
+    network = merged(model.denoiser.network, dtype or (model.family.stored_dtype() if model.family.folder else None), "cpu")
     aside = temporary(folder)
     try:
         with writing(folder):
             aside.mkdir(parents=True)
-            (aside / INFO).write_text(json.dumps(model.info.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+            write_info(aside, model.info.model_copy(update={"stock": {}}))
             model.family.write(remove_embedding(network), model.denoiser.process, prediction_of(model.info.prediction), aside)
             save_embedding(network, aside)
             if model is given:  # a negative prompt that was baked in is in no adapter
                 save_adapters(model, aside)
             if write_card is not None:
                 write_card(model, aside, folder.name)
-            check_agreement(model, aside)
-            write_hashes(aside)
+            del network
+            return_memory()
             for file in aside.rglob("*"):
                 if file.is_file():
                     usual_mode(file)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.rename(aside, folder)
+            write_hashes(aside)
+            link_same_files(aside, folder.parent)
+            replace_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    if found := compared(model, folder):
+        with changing(folder, INFO):
+            write_info(folder, model.info.model_copy(update={"stock": found}))
     return folder
+
+
+def write_info(folder: Path, info: Info) -> None:
+    """Write or replace `fewstep.json` in a model folder."""
+    text = json.dumps(info.model_dump(mode="json"), indent=1) + "\n"
+    write_atomically(folder / INFO, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 LORA_MARKS = (
@@ -216,7 +229,8 @@ def conversion(path: str | Path) -> str:
 def denoiser_of(network: torch.nn.Module, info: Info, family: Family) -> Denoiser:
     """The network with the prediction, process and calls that `info` names."""
     call = NegativeCall(family.call) if info.negative_prompts else family.call
-    made = Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call)
+    dtype = torch.float32 if next(network.parameters()).dtype in HALF else None
+    made = Denoiser(network, prediction_of(info.prediction), process_of(info.process), family.null(info), call, dtype=dtype)
     if info.kind != "teacher" or not info.guidance:
         return made
     if "weak" in info.guidance:

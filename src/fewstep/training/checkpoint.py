@@ -176,8 +176,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for place, value in tensors.items():
+        name, _, key = place.rpartition("|")
+        parts.setdefault(name, {})[key] = value
     for name, p in zip(names, optimizer.param_groups[0]["params"], strict=True):
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors.get(f"{name}|{key}")  # none where the loss does not reach the parameter
-            if value is not None:
-                optimizer.state[p][key] = value.to(p.device, value.dtype).clone()
+        for key, value in parts.get(name, {}).items():  # none where the loss does not reach the parameter
+            counted = key == "step" and not isinstance(optimizer, torch.optim.AdamW)  # a plain number there
+            optimizer.state[p][key] = int(value) if counted else value.to(p.device, value.dtype).clone()

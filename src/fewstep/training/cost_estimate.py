@@ -1,7 +1,6 @@
 """What a recipe will cost, before it runs: updates, evaluations of the network, memory and time."""
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +8,14 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
-from fewstep.method.stage_two import rungs
 from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
 from fewstep.models.shapes import download_configs, has_configs_alone, open_shapes, shapes_of
 from fewstep.training.distill import new_teacher
+from fewstep.training.memory_estimate import memory, needed, student, student_shapes
 from fewstep.training.network_cost import bytes_of, count, measure
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.run_folder import teacher_of
 from fewstep.training.settings import LoraSettings, TeacherSettings, TrainSettings
@@ -47,10 +47,13 @@ def plan(
     train, lora = recipe.train, recipe.student.lora
     distilling = teacher is not None and not teaching
     model = teacher or untrained(recipe, classes)
-    shapes = student_shapes(model, lora) if distilling else shapes_of(model)
-    cost = count(shapes, train.batch_size, train.gradient_checkpointing)
     here = torch.device(torch.accelerator.current_accelerator() or "cpu").type
     kind = torch.device(device).type if device else here
+    if distilling:
+        cost, first, later = needed(recipe, model, kind)
+    else:
+        cost = count(shapes_of(model), train.batch_size, train.gradient_checkpointing)
+        first = later = memory(cost, 0, train, kind, cost["bytes"])
     known = kind in (here, "cpu") and (teacher is None or teacher.denoiser.device.type != "meta")
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
         probed = (student(model, lora) if distilling else copy.deepcopy(model)) if teacher else untrained(recipe, classes, "cpu")
@@ -61,44 +64,18 @@ def plan(
         speed = ASSUMED_SPEED.get(kind, 1e11)
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
-    first, later = (0, cost["trained_bytes"]) if lora else (bytes_of(model.denoiser.network.parameters()), cost["bytes"])
     stages = []
     for name, updates, calls, trained in stages_of(recipe, distilling):
         examples = updates * batch if trained else recipe.paths.count
-        frozen = (first if name == "stage-one" else later) if distilling else 0  # of its teacher, what is not its student's too
         stages.append({
             "name": name, "updates": updates, "batch_size": batch,
             "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
-            "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": memory(cost, frozen),
+            "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": first if name == "stage-one" else later,
         })  # fmt: skip
     return {
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,
         "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
-
-
-def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, float, bool]]:
-    """(name, updates, evaluations of the teacher for an example, whether it trains) of each stage of `distill`, or else of `teach`."""
-    if not distilling:
-        return [("teacher", recipe.teach.updates, 0, True)]
-    two, paths, encoder = recipe.stage_two, recipe.paths, recipe.encoder
-    stages: list[tuple[str, int, float, bool]] = [("stage-one", recipe.stage_one.updates, 2, True)]
-    for n, k in rungs(two.ladder):
-        by_paths, updates = n == paths.rung, two.last_updates if n <= 2 else two.updates
-        if not by_paths or paths.after_rung:
-            stages.append((f"ladder-{n:04d}" if by_paths else f"steps-{n:04d}", updates, k, True))
-        if by_paths:
-            stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - paths.low_share), False))
-            stages.append((f"steps-{n:04d}", paths.updates, 0, True))
-    return stages + [(f"encoder-{n:04d}", encoder.updates, k, True) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
-
-
-def memory(cost: dict[str, Any], teacher: int) -> dict[str, int]:
-    """Bytes on each device, by what holds them; activations as in float32, of which mixed precision keeps less."""
-    trained = cost["trained_bytes"]
-    parts = {"weights": cost["bytes"], "gradients": trained, "moments": 2 * trained, "average": trained, "teacher": teacher}
-    parts["activations"] = cost["activations"]
-    return parts | {"total": sum(parts.values())}
 
 
 def distillation_size(
@@ -115,7 +92,7 @@ def distillation_size(
     if teacher.info.kind != "teacher":
         raise InputError("this is a student or an encoder, which is not distilled again; name its teacher")
     cost, images = count(student_shapes(teacher), 1), 1000 * (batch_size or TrainSettings().batch_size)
-    full, work = memory(cost, bytes_of(teacher.denoiser.network.parameters())), cost["flops"]
+    full, work = memory(cost, bytes_of(teacher.denoiser.network.parameters()), TrainSettings(), ""), cost["flops"]
     sharded = (full["total"] - full["activations"]) // devices + full["activations"]
     ways = {"weights": full["teacher"], "full training": full["total"], f"full training sharded over {devices}": sharded}
     try:
@@ -184,25 +161,6 @@ def untrained(recipe: Recipe, classes: int | None, device: str = "meta") -> Mode
         model = new_teacher(recipe, data)
     model.denoiser.network.train()
     return model
-
-
-def student(teacher: Model, lora: LoraSettings | None = None) -> Model:
-    """The teacher's student, untrained, with adapters where the settings say so."""
-    with torch.random.fork_rng(devices=[]):
-        if lora is None:
-            network = teacher.family.student_of(teacher.denoiser.network).eval()
-        else:
-            network = lora_student(teacher.denoiser.network, teacher.family, 0, **lora.model_dump())
-    info = teacher.info.model_copy(update={"kind": "student"})
-    return replace(teacher, info=info, denoiser=replace(teacher.denoiser, network=network))
-
-
-def student_shapes(teacher: Model, lora: LoraSettings | None = None) -> Model:
-    """The teacher's student with a network of shapes alone; the teacher's weights are neither copied nor touched."""
-    with torch.device("meta"):
-        made = student(shapes_of(teacher), lora)
-    made.denoiser.network.to("meta")  # where adapters may have been made elsewhere
-    return made
 
 
 def plan_text(planned: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from fewstep.errors import InputError
 from fewstep.models.metadata import INFO, find_folder, is_run
 from fewstep.models.pretrained import open_model
 from fewstep.models.shapes import has_configs_alone, open_shapes
-from fewstep.training.cost_estimate import about, distillation_size, plan, plan_text, planned_teacher, stages_of
+from fewstep.training.cost_estimate import about, distillation_size, plan, plan_text, planned_teacher
 from fewstep.training.logging import entries_of
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import RECIPE, load_recipe, make_recipe, shipped_recipes, to_toml
 
 

@@ -2,12 +2,13 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fewstep.devices import return_memory
 from fewstep.errors import InputError
 from fewstep.files import contents
 from fewstep.method.conditioning import to
@@ -21,12 +22,15 @@ from fewstep.models.families.class_conditional import ClassConditional
 from fewstep.models.families.class_conditional_inpainting import ClassConditionalInpainting
 from fewstep.models.families.pipeline_folder import naming_damage
 from fewstep.models.file_hashes import check_hashes
+from fewstep.models.half_weights import DTYPES, holds_half, widened
 from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_of, next_lora_student
 from fewstep.models.metadata import INFO, Info, read_info
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, attach_embedding, open_network
 from fewstep.training.losses import stage_one, stage_two, student_prediction, student_process, teaching
 from fewstep.training.paths import path_pool, paths_stage
+from fewstep.training.plan_of_stages import stages_of
+from fewstep.training.processes import by_main
 from fewstep.training.recipe import Recipe, write_recipe
 from fewstep.training.stage import Stage
 from fewstep.training.trainer import Trainer
@@ -48,10 +52,11 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     teacher.to(trainer.place).denoiser.network.requires_grad_(False)
     made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
     negatives = negatives and negatives.to(trainer.accelerator.device)
-    if trainer.main:
-        write_recipe(trainer.run, recipe)
+    by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
-    student, ladder = train_or_open(stage, made, trainer, "1/2 "), rungs(recipe.stage_two.ladder)
+    trainer.stages = stages_of(recipe, distilling=True)
+    train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""))
+    student, ladder = train(stage, made, position="1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
     del stage, made, teacher  # which hold the networks of this stage
 
@@ -60,14 +65,14 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
         if not by_paths or recipe.paths.after_rung:
             made = next_student(student, steps, recipe.stage_two.sampler)
             stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, data=data, negatives=negatives)
-            student = train_or_open(replace(stage, name=f"ladder-{steps:04d}") if by_paths else stage, made, trainer, position)
+            student = train(replace(stage, name=f"ladder-{steps:04d}") if by_paths else stage, made, position=position)
             del stage, made
         if by_paths:
             assert for_paths is not None
             student = next_student(student, steps)
             finished = (trainer.run / f"steps-{steps:04d}" / INFO).is_file()
             pool = None if finished else path_pool(recipe, for_paths, student.denoiser.process, data, trainer)
-            student = train_or_open(paths_stage(recipe, student, pool), student, trainer, position)
+            student = train(paths_stage(recipe, student, pool), student, position=position)
     if not recipe.encoder.ladder:
         return student
 
@@ -75,29 +80,30 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     student = opened(student, trainer.run / "stage-one", trainer)
     for steps, k in rungs(recipe.encoder.ladder):
         stage = stage_two(recipe, in_precision_of(trainer, student), steps, k, True, data, negatives)
-        student = train_or_open(stage, next_student(student, steps, kind="encoder"), trainer, "encoder ")
+        student = train(stage, next_student(student, steps, kind="encoder"), position="encoder ")
     return opened(student, last, trainer)
 
 
 def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | None = None) -> Model:
     """A guided teacher trained on `data`: `start` trained on, or a new one of the recipe's network and process."""
     model = new_teacher(recipe, data) if start is None else replace(start, info=start.info.model_copy(update={"quality": {}}))
-    if trainer.main:
-        write_recipe(trainer.run, recipe)
+    by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     model.denoiser.network.requires_grad_(True)
     return train_or_open(teaching(recipe, model.denoiser), model, trainer)
 
 
-def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "") -> Model:
-    """The stage's finished model folder if the run has one; else train it and write that folder."""
+def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "", dtype: torch.dtype | None = None) -> Model:
+    """The stage's finished model folder if the run has one; else train it and write that folder, the weights in a dtype.
+
+    Frozen, it is kept in the dtype that it was saved in.
+    """
     folder = trainer.run / stage.name
     if not (folder / INFO).is_file():
         check_unused(folder)
         entry = trainer.train(stage, model.denoiser, position)
-        if trainer.main:
-            info = model.info.model_copy(update={"history": (*model.info.history, entry)})
-            trainer.save(replace(model, info=info), folder)
-        trainer.accelerator.wait_for_everyone()
+        return_memory()
+        info = model.info.model_copy(update={"history": (*model.info.history, entry)})
+        by_main(trainer.accelerator, lambda: trainer.save(replace(model, info=info), folder, dtype=dtype))
     else:
         check_hashes(folder)
     trainer.log.earlier += stage.updates
@@ -121,8 +127,9 @@ def opened(model: Model, folder: Path, trainer: Trainer, again: bool = False) ->
         else:
             if again:
                 network.to("meta")  # or memory would hold both
-            network = open_network(model.family, folder).to(trainer.place)
-    return replace(model, denoiser=replace(model.denoiser, network=network), info=info)
+            network = open_network(model.family, folder, model.family.stored_dtype(folder)).to(trainer.place)
+    denoiser = replace(model.denoiser, network=network, dtype=torch.float32 if holds_half(network) else None)
+    return replace(model, denoiser=denoiser, info=info)
 
 
 def with_null_on_device(teacher: Model) -> Model:
@@ -174,7 +181,7 @@ def student_of(recipe: Recipe, teacher: Model, negatives: NegativePrompts | None
     """
     prediction = student_prediction(recipe, teacher)
     if recipe.student.lora is None:
-        network = teacher.family.student_of(teacher.denoiser.network).requires_grad_(True)
+        network = widened(teacher.family.student_of(teacher.denoiser.network)).requires_grad_(True)
     else:
         base = name_of(recipe.teacher.path or teacher.family.folder)
         network = lora_student(
@@ -215,6 +222,6 @@ def next_student(before: Model, steps: int, sampler: str = "deterministic", kind
     """A copy of the last rung's student, to be trained for fewer steps."""
     before.denoiser.network.requires_grad_(False)
     own = before.denoiser.network
-    network = next_lora_student(own) if has_adapters(own) else copy.deepcopy(own).requires_grad_(True)
+    network = next_lora_student(own) if has_adapters(own) else widened(copy.deepcopy(own)).requires_grad_(True)
     info = before.info.model_copy(update={"kind": kind, "steps": steps, "sampler": sampler})
     return replace(before, denoiser=replace(before.denoiser, network=network), info=info)

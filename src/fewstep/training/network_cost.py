@@ -1,6 +1,7 @@
 """What one evaluation of a network costs: FLOPs and memory, counted on shapes alone, and seconds, by a short probe."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from fewstep import compat
 from fewstep.devices import seconds
 from fewstep.method.conditioning import cast, to
+from fewstep.models.half_weights import InFloat32, holds_half, widened
 from fewstep.models.lora import has_adapters
 from fewstep.models.model import Model
 from fewstep.training.trainer import checkpoint_blocks
@@ -22,21 +24,27 @@ PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
 
 def evaluate(model: Model, batch_size: int) -> Tensor:
     """The output of the network for a batch of its inputs."""
-    info, parameter = model.info, next(model.denoiser.network.parameters())
-    z = torch.zeros(batch_size, *info.shape, device=parameter.device, dtype=parameter.dtype)
+    info, network, parameter = model.info, model.denoiser.network, next(model.denoiser.network.parameters())
+    dtype, half = torch.promote_types(parameter.dtype, torch.float32), holds_half(network)
+    z = torch.zeros(batch_size, *info.shape, device=parameter.device, dtype=dtype)
     t = torch.ones(batch_size, device=parameter.device)
-    condition = cast(to(model.example(batch_size), parameter.device), parameter.dtype)
-    return model.denoiser.call(model.denoiser.network, z, t, condition, t if info.takes_w else None)
+    condition = cast(to(model.example(batch_size), parameter.device), dtype)
+    with InFloat32() if half else nullcontext():
+        return model.denoiser.call(network, z, t, condition, t if info.takes_w else None)
 
 
 def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[str, Any]:
     """Parameters, bytes, FLOPs of an evaluation, and the bytes that a pass over `batch_size` keeps for its gradient.
 
-    With `checkpointing` the blocks of the network are computed again for it.
+    With `checkpointing` the blocks of the network are computed again for it. "evaluation" are bytes that a pass over two examples
+    takes without a gradient, at most.
     """
     network = model.denoiser.network
     if not has_adapters(network):
         network.requires_grad_(True)
+    weights = bytes_of(network.parameters())
+    if network_is_of_shapes(network):
+        widened(network)  # as it is computed with
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops}) as counter:
         output = evaluate(model, 1)
         forward = counter.get_total_flops()
@@ -44,10 +52,15 @@ def count(model: Model, batch_size: int, checkpointing: bool = False) -> dict[st
     own = [p for p in network.parameters() if p.requires_grad]
     return {
         "parameters": sum(p.numel() for p in network.parameters()), "trained_parameters": sum(p.numel() for p in own),
-        "bytes": bytes_of(network.parameters()), "trained_bytes": bytes_of(own),
+        "bytes": weights, "trained_bytes": bytes_of(own),
         "flops": {"forward": forward, "trained": counter.get_total_flops() + (forward if checkpointing else 0)},
-        "activations": activation_bytes(model, batch_size, checkpointing),
+        "activations": (kept := activation_bytes(model, batch_size, checkpointing)), "evaluation": min(kept, 2 * kept // batch_size),
     }  # fmt: skip
+
+
+def network_is_of_shapes(network: nn.Module) -> bool:
+    """Whether a network is on the meta device."""
+    return next(network.parameters()).device.type == "meta"
 
 
 def backward_flops(

@@ -6,16 +6,18 @@ from typing import Any
 
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.summary import announce
-from fewstep.devices import check_device
+from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
+from fewstep.models.half_weights import DTYPES, widened
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
 from fewstep.models.pretrained import guided_as, open_model, save_model
 from fewstep.training.distill import distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
+from fewstep.training.memory_estimate import check_disk, check_memory
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
 from fewstep.training.settings import TeacherSettings
 from fewstep.training.sharing import check_launch
@@ -107,13 +109,18 @@ def distill(
     check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
     negatives = negative_prompts_of(recipe, model, quiet)
+    check_memory(recipe, model, best_device(device))
+    check_disk(recipe, model, check_run(out, recipe))
     run, examples = prepare_run(out, recipe, model, data, device, quiet)
     with closing(Trainer(run, examples, recipe.train, device, quiet, save)) as trainer:
         held, model = [model], None  # handed over: from here on `distill_model` alone holds the teacher
         student = distill_model(recipe, held.pop(), examples, trainer, negatives)
     ladder = recipe.stage_two.ladder
     name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
-    return open_model(run / name, student.denoiser.device) if has_adapters(student.denoiser.network) else student
+    if has_adapters(student.denoiser.network):
+        return open_model(run / name, student.denoiser.device)
+    widened(student.denoiser.network)
+    return student
 
 
 def prepare_run(out: str | Path, settings: Recipe, model: Model, data: Any, device: str | None, quiet: bool) -> tuple[Path, Any]:
@@ -147,7 +154,8 @@ def teacher_of(teacher: Any, data: Any, settings: TeacherSettings | None = None)
         return own_model(teacher, data)
     if not isinstance(teacher, Model):
         chosen = {} if settings is None else settings.model_dump(include={"revision", "variant", "lora", "force"})
-        teacher = open_model(teacher, **chosen)
+        dtype = None if settings is None or settings.dtype is None else DTYPES[settings.dtype]
+        teacher = open_model(teacher, **chosen, dtype=dtype)
     return guided_as(teacher, settings.rule) if settings else teacher
 
 

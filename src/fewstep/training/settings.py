@@ -11,6 +11,7 @@ Updates = Annotated[int, Field(ge=0, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Weighting = Literal["auto", "snr_plus_one", "truncated_snr", "snr", "min_snr"]
 Gamma = Annotated[float, Field(ge=1, le=1e6)]  # of the weighting min_snr: its bound
+Dtype = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -51,6 +52,9 @@ class TeacherSettings(Section):
     path: str | None = None  # a model folder, a diffusers folder, a hub id, a .safetensors file, or a bundled teacher ("digits")
     revision: str | None = None  # of a hub id
     variant: str | None = None  # of the weights, as "fp16"
+    dtype: Dtype | None = (
+        None  # that its frozen weights are kept in; None: as its folder has them. train.precision says how they are computed with
+    )
     lora: tuple[str, ...] = ()  # LoRA files merged into it, each "FILE" or "FILE:WEIGHT"
     force: bool = False  # take it though its scheduler or its name says that it is distilled already
     guidance: GuidanceSettings = GuidanceSettings()  # the rule that its students learn
@@ -151,6 +155,7 @@ class LoraSettings(Section):
 
 
 class StudentSettings(Section):
+    dtype: Dtype | None = None  # that weights are saved in; None: as the teacher's folder has its network
     guidance_scale: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 5.0)
     prediction: Literal["auto", "same", "v", "x", "eps"] = "auto"  # auto: v, or of a flow the flow; same: the teacher's own
     rescale_zero_terminal_snr: bool = False  # the student's process ends in noise alone, as its sampling begins
@@ -231,6 +236,10 @@ class TrainSettings(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradients
     precision: Literal["no", "bf16", "fp16"] = "no"  # of the network's computation; weights and optimiser are float32
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the average that is saved and that teaches the next rung
+    ema_device: Literal["device", "cpu"] = (
+        "device"  # where the average is: "cpu" saves a GPU its weights, and each update copies them there
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit: moments of 8 bits (pip install 'fewstep[adamw8bit]')
     warmup: Updates = 100  # updates over which the learning rate rises, in each stage
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # updates

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fewstep import compat
+from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
@@ -38,20 +40,40 @@ FEW = 0.01  # share of the examples: where fewer make the loss, it is dominated 
 class Ema:
     """Exponential moving average of a network's trained parameters, with a decay that grows to `decay` as the average fills."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.average = [p.detach().clone() for p in trained(network).values()]
+    def __init__(self, network: nn.Module, decay: float, device: str = "device") -> None:
+        self.decay, self.elsewhere = decay, device == "cpu"
+        self.average = [self.there(p).clone() for p in trained(network).values()]
+
+    def there(self, p: Tensor) -> Tensor:
+        """A parameter where the average is; on the CPU itself no copy."""
+        return p.detach().cpu() if self.elsewhere else p.detach()
 
     def update(self, network: nn.Module, update: int) -> None:
-        """Take in the parameters after `update` (0-based); one fused call, nothing waits on the device."""
+        """Take in the parameters after `update` (0-based); one fused call, and nothing waits on the device unless the average is elsewhere."""
         average_into: Any = get_ema_multi_avg_fn(min(self.decay, (1 + update) / (10 + update)))
-        average_into(self.average, list(trained(network).values()), None)
+        average_into(self.average, [self.there(p) for p in trained(network).values()], None)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Put the average into the network."""
         for p, average in zip(trained(network).values(), self.average, strict=True):
             p.copy_(average)
+
+
+def optimizer_of(settings: TrainSettings, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """AdamW, fused, or with moments of 8 bits by bitsandbytes.
+
+    Raises:
+        InputError: the package for 8 bits is not installed.
+    """
+    known: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.99), "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **known)
+    if find_spec("bitsandbytes") is None:
+        raise InputError("train.optimizer 'adamw8bit' needs its package: pip install 'fewstep[adamw8bit]', or set it to 'adamw'")
+    from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports] - an extra
+
+    return AdamW8bit(parameters, **known)
 
 
 class State:
@@ -66,14 +88,10 @@ class State:
         self.examples: int = 0  # that the updates have taken: the position in the data
         self.rate, self.loss = 0.0, float("nan")
         self.held_out: list[float] = []  # the error of examples that are kept out, at each validation
-        self.ema = Ema(self.network, settings.ema)
-        self.optimizer = torch.optim.AdamW(
-            trained(self.network).values(),
-            lr=stage.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.ema = Ema(self.network, settings.ema, settings.ema_device)
+        if self.sharded and settings.optimizer == "adamw8bit":
+            raise InputError("train.optimizer 'adamw8bit' is not known with FSDP2: set it to 'adamw', or use DDP")
+        self.optimizer = optimizer_of(settings, list(trained(self.network).values()), stage.learning_rate)
         compiled: Any = torch.compile(self.network) if settings.compile else self.network
         if self.sharded:
             self.wrapped, self.prepared = compiled, accelerator.prepare_optimizer(self.optimizer)
@@ -126,9 +144,13 @@ class State:
         assert norm is not None
         norm = whole(norm)
         bad = (~norm.isfinite()).float()
-        if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
-            compat.skip_where(self.optimizer, bad)
-        self.prepared.step()
+        if self.settings.optimizer == "adamw8bit":  # which has no such kernel: the device is waited for
+            if not bad:
+                self.prepared.step()
+        else:
+            if self.accelerator.scaler is None:  # AdamW's fused kernel skips by this tensor, as it does for a gradient scaler
+                compat.skip_where(self.optimizer, bad)
+            self.prepared.step()
         self.prepared.zero_grad()
         self.ema.update(self.network, self.update)
         self.counts[:2] += torch.stack([torch.where(bad > 0, 0.0, loss), 1 - bad])
@@ -187,10 +209,12 @@ class State:
         like |= {f"ema/{name}": p.detach() for name, p in weights.items()}
         like |= {f"optimizer/{name}|{key}": p.detach() for name, p in weights.items() for key in ("exp_avg", "exp_avg_sq")}
         like |= {f"optimizer/{name}|step": torch.zeros((), device=self.counts.device) for name in weights}
+        if self.settings.optimizer == "adamw8bit":  # which has more parts, none of them sharded
+            like |= {key: self.counts for key in checkpoint.tensors if key.startswith("optimizer/")}
         checkpoint = checkpoint.like(like)
         self.network.load_state_dict(frozen | checkpoint.part("network"))
         averages = checkpoint.part("ema")
-        self.ema.average = [averages[name] for name in weights]
+        self.ema.average = [self.ema.there(averages[name]) for name in weights]
         restore_optimizer(self.optimizer, list(weights), checkpoint.part("optimizer"))
         values = checkpoint.values
         earlier: dict[str, Any] = {

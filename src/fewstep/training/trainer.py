@@ -8,31 +8,34 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import DistributedDataParallelKwargs
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fewstep import compat
 from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
-from fewstep.models.model import Model
+from fewstep.models.half_weights import InFloat32, holds_half
 from fewstep.models.pretrained import save_model
 from fewstep.progress import LiveLine, clock, to_stderr
 from fewstep.training.batches import Batches, Pace, Split
 from fewstep.training.checkpoint import load_newest, save_newest, save_shards
 from fewstep.training.logging import RunLog
+from fewstep.training.plan_of_stages import Planned, seconds_left
 from fewstep.training.settings import TrainSettings
 from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded
 from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
-Save = Callable[[Model, Path], Any]  # writes a model folder
+Save = Callable[..., Any]  # writes a model into a folder, its weights in a `dtype`: `save_model`
 
 
 class Interrupted(Exception):
@@ -43,7 +46,11 @@ def checkpoint_blocks(network: Any) -> None:
     """Let the network's blocks be computed again for the gradient, not kept. Raises InputError where it is no network that can."""
     if not compat.can_checkpoint(network):
         raise InputError("train.gradient_checkpointing: this network does not know it; set it to false")
-    network.enable_gradient_checkpointing()
+    if holds_half(network):
+        contexts = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), InFloat32()))
+        network.enable_gradient_checkpointing(contexts)
+    else:
+        network.enable_gradient_checkpointing()
 
 
 class Trainer:
@@ -67,6 +74,7 @@ class Trainer:
         self.line = LiveLine(quiet=self.quiet)
         self.log = RunLog(run, self.accelerator, settings.log_with)
         self.signals: list[int] = []
+        self.stages: list[Planned] = []  # of the whole run, for the time that is left
         if not self.quiet:
             to_stderr(described(self.accelerator, settings))
 
@@ -177,7 +185,7 @@ class Trainer:
         images = speed * state.global_batch
         bad = f", {state.skipped} skipped" if state.skipped else ""
         bad += f", held out {state.held_out[-1]:.3g}" if state.held_out else ""
-        ending = "done" if state.done else f"{clock((stage.updates - state.update) / max(speed, 1e-9))} left"
+        ending = "done" if state.done else self._left(stage, state, speed)
         self.line.show(
             f"{position}{stage.name}  {state.update}/{stage.updates}  loss {loss:.4g}  {images:.0f} images/s, {waiting:.1%} waiting for data  {ending}{bad}",
             final=state.done,
@@ -191,6 +199,15 @@ class Trainer:
             }
             known |= {"held_out": state.held_out[-1]} if state.held_out else {}
             self.log.write(stage=stage.name, update=state.update, **known, skipped=state.skipped)
+
+    def _left(self, stage: Stage, state: State, speed: float) -> str:
+        """The time left for the stage and for the run, and what the device holds at most so far."""
+        an_update = 1 / max(speed, 1e-9)
+        left = (stage.updates - state.update) * an_update
+        run, device = seconds_left(self.stages, stage.name, left, an_update), self.accelerator.device
+        of_run = "" if run is None or len(self.stages) == 1 else f", {clock(run)} for the run"
+        held = f"  {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB" if device.type == "cuda" else ""
+        return f"{clock(left)} left{of_run}{held}"
 
     def _save(self, state: State) -> None:
         state.read()  # so that the counters go along

@@ -94,9 +94,13 @@ class Family:
         """The network's config in the model's folder, that of a teacher or of a student."""
         self._lacks("has no folder of diffusers", "use the model with fewstep")
 
-    def open(self, folder: Path) -> nn.Module:
-        """The network of a folder, float32, in evaluation mode."""
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The network of a folder, its weights in a dtype, in evaluation mode."""
         raise NotImplementedError
+
+    def stored_dtype(self, folder: Path | None = None) -> torch.dtype:
+        """The dtype in which a folder, or the model's own, has the network's weights; float32 where there is none."""
+        return torch.float32
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
         """The network's output (b, ...): how it takes its time (b,), its condition and its guidance weight w (b,)."""

@@ -77,9 +77,9 @@ class AddedEmbedding(DiffusersFamily):
         bake_into(self.time_embedding_outputs(made), layer.of(guidance_scale))
         return made
 
-    def open(self, folder: Path) -> nn.Module:
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The network of a folder, in evaluation mode, with its layer for w if it is a student's."""
-        network = super().open(folder)
+        network = super().open(folder, dtype)
         if self.network_folder(folder) != STUDENT:
             return network
         self._with_w(network).get_submodule(WEmbedding.member).load_state_dict(load_file(folder / STUDENT / WEIGHTS))

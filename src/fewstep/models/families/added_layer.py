@@ -24,7 +24,8 @@ class AddedLayer(nn.Linear):
     def __init__(self, in_features: int, outputs: list[nn.Linear]) -> None:
         layer = outputs[0]
         features = layer.in_features if layer.bias is None else layer.out_features
-        super().__init__(in_features, features, bias=False, device=layer.weight.device, dtype=layer.weight.dtype)
+        dtype = torch.promote_types(layer.weight.dtype, torch.float32)  # it is trained, whatever frozen weights are kept in
+        super().__init__(in_features, features, bias=False, device=layer.weight.device, dtype=dtype)
         nn.init.zeros_(self.weight)
         self.value: Tensor | None = None  # of the argument
         self.hooks: list[Any] = []

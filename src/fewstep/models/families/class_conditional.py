@@ -1,5 +1,6 @@
 """Class-conditional networks, of pixels or of a VAE's latents: UNet2DConditionModel without text, the last label being the null one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from fewstep.method.guidance import weight_of
 from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process
 from fewstep.models.families.labelled import Labelled
-from fewstep.models.families.pipeline_folder import quiet
+from fewstep.models.families.pipeline_folder import index_of, quiet
+from fewstep.models.families.unchanged_parts import write_part
 from fewstep.models.families.unet import UNet, evaluate
 from fewstep.models.families.vae import decoded
+from fewstep.models.half_weights import InFloat32
 
 
 class ClassConditional(Labelled, UNet):
@@ -81,16 +84,20 @@ class ClassConditional(Labelled, UNet):
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
         """Write `unet/`, `scheduler/`, `model_index.json`, and the VAE where there is one."""
-        vae = self.parts("vae").vae if self.latent else None
         with quiet():
-            pipeline = self.pipeline_class()(network, self.scheduler(process, prediction), vae)
-            pipeline.save_pretrained(folder, safe_serialization=True)
+            self.pipeline_class()(network, self.scheduler(process, prediction)).save_pretrained(folder)
+        if self.latent and self.folder is not None:
+            write_part(self.folder, folder, "vae", self.variant)
+            known = index_of(folder) | {"vae": index_of(self.folder)["vae"]}
+            (folder / "model_index.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Any, w: Tensor | None) -> Tensor:
         """The stock network and the stock DDIMScheduler, loaded from the folder, in the loop that every stock pipeline has."""
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
         labels, beside = self.loop_inputs(condition, z)
-        return stock_loop(self.open(folder).to(z.device), scheduler, z, steps, labels, w, beside)
+        network = self.open(folder, self.stored_dtype(folder)).to(z.device)
+        with InFloat32():
+            return stock_loop(network, scheduler, z, steps, labels, w, beside)
 
     def loop_inputs(self, condition: Any, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """(labels, `beside`) for `stock_loop`."""

@@ -1,6 +1,5 @@
 """What all families of diffusers pipelines share: a folder opened part by part, written whole, and sampled by its own pipeline."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,22 @@ from fewstep.method.process import Process, process_settings
 from fewstep.models.denoiser import check_finite
 from fewstep.models.families import Family
 from fewstep.models.families.pipeline_folder import (
-    absent,
     check_fit,
     check_guided,
     check_weights,
     components_of,
     config_of,
+    dtype_of,
     has_part,
     naming_damage,
     quiet,
     set_token_limits,
     variants_of,
-)
+)  # fmt: skip
 from fewstep.models.families.schedulers import process_of_scheduler, scheduler_of
+from fewstep.models.families.unchanged_parts import bare_pipeline, write_parts
 from fewstep.models.families.vae import decoded, encoded
+from fewstep.models.half_weights import InFloat32
 from fewstep.models.metadata import Info
 
 STUDENT = "student"  # in place of `component`: a student's network that no stock pipeline may run, since none gives it w
@@ -39,7 +40,6 @@ class DiffusersFamily(Family):
 
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
-    low_cpu_mem_usage = False  # how diffusers reads the weights; it must be True where a class keeps some of them in float32
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     unguided = 1.0  # the stock pipeline's guidance_scale at which it makes one evaluation a step
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
@@ -137,22 +137,22 @@ class DiffusersFamily(Family):
         """How many pixels a latent stands for, along a side."""
         return 2 ** (len(config_of(folder, self.autoencoder)["block_out_channels"]) - 1)
 
-    def open(self, folder: Path) -> Any:
-        """The network of a folder, float32, in evaluation mode."""
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+        """The network of a folder, its weights in a dtype, in evaluation mode."""
         part = self.network_folder(folder)
         variant = self.variant if folder == self.folder and self.variant in variants_of(folder / part) else None
-        settings: dict[str, Any] = {
-            "use_safetensors": True,
-            "low_cpu_mem_usage": self.low_cpu_mem_usage,
-            "torch_dtype": torch.float32,
-        }
         with quiet():
             made, found = self.network_class().from_pretrained(
-                folder, subfolder=part, variant=variant, output_loading_info=True, **settings
+                folder, subfolder=part, variant=variant, use_safetensors=True, dtype=dtype, output_loading_info=True
             )
         if missing := found["missing_keys"]:  # diffusers makes them up, with a remark
             raise InputError(f"{folder / part} lacks {len(missing)} weights, as {min(missing)}: copy {folder} again")
         return made.eval()
+
+    def stored_dtype(self, folder: Path | None = None) -> torch.dtype:
+        """That of most of the network's weights in a folder, or in the model's own."""
+        folder = folder or self.folder
+        return torch.float32 if folder is None else dtype_of(folder / self.network_folder(folder), self.variant)
 
     def parts(self, *names: str) -> Any:
         """The stock pipeline with these components alone; loaded when first asked for, until `free`.
@@ -200,26 +200,19 @@ class DiffusersFamily(Family):
         return scheduler_of(process, prediction)
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
-        """Write the whole pipeline: this network, our scheduler, all other parts as they came, in float32 like the network.
-
-        Of parts in different precisions a stock pipeline makes none that runs: transformers opens each as it was stored.
+        """Write the whole pipeline: this network in its dtype, our scheduler, all other parts as they came (`unchanged_parts`).
 
         Raises:
             InputError: the folder that the other parts are in is not known.
         """
         if self.folder is None:
             raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
-        mine = absent(self.folder) | {self.component: self.stock_network(network), "scheduler": self.scheduler(process, prediction)}
+        mine = {self.component: self.stock_network(network), "scheduler": self.scheduler(process, prediction)}
+        names = {self.component: STUDENT} if not self.stock_takes_w and self.takes_w(network) else {}
+        write_parts(self.folder, folder, self.variant, self.pipeline_class(), mine)
         with quiet():
-            with naming_damage(self.folder):
-                pipeline = self.pipeline_class().from_pretrained(
-                    self.folder, use_safetensors=True, variant=self.variant, dtype=torch.float32, **mine
-                )
-                check_weights(pipeline, self.folder)
-                set_token_limits(pipeline)
-            pipeline.save_pretrained(folder, safe_serialization=True)
-        if not self.stock_takes_w and self.takes_w(network):
-            os.rename(folder / self.component, folder / STUDENT)
+            for name, part in mine.items():
+                part.save_pretrained(folder / names.get(name, name))
 
     def stock_network(self, network: nn.Module) -> nn.Module:
         """The network as diffusers writes it, sharing its weights."""
@@ -233,19 +226,17 @@ class DiffusersFamily(Family):
     def stock_sample(self, folder: Path, z: Tensor, steps: int, condition: Condition, w: Tensor | None) -> Tensor:
         """Samples from noise z (b, ...) by the folder's stock pipeline, one call an example, since a call has one scale.
 
-        Where the stock pipeline gives no scale to the network, each example's is baked in.
+        The pipeline has the folder's network and scheduler, and of its VAE the shapes; what encodes prompts is not needed. Where it
+        gives no scale to the network, each example's is baked in.
         """
         baked, samples = w is not None and not self.stock_takes_w, []
-        network = self.open(folder) if self.network_folder(folder) == STUDENT else None
-        parts: dict[str, Any] = absent(folder) | ({} if network is None else {self.component: self.stock_network(network)})
-        with quiet():
-            pipeline = self.sampling_class().from_pretrained(folder, use_safetensors=True, **parts).to(z.device)
-            pipeline.set_progress_bar_config(disable=True)
+        network = self.open(folder, self.stored_dtype(folder)).to(z.device)
+        with quiet(), InFloat32():
+            pipeline = bare_pipeline(self.sampling_class(), folder, {self.component: self.stock_network(network)}, self.autoencoder)
             settings = self.stock_settings(folder, pipeline, steps)
             for i in range(len(z)):
                 scale = 1.0 if w is None else float(scale_of(w[i]))
                 if baked:
-                    assert network is not None
                     pipeline.register_modules(**{self.component: self.bake(network, scale)})
                 row, settings["guidance_scale"] = take(condition, slice(i, i + 1)), self.unguided if baked or w is None else scale
                 samples.append(self.stock_call(pipeline, z[i : i + 1], row, settings))

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -36,8 +37,8 @@ class Own(Family):
         """Raises InputError: only the network's own code knows where w enters."""
         raise InputError("a network of one's own is not baked here, since only its own code knows where w enters")
 
-    def open(self, folder: Path) -> nn.Module:
-        """A copy of the network with the folder's weights.
+    def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """A copy of the network, in its own dtype, with the folder's weights.
 
         Raises:
             InputError: the folder's network was not given.

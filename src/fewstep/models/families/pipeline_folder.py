@@ -1,6 +1,7 @@
 """A pipeline folder of diffusers as JSON: its index and its components' configs, and whether they belong together."""
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fewstep.errors import InputError, first_line
 
@@ -123,6 +126,24 @@ def variants_of(part: Path) -> set[str]:
     return {
         name[1].split("-")[0] if len(name) > 2 else "" for name in names
     }  # model.safetensors, model.fp16-00001-of-00002.safetensors
+
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # what safetensors calls them
+
+
+def dtype_of(part: Path, variant: str | None = None) -> torch.dtype:
+    """The dtype of most of the weights in a component's folder, of a variant where it has that; float32 where they are in another form."""
+    from safetensors import safe_open
+
+    counts: dict[str, int] = {}
+    for file in part.glob("*.safetensors"):
+        if (f".{variant}" in file.name) == (variant in variants_of(part)):
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 - not a dict
+                    piece = opened.get_slice(key)
+                    counts[piece.get_dtype()] = counts.get(piece.get_dtype(), 0) + math.prod(piece.get_shape())
+    most = max(counts, key=lambda name: counts[name], default="F32")
+    return DTYPES.get(most, torch.float32)
 
 
 def variant_to_open(folder: Path, variant: str | None) -> str | None:

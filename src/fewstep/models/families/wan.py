@@ -22,7 +22,6 @@ class Wan(FlowGrid, ChosenSize, TextTransformer):
     """A condition is {"text" (b, tokens, features)}."""
 
     name, network_type, pipelines = "wan", "WanTransformer3DModel", ("WanPipeline",)
-    low_cpu_mem_usage = True
     time_embedding = "condition_embedder.time_embedder.linear_2"
     encode_arguments: dict[str, Any] = {"do_classifier_free_guidance": False, "max_sequence_length": TEXT_TOKENS}  # noqa: RUF012
     text_tokens, text_width = TEXT_TOKENS, "text_dim"
