@@ -15,7 +15,9 @@ SMALL = {
 
 
 def distilled(out, teacher, **changes):
-    return fewstep.distill(teacher, out=out, changes=SMALL | {k.replace("__", "."): v for k, v in changes.items()}, device="cpu", quiet=True)
+    return fewstep.distill(
+        teacher, out=out, changes=SMALL | {k.replace("__", "."): v for k, v in changes.items()}, device="cpu", quiet=True
+    )
 
 
 def weights(folder):
@@ -65,4 +67,6 @@ def test_what_cannot_begin_a_run_is_refused(teachers, tmp_path):
         with pytest.raises(InputError, match=message):
             distilled(tmp_path / "out", teachers / "first", student__start=str(start), **changes)
     with pytest.raises(InputError, match=r"student\.start"):
-        fewstep.teach("digits", tmp_path / "taught", changes={"teach.start": str(teachers / "old" / "steps-0002"), "data.name": "digits"})
+        fewstep.teach(
+            "digits", tmp_path / "taught", changes={"teach.start": str(teachers / "old" / "steps-0002"), "data.name": "digits"}
+        )

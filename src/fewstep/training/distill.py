@@ -33,6 +33,7 @@ from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.processes import by_main
 from fewstep.training.recipe import Recipe, write_recipe
 from fewstep.training.stage import Stage
+from fewstep.training.start import begin, check_start
 from fewstep.training.trainer import Trainer
 
 
@@ -51,11 +52,12 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
         raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
     teacher.to(trainer.place).denoiser.network.requires_grad_(False)
     made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
+    check_start(recipe, made)
     negatives = negatives and negatives.to(trainer.accelerator.device)
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
     trainer.stages = stages_of(recipe, distilling=True)
-    train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""))
+    train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""), start=recipe.student.start)
     student, ladder = train(stage, made, position="1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
     del stage, made, teacher  # which hold the networks of this stage
@@ -92,7 +94,9 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | No
     return train_or_open(teaching(recipe, model.denoiser), model, trainer)
 
 
-def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = "", dtype: torch.dtype | None = None) -> Model:
+def train_or_open(
+    stage: Stage, model: Model, trainer: Trainer, position: str = "", dtype: torch.dtype | None = None, start: str | None = None
+) -> Model:
     """The stage's finished model folder if the run has one; else train it and write that folder, the weights in a dtype.
 
     Frozen, it is kept in the dtype that it was saved in.
@@ -100,6 +104,7 @@ def train_or_open(stage: Stage, model: Model, trainer: Trainer, position: str = 
     folder = trainer.run / stage.name
     if not (folder / INFO).is_file():
         check_unused(folder)
+        begin(stage.name, model, start)
         entry = trainer.train(stage, model.denoiser, position)
         return_memory()
         info = model.info.model_copy(update={"history": (*model.info.history, entry)})
