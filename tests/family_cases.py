@@ -163,6 +163,11 @@ def as_video(model: Any, samples: Tensor) -> Tensor:
     return samples.transpose(1, 2).reshape(1, *model.info.shape)
 
 
+def frames_first(video: Tensor) -> Tensor:
+    """CogVideoX's latents of ours, and back."""
+    return video.transpose(1, 2)
+
+
 BAKED = ("baked",)
 SD, XL = "StableDiffusion", "StableDiffusionXL"
 CASES = {
@@ -211,6 +216,14 @@ CASES = {
     "LTX": Case(
         text_pipelines.ltx_pipeline, of_text, "LTXPipeline", BAKED, {"num_frames": 5, "height": 32, "width": 64}, slow=True, front=as_tokens,
         back=as_video,
+    ),
+    "CogVideoX": Case(
+        text_pipelines.cogvideox_pipeline, of_text, "CogVideoXPipeline", BAKED, slow=True, front=frames_first,
+        back=lambda model, samples: frames_first(samples),
+    ),
+    "CogVideoX 2B": Case(
+        lambda folder: text_pipelines.cogvideox_pipeline(folder, rotary=False), of_text, "CogVideoXPipeline", BAKED, slow=True,
+        front=frames_first, back=lambda model, samples: frames_first(samples),
     ),
     "Stable Diffusion 3.5": Case(
         lambda folder: transformer_pipelines.sd3_pipeline(folder, network_settings={"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),

@@ -221,3 +221,16 @@ def ltx_pipeline(folder, sides=(2, 8, 16)):
     noise = flow_scheduler(use_dynamic_shifting=True, **shift)
     parts = {"text_encoder": t5(), "tokenizer": t5_tokenizer(), "transformer": awake(network)}
     return saved(diffusers.LTXPipeline(noise, vae, **parts), folder, list(sides))
+
+
+def cogvideox_pipeline(folder, rotary=True):
+    """Three frames of latents of 4x6: nine of video, 32 x 48 pixels each."""
+    torch.manual_seed(0)
+    network = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=12, num_layers=1,
+        sample_width=6, sample_height=4, sample_frames=9, use_rotary_positional_embeddings=rotary,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKLCogVideoX(block_out_channels=(4,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2)
+    noise = diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=3.0)
+    diffusers.CogVideoXPipeline(t5_tokenizer(), t5(), vae, awake(network), noise).save_pretrained(folder)
+    return folder

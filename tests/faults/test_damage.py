@@ -1,6 +1,5 @@
 """Every file of a model folder, a run, a cache and an evaluation, flipped, cut short, emptied or removed: named, or of no consequence."""
 
-import json
 import shutil
 from collections import Counter
 
@@ -15,6 +14,7 @@ from tiny import tiny_student, tiny_teacher
 
 FLIPPED = (0.02, 0.1, 0.5, 0.9, 0.98)  # places, as shares of a file
 NO_MATTER = {
+    "fewstep-files.json",  # what it lists is compared here
     "README.md",
     "log.jsonl",
     "report.html",
@@ -102,11 +102,10 @@ class Damaged:
             assert len(lines) == 1, done.err
             return lines[0]
         written = self.place / "out" if (self.place / "out").exists() else copy
-        found = content_of(written, but="checkpoint")  # which a run at its end no longer needs
+        found = content_of(written, but=("checkpoint", "samples"))  # which a run and an evaluation at their end no longer need
         found = {name: content for name, content in found.items() if name.split("/")[-1] not in NO_MATTER}
-        found = {name: content for name, content in found.items() if not name.startswith("samples/")}  # nor an evaluation
         if (row := found.pop("samples.json", None)) is not None:  # it holds a time
-            found["samples.json"] = {key: value for key, value in json.loads(row).items() if key != "seconds"}
+            found["samples.json"] = {key: value for key, value in row.items() if key != "seconds"}
         return found
 
     def every_file(self, damages=DAMAGES):

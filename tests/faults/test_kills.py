@@ -71,17 +71,18 @@ def words(command, place, out):
     return *here[command], "--device", "cpu", "--out", out
 
 
-def content_of(folder, but="nothing"):
-    """Every file's bytes, but for those that hold times or are in one folder; of an evaluation's row without its times."""
+def content_of(folder, but=()):
+    """What every file holds, but for those with times or in some folders; of an evaluation's row without its times."""
     found = {}
-    for file in sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name != but):
+    for file in sorted(path for path in Path(folder).rglob("*") if path.is_file() and not {*but} & {*path.parts}):
         name, content = file.relative_to(folder).as_posix(), file.read_bytes()
         if name.endswith(".safetensors"):  # the order of its metadata is drawn anew each time
             end = 8 + int.from_bytes(content[:8], "little")
             content = json.loads(content[8:end]), content[end:]
+        if name.endswith(".json") and name not in VARYING:  # whatever its layout
+            content = json.loads(content)
         if name.startswith("rows/") and name.endswith(".json"):
-            row = json.loads(content)
-            content = {key: value for key, value in row.items() if "seconds" not in key and key != "xxh3_128"}
+            content = {key: value for key, value in content.items() if "seconds" not in key and key != "xxh3_128"}
         if name.split("/")[-1] not in VARYING:
             found[name] = content
     return found

@@ -57,6 +57,7 @@ SLOW = {
     "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
     "flux2_klein": text_pipelines.flux2_pipeline,
     "ltx": text_pipelines.ltx_pipeline,
+    "cogvideox": text_pipelines.cogvideox_pipeline,
 }
 NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 NOT_LOADED = ("pixart", "dit", "hunyuan_dit", "longcat_image")  # diffusers loads no LoRA into their networks or pipelines

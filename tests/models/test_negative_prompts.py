@@ -42,6 +42,12 @@ SLOW = {
     "krea2": text_pipelines.krea2_pipeline,
     "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
     "flux2_klein": text_pipelines.flux2_pipeline,
+    "z_image": text_pipelines.z_image_pipeline,
+    "sana": text_pipelines.sana_pipeline,
+    "aura_flow": text_pipelines.aura_flow_pipeline,
+    "longcat_image": text_pipelines.longcat_pipeline,
+    "ltx": text_pipelines.ltx_pipeline,
+    "cogvideox": text_pipelines.cogvideox_pipeline,
 }
 SCALE = 2.5
 

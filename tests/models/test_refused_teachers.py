@@ -167,6 +167,8 @@ def built(tmp_path_factory):
         ("FLUX.2 klein", "", {"is_distilled": True}, r"guidance-distilled already \(is_distilled is set\)"),
         ("FLUX.2 klein", "transformer", {"guidance_embeds": True}, "guidance-distilled already"),
         ("FLUX.2 klein", "text_encoder", {"hidden_size": 12}, "36, the network takes 24"),
+        ("CogVideoX", "transformer", {"patch_size_t": 2}, "CogVideoX 1.5"),
+        ("CogVideoX", "transformer", {"in_channels": 8}, "begins from a picture"),
         ("Krea 2", "", {"is_distilled": True}, r"guidance-distilled already \(is_distilled is set\)"),
         ("Sana", "transformer", {"timestep_scale": 1000.0}, "timestep_scale is 1000.0, of SANA-Sprint"),
         ("Z-Image", "transformer", {"cap_feat_dim": 12}, "16, the network takes 12"),

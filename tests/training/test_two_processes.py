@@ -278,3 +278,15 @@ def test_what_fsdp_cannot_do_here_is_refused(monkeypatch, fsdp):
             patched.setenv(name, value)
             with pytest.raises(InputError, match=r"fsdp_version: 2|fsdp_offload_params|efficient_loading|fp16"):
                 check_launch(SimpleNamespace(**vars(chosen) | changes))
+
+
+def test_shards_that_cannot_be_written_leave_the_last_checkpoint(tmp_path, alone, monkeypatch):
+    save_shards(tmp_path, Checkpoint({"weight": torch.zeros(2)}, {"stage": "x", "update": 1}), alone)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.hf_storage.HuggingFaceStorageWriter.write_data", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        save_shards(tmp_path, Checkpoint({"weight": torch.ones(2)}, {"stage": "x", "update": 2}), alone)
+    assert load_newest(tmp_path).values["update"] == 1

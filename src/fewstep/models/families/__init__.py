@@ -1,7 +1,7 @@
 """All that is peculiar to one kind of network, one file a family. To add one: docs/families.md.
 
 `Family` is all that the rest of the library asks of one. `diffusers_family.DiffusersFamily` answers most of it for a pipeline folder; `prompts`,
-`labelled`, `masked`, `unet`, `added_embedding`, `packed` and `learned_variance` hold what several families share.
+`labelled`, `masked`, `unet`, `added_embedding`, `text_transformer`, `flow_latents`, `flow_grid` and `learned_variance` hold what several share.
 """
 
 from collections.abc import Callable
@@ -44,6 +44,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "krea2": "fewstep.models.families.krea2:Krea2",
     "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
     "ltx": "fewstep.models.families.ltx:LTX",
+    "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",

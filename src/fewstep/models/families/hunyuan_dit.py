@@ -1,6 +1,5 @@
 """HunyuanDiT: text through BERT and a T5; w is added to the time embedding, and a learned sigma is left out."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +47,12 @@ class HunyuanDiT(TextTransformer):
         text = random_text(n, LEAVES["text"], config["cross_attention_dim"])
         return {"text": text, "text_2": random_text(n, LEAVES["text_2"], config["cross_attention_dim_t5"], seed=1)} | masks
 
-    @cached_property
-    def heads(self) -> tuple[int, int]:
-        """(features of an attention head, patch size) of the network."""
-        config = self.network_config()
-        return config["attention_head_dim"], config["patch_size"]
-
     def inputs(self, z: Tensor, time: Tensor, condition: dict[str, Tensor]) -> dict[str, Any]:
         """With the size of the picture, no style, and the places of patches, as the stock pipeline has them."""
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
         from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 
-        (features, patch), (h, w) = self.heads, z.shape[2:]
+        features, patch, (h, w) = self.known["attention_head_dim"], self.known["patch_size"], z.shape[2:]
         grid = h // patch, w // patch
         crop = get_resize_crop_region_for_grid(grid, 2 * BASE // patch)
         places = get_2d_rotary_pos_embed(features, crop, grid, device=z.device, output_type="pt")

@@ -55,7 +55,7 @@ class Krea2(OneFrame, Packed, TextTransformer):
 
     def layers(self, condition: dict[str, Tensor], mask: str, text: str = "encoder_hidden_states") -> dict[str, Tensor]:
         """Arguments for the text (b, tokens, layers, features) and its mask."""
-        features = self.network_config()["text_hidden_dim"]
+        features = self.known["text_hidden_dim"]
         return {text: condition["text"].unflatten(2, (-1, features)), mask: condition["mask"].bool()}
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of the text's leaves as `encode_prompt` returns them, as the network takes them 
 `network_time` where its time is not 0 to 1000, `inputs` and `output` where it takes or gives more.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class TextTransformer(AddedEmbedding, Prompts):
     pipeline_arguments: dict[str, str] = {"prompt_embeds": "text"}  # noqa: RUF012
     text_width = "joint_attention_dim"  # the key of the network's config for the features of the text
     mask = ""  # the leaf that says which tokens are the prompt's; texts are then filled up to `text_tokens`
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """The network's config in the model's folder, read once."""
+        return self.network_config()
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, or a text encoder or VAE of another model."""
