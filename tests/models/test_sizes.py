@@ -9,7 +9,7 @@ from command_line import command, refused
 from conftest import TINY
 from fewstep import InputError, open_model
 from fewstep.models.sizes import at_size
-from fewstep.models.verify import check_agreement
+from fewstep.models.verify import difference_of
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.recipe import load_recipe
 from tiny import awake, tiny_student
@@ -21,7 +21,7 @@ def test_a_student_draws_at_another_size_what_its_stock_pipeline_draws(tmp_path,
     folder = student.save(tmp_path / "student")
     opened = at_size(open_model(folder), 24, 32)
     assert (opened.info.shape[1:], opened.info.picture_shape[1:]) == ((12, 16), (24, 32))
-    assert check_agreement(opened, folder) < 1e-5
+    assert difference_of(opened, folder) < 1e-5
     (image,) = opened.sample(prompts=["a cat"], steps=2, guidance_scale=2.0)
     assert (image.width, image.height) == (32, 24)
 

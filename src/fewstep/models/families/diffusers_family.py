@@ -40,6 +40,7 @@ class DiffusersFamily(Family):
 
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
+    stock_reads_autoencoder = False  # whether the stock pipeline takes numbers from the autoencoder to sample latents
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     unguided = 1.0  # the stock pipeline's guidance_scale at which it makes one evaluation a step
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
@@ -232,7 +233,10 @@ class DiffusersFamily(Family):
         baked, samples = w is not None and not self.stock_takes_w, []
         network = self.open(folder, self.stored_dtype(folder)).to(z.device)
         with quiet(), InFloat32():
-            pipeline = bare_pipeline(self.sampling_class(), folder, {self.component: self.stock_network(network)}, self.autoencoder)
+            parts = {self.component: self.stock_network(network)}
+            if self.stock_reads_autoencoder:
+                parts[self.autoencoder] = self.autoencoder_on(z.device)
+            pipeline = bare_pipeline(self.sampling_class(), folder, parts, self.autoencoder)
             settings = self.stock_settings(folder, pipeline, steps)
             for i in range(len(z)):
                 scale = 1.0 if w is None else float(scale_of(w[i]))

@@ -24,6 +24,7 @@ class Flux2Klein(ChosenSize, TextTransformer):
 
     name, network_type, time_embedding = "flux2_klein", "Flux2Transformer2DModel", "time_guidance_embed.timestep_embedder.linear_2"
     pipelines, text_tokens, patches = ("Flux2KleinPipeline",), TEXT_TOKENS, (1, 1)
+    stock_reads_autoencoder = True  # by whose statistics it normalizes
 
     def check(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises InputError for a distilled network, or a text encoder or VAE of another model."""

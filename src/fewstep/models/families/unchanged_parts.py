@@ -147,7 +147,7 @@ class Shapes:
 
 
 def bare_pipeline(pipeline_class: Any, folder: Path, parts: dict[str, Any], autoencoder: str) -> Any:
-    """The stock pipeline of a folder with these parts, its schedulers, the settings of its index, and the shapes of its autoencoder alone."""
+    """The stock pipeline of a folder with these parts, its schedulers and the settings of its index; of its autoencoder the shapes, unless given."""
     import diffusers
 
     index, given = index_of(folder), dict(parts)
