@@ -53,6 +53,7 @@ def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
         assert many["rms"] < min(0.02, few["rms"] / 3)
 
 
+@pytest.mark.slow
 def test_students_of_a_mixture_are_trained_once_measured_and_drawn(tmp_path):
     mixture, recipe = mixtures.mixture_of(2), mixtures.recipe_of(2, updates=0.001)
     for _ in range(2):

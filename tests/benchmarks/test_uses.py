@@ -55,6 +55,7 @@ def run_script(capsys, module, *words):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, runs):
     assert uses.split(tmp_path / "split") == {"test": 300, "train": 1497}
     seen, held_out = uses.subject(runs / "uses", 40), uses.subject(runs / "uses", 40, data=str(tmp_path / "split"))
@@ -68,6 +69,7 @@ def test_a_subject_is_of_the_held_out_pictures_where_there_are_any(tmp_path, run
     assert itself["psnr"] == float("inf") and itself["edges"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_path, monkeypatch, capsys, runs):
     monkeypatch.setattr(editing, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--images", 12, "--picture", tmp_path / "e.png", "--out", tmp_path / "e.json"]
@@ -84,6 +86,7 @@ def test_edits_are_held_against_the_teacher_at_the_same_strength_and_noise(tmp_p
     assert (tmp_path / "e.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path, monkeypatch, capsys, runs):
     monkeypatch.setattr(style_transfer, "REFERENCE", 16)
     words = ["--run", runs / "uses", "--second", runs / "uses", "--images", 9, "--picture", tmp_path / "s.png"]
@@ -102,6 +105,7 @@ def test_translations_are_held_against_the_teacher_at_equal_evaluations(tmp_path
         assert picture.height > 9 * 64
 
 
+@pytest.mark.slow
 def test_what_is_filled_in_is_measured_inside_the_mask(tmp_path, monkeypatch, capsys, runs):
     monkeypatch.setattr(inpainting, "REFERENCE", 8)
     words = ["--run", runs / "fills", "--student", runs / "uses", "--images", 20, "--repeats", 2, "--picture", tmp_path / "i.png"]

@@ -93,6 +93,7 @@ def run_card(folder):
     return left
 
 
+@pytest.mark.slow
 def test_the_card_of_a_stochastic_student_as_onnx_draws_as_it_was_trained(tmp_path, monkeypatch):
     import numpy
 

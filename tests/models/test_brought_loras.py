@@ -45,7 +45,7 @@ def lora_file(folder, out, layout="diffusers", also_text=True, seed=3):
     return out
 
 
-@pytest.fixture(scope="module", params=BUILD)
+@pytest.fixture(scope="module", params=["text", pytest.param("sd3", marks=pytest.mark.slow)])
 def teacher(request, tmp_path_factory):
     return BUILD[request.param](tmp_path_factory.mktemp("base") / request.param)
 

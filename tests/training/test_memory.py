@@ -41,6 +41,7 @@ def test_a_rung_holds_two_networks_however_long_the_ladder_is(recipe, tmp_path, 
     assert set(counts.values()) == {2}, counts
 
 
+@pytest.mark.slow
 def test_the_teacher_stays_for_its_paths(recipe, tmp_path, monkeypatch):
     counts = watched(monkeypatch)
     settings = recipe(
