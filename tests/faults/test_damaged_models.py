@@ -47,6 +47,7 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_verification_or_hashes_a_changed_weight_is_opened(tmp_path):
     folder = tiny_teacher().save(tmp_path / "model")
     flip(folder / "unet" / "diffusion_pytorch_model.safetensors")

@@ -110,6 +110,7 @@ def test_a_student_starts_as_the_conditional_teacher_and_a_negative_prompt_is_ba
     assert baked.denoiser.network.state_dict().keys() == teacher.denoiser.network.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_stage_one_learns_what_the_teacher_guided_away_from_it_says(listed, tmp_path):
     """Of three targets that differ in the negative prompt alone, a student that is not told it can say their mean at best."""
     teacher = fewstep.open_model(pipelines.text_pipeline(tmp_path / "pipeline", "v_prediction"))

@@ -110,6 +110,7 @@ def test_a_class_conditional_folder_of_pixels(tmp_path):
         fewstep.open_model(folder)
 
 
+@pytest.mark.slow
 def test_the_example_adds_a_family_from_outside(tmp_path):
     example = Path(__file__).parents[2] / "examples" / "own_family.py"
     assert len(example.read_text().splitlines()) <= 60

@@ -97,6 +97,7 @@ def test_a_pipeline_that_is_distilled_by_its_name_is_refused_unless_it_is_forced
     assert fewstep.open_model(shutil.copytree(folder, tmp_path / "turbocharged")).info.kind == "teacher"
 
 
+@pytest.mark.slow
 def test_a_hub_id_without_a_connection_is_one_line(tmp_path):
     """In a process of its own, which is told at its start that there is no network."""
     words = ["sample", "someone/something", "--prompt", "a", "--out", tmp_path / "out", "--device", "cpu"]

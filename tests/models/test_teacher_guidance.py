@@ -24,6 +24,7 @@ def test_an_interval_that_no_step_is_in_is_no_guidance():
     torch.testing.assert_close(drawn(teacher.with_guidance(Interval(0.0, 0.1)), 3.0), drawn(teacher, 1.0))
 
 
+@pytest.mark.slow
 def test_a_rule_is_distilled_and_recorded(tmp_path):
     changes = TINY | {"data.name": "digits", "teacher.guidance.name": "interval", "teacher.guidance.high": 0.6, "train.seed": 1}
     teacher = tiny_teacher()

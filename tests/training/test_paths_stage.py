@@ -115,6 +115,7 @@ def test_the_stage_ends_when_what_is_kept_out_no_longer_gets_better(tmp_path):
     assert history[-1]["stage"] == "steps-0004" and history[-1]["updates"] < 400
 
 
+@pytest.mark.slow
 def test_the_student_comes_nearer_to_the_teachers_paths(tmp_path):
     more = {"paths.count": 512, "paths.updates": 100, "paths.learning_rate": 3e-3, "train.batch_size": 32, "train.ema": 0.9}
     recipe = load_recipe(None, CHANGES | more)
