@@ -22,10 +22,10 @@ def hash_of(file: Path) -> str:
         return hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()  # pyright: ignore[reportArgumentType] - one of hashlib's form
 
 
-def write_hashes(folder: Path) -> None:
-    """Write the hashes of all files of a model folder but `MAY_CHANGE` into it."""
+def write_hashes(folder: Path, but: str = "") -> None:
+    """Write the hashes of all files of a model folder but `MAY_CHANGE`, and one more, into it."""
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    hashes = {name: hash_of(folder / name) for name in files if name not in (*MAY_CHANGE, HASHES)}
+    hashes = {name: hash_of(folder / name) for name in files if name not in (*MAY_CHANGE, HASHES, but)}
     write_json(folder / HASHES, {"format": 2, "files": hashes})
 
 

@@ -22,7 +22,7 @@ from fewstep.models.denoiser import Denoiser, check_finite
 from fewstep.models.families import Family, family_for, family_of
 from fewstep.models.families.pipeline_folder import naming_damage, quiet, variant_to_open
 from fewstep.models.families.unchanged_parts import link_same_files
-from fewstep.models.file_hashes import HASHES, changing, check_hashes, write_hashes
+from fewstep.models.file_hashes import HASHES, changing, check_hashes, hashes_of, write_hashes
 from fewstep.models.half_weights import HALF
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.lora_files import folder_with, loras_of
@@ -124,15 +124,26 @@ def save_model(model: Model, folder: Path, write_card: WriteCard | None = None, 
             for file in aside.rglob("*"):
                 if file.is_file():
                     usual_mode(file)
-            write_hashes(aside)
+            write_hashes(aside, but=INFO)  # which changes once more
             link_same_files(aside, folder.parent)
             replace_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if found := compared(model, folder):
-        with changing(folder, INFO):
-            write_info(folder, model.info.model_copy(update={"stock": found}))
+    note_comparison(model, folder)
     return folder
+
+
+def note_comparison(model: Model, folder: Path) -> None:
+    """Compare a model folder with the model by stock diffusers and write the figures into its `fewstep.json`, which then has its hash."""
+    found = compared(model, folder)
+    with changing(folder, INFO):
+        write_info(folder, model.info.model_copy(update={"stock": found}))
+
+
+def is_compared(folder: Path) -> bool:
+    """Whether a save of ours came to its end: not where it was killed after the folder was in place, before the comparison was noted."""
+    hashes = hashes_of(folder)
+    return not hashes or INFO in hashes
 
 
 def write_info(folder: Path, info: Info) -> None:

@@ -27,6 +27,7 @@ from fewstep.models.lora import has_adapters, load_adapters, lora_student, name_
 from fewstep.models.metadata import INFO, Info, read_info
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, NegativePrompts, attach_embedding, open_network
+from fewstep.models.pretrained import is_compared, note_comparison
 from fewstep.training.losses import stage_one, stage_two, student_prediction, student_process, teaching
 from fewstep.training.paths import path_pool, paths_stage
 from fewstep.training.plan_of_stages import stages_of
@@ -46,8 +47,7 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     Raises:
         InputError: `teacher` is a student already, or the recipe's student cannot be made of it.
     """
-    if teacher.info.kind != "teacher":
-        raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
+    check_teacher(teacher)
     if trainer.sharded and recipe.paths.rung is not None:
         raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
     teacher.to(trainer.place).denoiser.network.requires_grad_(False)
@@ -86,6 +86,12 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     return opened(student, last, trainer)
 
 
+def check_teacher(model: Model) -> None:
+    """Raises InputError where a model is no teacher."""
+    if model.info.kind != "teacher":
+        raise InputError("the teacher to distil is a student or an encoder already; name the guided model that it was made from")
+
+
 def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | None = None) -> Model:
     """A guided teacher trained on `data`: `start` trained on, or a new one of the recipe's network and process."""
     model = new_teacher(recipe, data) if start is None else replace(start, info=start.info.model_copy(update={"quality": {}}))
@@ -112,7 +118,10 @@ def train_or_open(
     else:
         check_hashes(folder)
     trainer.log.earlier += stage.updates
-    return opened(model, folder, trainer, again=True)
+    model = opened(model, folder, trainer, again=True)
+    if not is_compared(folder):
+        by_main(trainer.accelerator, lambda: note_comparison(model, folder))
+    return model
 
 
 def check_unused(folder: Path) -> None:

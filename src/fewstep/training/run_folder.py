@@ -15,7 +15,7 @@ from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
 from fewstep.models.pretrained import guided_as, open_model, save_model
-from fewstep.training.distill import distill_model, teacher_around, train_teacher
+from fewstep.training.distill import check_teacher, distill_model, teacher_around, train_teacher
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.memory_estimate import check_disk, check_memory
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
@@ -108,6 +108,7 @@ def distill(
     check_device(device)
     check_launch(recipe.train)
     model = teacher_of(teacher if teacher is not None else recipe.teacher.path, data, recipe.teacher)
+    check_teacher(model)
     negatives = negative_prompts_of(recipe, model, quiet)
     check_memory(recipe, model, best_device(device))
     check_disk(recipe, model, check_run(out, recipe))
