@@ -31,13 +31,25 @@ def state_of(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["teach", "distill", "quickstart"])
+@pytest.mark.parametrize("name", ["teach", "distill", "quickstart", "evaluate"])
 def test_the_second_command_in_a_folder_says_so_and_changes_nothing(tmp_path, name, teacher_folder, capsys):
     run = tmp_path / "run"
     words = {
         "teach": ["teach", "digits"],
         "distill": ["distill", "--teacher", teacher_folder, "--set", "data.name=digits"],
         "quickstart": ["quickstart"],
+        "evaluate": [
+            "evaluate",
+            "digits-student",
+            "--data",
+            "digits",
+            "--samples",
+            66,
+            "--guidance-scale",
+            2,
+            "--baselines",
+            "none",
+        ],
     }[name]
     with locked(run):
         before = state_of(tmp_path)

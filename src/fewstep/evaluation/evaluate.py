@@ -30,6 +30,7 @@ from fewstep.evaluation.sample_conditions import SampleConditions, sample_condit
 from fewstep.evaluation.summary import summary
 from fewstep.files import contents, os_errors, sweep, utf8_path_of, write_atomically
 from fewstep.hashed import claim
+from fewstep.locks import locked
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
 from fewstep.progress import LiveLine
@@ -81,9 +82,10 @@ def evaluate(
     announce(examples, quiet)
     if chosen.prompts is not None and models.any.info.condition == "text":
         announce(prompt_file(chosen.prompts, "evaluate.prompts"), quiet)
-    metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
-    metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
-    write_results(Path(out), metrics, grids, models, f"Evaluation of {metrics['model']}")
+    with locked(out):
+        metrics, grids = measure(models, table, chosen, examples, Path(out), device=device, quiet=quiet, **choices)
+        metrics["model"] = f"{model.info.kind} from Python" if isinstance(model, Model) else str(model)
+        write_results(Path(out), metrics, grids, models, f"Evaluation of {metrics['model']}")
     return metrics
 
 
