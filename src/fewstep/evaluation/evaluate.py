@@ -28,7 +28,7 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
-from fewstep.files import contents, os_errors, sweep, utf8_path_of, write_atomically
+from fewstep.files import contents, os_errors, utf8_path_of, write_atomically
 from fewstep.hashed import claim
 from fewstep.locks import locked
 from fewstep.models.model import Model
@@ -118,8 +118,6 @@ def measure(
         None if conditions.classes else clip, noise,
     )  # fmt: skip
     models.to(place)
-    if state.is_main_process:
-        sweep(out)
     run.plan(table)
     rows = with_ratios(run.measure(table), settings.reference_steps)
     facts = dict(examples.description)

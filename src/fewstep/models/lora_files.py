@@ -1,6 +1,5 @@
 """LoRA files that people bring: a model with them merged into its weights, by its own stock pipeline."""
 
-import json
 import math
 import os
 import shutil
@@ -15,7 +14,7 @@ from fewstep.models.families import family_for, family_of
 from fewstep.models.families.added_embedding import WEIGHTS
 from fewstep.models.families.diffusers_family import STUDENT
 from fewstep.models.families.pipeline_folder import absent, quiet, variant_to_open
-from fewstep.models.metadata import INFO, read_info
+from fewstep.models.metadata import INFO, read_info, write_info
 
 DOWN = ("lora_down.weight", "lora_A.weight", "lora.down.weight")  # ends of names, one for each layer that a file changes
 LoRA = tuple[Path, float]  # a file, and how much of it
@@ -87,8 +86,7 @@ def _merged(folder: Path, loras: tuple[LoRA, ...], variant: str | None, times: t
         shutil.copy(folder / STUDENT / WEIGHTS, out / STUDENT / WEIGHTS)
     if info:
         entry = {"stage": "lora: " + ", ".join(f"{file.name} ({much:g})" for file, much in loras)}
-        known = info.model_copy(update={"history": (*info.history, entry)})
-        (out / INFO).write_text(json.dumps(known.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        write_info(out, info.model_copy(update={"history": (*info.history, entry)}))
     return made
 
 

@@ -1,5 +1,6 @@
 """Metadata of a model, the content of `fewstep.json`; and the names of model folders: bundled ones, and the stages of a run."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewstep.errors import InputError, check_whole_number
-from fewstep.files import utf8_path_of
+from fewstep.files import utf8_path_of, write_atomically
 
 
 class Info(BaseModel):
@@ -107,6 +108,12 @@ def rung_of(run: Path, steps: int | None = None) -> Path:
         if (run / name / INFO).is_file():
             return run / name
     raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
+
+
+def write_info(folder: Path, info: Info) -> None:
+    """Write or replace `fewstep.json` in a model folder."""
+    text = json.dumps(info.model_dump(mode="json"), indent=1) + "\n"
+    write_atomically(folder / INFO, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def read_info(folder: Path) -> Info:

@@ -1,6 +1,5 @@
 """Model folders: a diffusers pipeline folder, safetensors only, plus `fewstep.json`. Opened, checked and saved here."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from fewstep.compat import checkpoint_kind
 from fewstep.devices import best_device, return_memory
 from fewstep.errors import InputError, as_input_error, check_whole_number, shown
-from fewstep.files import contents, replace_folder, temporary, usual_mode, utf8_path_of, write_atomically, writing
+from fewstep.files import contents, replace_folder, temporary, usual_mode, utf8_path_of, writing
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.parameterization import prediction_of
 from fewstep.method.process import process_of
@@ -26,7 +25,7 @@ from fewstep.models.file_hashes import HASHES, changing, check_hashes, hashes_of
 from fewstep.models.half_weights import HALF
 from fewstep.models.lora import merged, save_adapters
 from fewstep.models.lora_files import folder_with, loras_of
-from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of
+from fewstep.models.metadata import HUB_ID, INFO, Info, find_folder, is_run, read_info, rung_of, write_info
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativeCall, open_network, remove_embedding, save_embedding
 from fewstep.models.verify import compared
@@ -144,12 +143,6 @@ def is_compared(folder: Path) -> bool:
     """Whether a save of ours came to its end: not where it was killed after the folder was in place, before the comparison was noted."""
     hashes = hashes_of(folder)
     return not hashes or INFO in hashes
-
-
-def write_info(folder: Path, info: Info) -> None:
-    """Write or replace `fewstep.json` in a model folder."""
-    text = json.dumps(info.model_dump(mode="json"), indent=1) + "\n"
-    write_atomically(folder / INFO, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 LORA_MARKS = (

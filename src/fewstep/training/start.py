@@ -1,7 +1,5 @@
 """`student.start`: stages that begin with the weights of an earlier run's, in place of the teacher's or of the stage before."""
 
-from pathlib import Path
-
 from fewstep.errors import InputError
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO, find_folder, is_run, read_info
@@ -32,15 +30,15 @@ def check_start(recipe: Recipe, student: Model) -> None:
             )
 
 
-def begin(stage: str, student: Model, start: str | None) -> Path | None:
-    """Put the weights of the same stage of the run `start` into a student that is to be trained; its folder, None where it has no such stage.
+def begin(stage: str, student: Model, start: str | None) -> None:
+    """Put the weights of the same stage of the run `start` into a student that is to be trained; where it has no such stage nothing changes.
 
     Raises:
         InputError: the weights do not fit.
     """
     folder = None if start is None else find_folder(start) / stage
     if folder is None or not (folder / INFO).is_file():
-        return None
+        return
     weights, network = open_network(student.family, folder).state_dict(), student.denoiser.network
     try:
         network.load_state_dict(weights)
@@ -48,4 +46,3 @@ def begin(stage: str, student: Model, start: str | None) -> Path | None:
         raise InputError(
             f"student.start: the weights of {folder} are of another network than this run's; name a run of the same teacher"
         ) from None
-    return folder
