@@ -43,10 +43,10 @@ def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], la
     lora = {name.replace(".default.", "."): value.float() for name, value in tensors.items() if name not in INPUTS}
     lora = {name: value * (known["alpha"] / known["rank"]) if ".lora_B." in name else value for name, value in lora.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files, whole = [], replace(model, denoiser=replace(model.denoiser, network=merged(model.denoiser.network)))
     for scale in guidance_scales:
-        biases = _biases(model, scale)
-        made = _kohya(lora, biases) if layout == "kohya" else _with_biases(lora, biases, model, family.component)
+        biases = _biases(whole, scale)
+        made = _kohya(lora, biases) if layout == "kohya" else _with_biases(lora, biases, whole, family.component)
         usual = EXPORTED if layout == "diffusers" else f"{folder.name}.safetensors"
         files.append(folder / (usual if len(guidance_scales) == 1 else f"scale-{scale:g}.safetensors"))
         facts = known | {"guidance_scale": scale, "steps": model.info.steps}
@@ -58,10 +58,9 @@ def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], la
 
 
 def _biases(model: Model, guidance_scale: float) -> dict[str, Tensor]:
-    """What a scale adds to biases, by the name of the module; InputError where it goes into other weights."""
-    network = merged(model.denoiser.network)
-    plain = replace(model, denoiser=replace(model.denoiser, network=network)).bake(guidance_scale).denoiser.network
-    before, after = dict(network.named_parameters()), dict(plain.named_parameters())
+    """What a scale adds to biases of a model without adapters, by the name of the module; InputError where it goes into other weights."""
+    plain = model.bake(guidance_scale).denoiser.network
+    before, after = dict(model.denoiser.network.named_parameters()), dict(plain.named_parameters())
     changed = [name for name in after if name not in before or not torch.equal(after[name], before[name])]
     if any(not name.endswith(".bias") or name not in before for name in changed):
         raise InputError(f"the family {model.family.name} bakes a scale into more than biases; use --format diffusers")
@@ -71,7 +70,7 @@ def _biases(model: Model, guidance_scale: float) -> dict[str, Tensor]:
 
 def _with_biases(lora: dict[str, Tensor], biases: dict[str, Tensor], model: Model, component: str) -> dict[str, Tensor]:
     """diffusers' names, each adapter with a bias (PEFT has it for all or for none), those of a scale with what it adds."""
-    made, weights = dict(lora), dict(merged(model.denoiser.network).named_parameters())
+    made, weights = dict(lora), dict(model.denoiser.network.named_parameters())
     for module in biases:
         if f"{module}.lora_A.weight" not in made:  # a bias comes with an adapter: one that is zero
             rows, columns = weights[f"{module}.weight"].shape[:2]
