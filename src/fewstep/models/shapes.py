@@ -28,7 +28,7 @@ def open_shapes(folder: Path, force: bool = False) -> Model:
         family = family_for(folder, force=force)
         config, info = config_of(folder, family.component), family.describe(folder)
     with quiet(), torch.device("meta"), as_input_error(f"{folder}: its config makes no network", "copy it again"):
-        network = family.network_class().from_config(config)
+        network = family.network_of(config)
     return Model(denoiser_of(network.to("meta").eval(), info, family), info, family)  # some make constants where they like
 
 

@@ -34,6 +34,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux": "fewstep.models.families.flux:Flux",
     "qwen_image": "fewstep.models.families.qwen_image:QwenImage",
     "wan": "fewstep.models.families.wan:Wan",
+    "wan_two": "fewstep.models.families.wan_two:WanTwo",
     "chroma": "fewstep.models.families.chroma:Chroma",
     "z_image": "fewstep.models.families.z_image:ZImage",
     "sana": "fewstep.models.families.sana:Sana",
@@ -83,6 +84,10 @@ class Family:
         """The diffusers class of the network."""
         self._lacks("does not say the class of its network", "plan it with its weights")
 
+    def network_of(self, config: dict[str, Any]) -> nn.Module:
+        """The network of a config, its weights not those of any model."""
+        return self.network_class().from_config(config)
+
     def pipeline_class(self) -> Any:
         """The diffusers class of the pipeline that students are saved as."""
         self._lacks("has no pipeline", "use the model with fewstep")
@@ -117,6 +122,10 @@ class Family:
     def new_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """By name, the weights with which a student begins where they are neither its teacher's (given here by name) nor zero."""
         return {}
+
+    def networks(self, network: nn.Module) -> list[Any]:
+        """The networks with time embedders of their own that this one is made of: itself, if it is one."""
+        return [network]
 
     def time_embedding_outputs(self, network: nn.Module) -> list[nn.Linear]:
         """The linear layers that end the network's time embedders, all of one width: where a layer of ours is added."""
