@@ -18,8 +18,10 @@ EXPORTED = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weight
 LAYOUTS = ("diffusers", "kohya")  # of names; kohya's are those of sd-scripts, which ComfyUI reads
 
 
-def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], layout: str = "diffusers") -> list[Path]:
-    """Write a LoRA student as a file for each scale, with the scheduler to use them with; the files.
+def write_loras(
+    model: Model, folder: Path, guidance_scales: Sequence[float], layout: str = "diffusers", dtype: torch.dtype = torch.float32
+) -> list[Path]:
+    """Write a LoRA student as a file for each scale, its weights in a dtype, with the scheduler to use them with; the files.
 
     In the teacher's pipeline: `load_lora_weights(folder)`, the scheduler of `folder/scheduler`, guidance off. One scale makes the file of the
     name that diffusers looks for, or with kohya's layout of the folder's; several make `scale-2.safetensors` and so on.
@@ -53,7 +55,9 @@ def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], la
         files.append(folder / (usual if len(guidance_scales) == 1 else f"scale-{scale:g}.safetensors"))
         facts = known | {"guidance_scale": scale, "steps": model.info.steps}
         save_file(
-            {name: value.contiguous() for name, value in made.items()}, files[-1], {"format": "pt", "fewstep": json.dumps(facts)}
+            {name: value.to(dtype).contiguous() for name, value in made.items()},
+            files[-1],
+            {"format": "pt", "fewstep": json.dumps(facts)},
         )
     family.scheduler(model.denoiser.process, prediction_of(model.info.prediction)).save_pretrained(folder / "scheduler")
     return files

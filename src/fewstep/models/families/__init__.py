@@ -66,6 +66,7 @@ class Family:
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
+    max_shard_size = "10GB"  # of a file of the network's weights, as diffusers takes it
     force = False  # whether a folder that looks distilled already is taken as a teacher
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:

@@ -219,7 +219,8 @@ class DiffusersFamily(Family):
         write_parts(self.folder, folder, self.variant, self.pipeline_class(), mine)
         with quiet():
             for name, part in mine.items():
-                part.save_pretrained(folder / names.get(name, name))
+                shards = {"max_shard_size": self.max_shard_size} if name in networks else {}
+                part.save_pretrained(folder / names.get(name, name), **shards)
 
     def stock_network(self, network: nn.Module) -> nn.Module:
         """The network as diffusers writes it, sharing its weights."""
