@@ -2,10 +2,12 @@
 
 import json
 from contextlib import closing
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -17,9 +19,11 @@ from fewstep.errors import InputError
 from fewstep.evaluation.training_samples import strips_of
 from fewstep.training import samples
 from fewstep.training.distill import distill_model, train_teacher
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import load_recipe
 from fewstep.training.run_folder import distill, teacher_of
 from fewstep.training.sample_grids import SampleGrid, read_grid
+from fewstep.training.sample_plan import sample_plans, steps_of, teacher_plan
 from fewstep.training.trainer import Interrupted, Trainer
 from tiny import InMemory, watched_parts
 
@@ -28,9 +32,10 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(autouse=True)
-def _no_comparison(monkeypatch):
-    """Saved folders are compared with stock diffusers by other tests."""
+def _quick(monkeypatch):
+    """Saved folders are compared with stock diffusers by other tests; the teacher takes 4 steps."""
     monkeypatch.setattr("fewstep.models.pretrained.compared", lambda model, folder: {})
+    monkeypatch.setattr("fewstep.training.sample_plan.TEACHER_STEPS", (4,))
 
 
 @pytest.fixture
@@ -153,12 +158,19 @@ def test_the_trackers_get_the_pictures(run):
 
 
 def test_an_encoder_draws_nothing_and_paths_draw_as_their_rung_does(run):
-    paths = {"paths.rung": 2, "paths.count": 16, "paths.solver_steps": 4, "paths.updates": 2, "encoder.ladder": [2, 1], "encoder.updates": 1}
+    paths = {
+        "paths.rung": 2,
+        "paths.count": 16,
+        "paths.solver_steps": 4,
+        "paths.updates": 2,
+        "encoder.ladder": [2, 1],
+        "encoder.updates": 1,
+    }
     folder = run("run", **(paths | {"train.sample_every": 50}))
     assert {name.split("/")[0] for name in drawn_by(folder)} == {"teacher.png", "stage-one", "ladder-0002", "steps-0002"}
     strips = strips_of(folder)
     assert [strip["stage"] for strip in strips] == ["stage-one", "ladder-0002", "steps-0002"]
-    assert [strip["heads"] for strip in strips][0] == ["update 4", "teacher, 32 steps"]
+    assert strips[0]["heads"] == ["update 4", "teacher, 4 steps"]
     assert all(len(images) == 2 for strip in strips for _, images in strip["lines"])
     (folder / "samples" / "steps-0002" / "0000002.png").write_bytes(b"damaged")
     (folder / "samples" / "teacher.png").write_bytes(b"\x89PNG")
@@ -173,12 +185,21 @@ def distilled(tmp_path, folder, monkeypatch, **changes):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\na dog\na cat\nan eel\na fox\na hen\n")
     handed_out = watched_parts(monkeypatch)
-    recipe = load_recipe(None, TEXT | {"teacher.path": str(folder), "data.prompts": str(prompts), "data.sampling_steps": 2} | changes)
+    recipe = load_recipe(
+        None, TEXT | {"teacher.path": str(folder), "data.prompts": str(prompts), "data.sampling_steps": 2} | changes
+    )
     distill(recipe, None, None, tmp_path / "run", "cpu", quiet=True)
     return tmp_path / "run", handed_out
 
 
-@pytest.mark.parametrize("changes", [{}, {"student.lora.rank": 2}, {"data.on_the_fly": True}], ids=["full", "lora", "on the fly"])
+SLOW = pytest.mark.slow  # the first has its property faster
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"student.lora.rank": 2}, pytest.param({}, marks=SLOW), pytest.param({"data.on_the_fly": True}, marks=SLOW)],
+    ids=["lora", "full", "on the fly"],
+)
 def test_latents_are_decoded_and_the_first_prompts_shown(tmp_path, monkeypatch, changes):
     folder, handed_out = distilled(tmp_path, pipelines.text_pipeline(tmp_path / "teacher"), monkeypatch, **changes)
     grid = read_grid(folder / "samples" / "steps-0002" / "0000003.png")
@@ -192,8 +213,58 @@ def test_latents_are_decoded_and_the_first_prompts_shown(tmp_path, monkeypatch, 
         assert np.abs(np.asarray(tile).astype(int) - enlarged(image)).max() <= 1
 
 
-def test_conditions_of_data_without_names_are_numbered(tmp_path, monkeypatch):
-    recipe = load_recipe(None, TEXT | {"teacher.path": str(pipelines.text_pipeline(tmp_path / "teacher"))})
-    teacher = teacher_of(recipe.teacher.path, None)
-    distill(recipe, teacher, InMemory(teacher), tmp_path / "run", "cpu", quiet=True)
-    assert read_grid(tmp_path / "run" / "samples" / "teacher.png").rows == [f"example {i}" for i in (1, 2, 3, 4)]
+def test_conditions_of_data_without_names_are_numbered(tmp_path):
+    teacher = open_model(pipelines.text_pipeline(tmp_path / "teacher"))
+    names, condition = samples.named_conditions(teacher.info, False, InMemory(teacher))
+    assert names == [f"example {i}" for i in (1, 2, 3, 4)]
+    assert torch.equal(condition["text"], InMemory(teacher).condition["text"][:4])
+
+
+class Watcher(GeneralTracker):
+    """A tracker of accelerate's that takes pictures, as wandb's does."""
+
+    name, requires_logging_directory, tracker = "watcher", False, None
+    seen: ClassVar[list] = []
+
+    def __init__(self, project):
+        super().__init__()
+
+    def log(self, values, step=None, **more):
+        pass
+
+    def log_images(self, values, step=None):
+        self.seen.extend((step, key, pixels.shape[-1]) for key, pixels in values.items())
+
+
+def test_other_trackers_get_the_pictures_at_the_update_of_the_whole_run(run, monkeypatch):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "watcher", Watcher)
+    monkeypatch.setattr("fewstep.training.logging.find_spec", lambda name: name)
+    run("run", **{"train.sample_every": 3, "train.log_with": "watcher"})
+    assert Watcher.seen == [
+        (update, f"{stage}/samples", 3) for update, stage in ((3, "stage-one"), (4, "stage-one"), (7, "steps-0002"))
+    ]
+
+
+def test_pictures_by_default_are_few_and_none_where_they_would_cost_more_than_a_little(monkeypatch):
+    monkeypatch.setattr("fewstep.training.sample_plan.TEACHER_STEPS", (1000, 32))
+    recipe = load_recipe("digits")
+    stages = stages_of(recipe, distilling=True)
+    plans = sample_plans(recipe, stages, 128, latents=False)
+    assert {name: (plan.every, plan.steps) for name, plan in plans.items()} == {
+        "stage-one": (148, 16), "steps-0004": (24, 4), "steps-0002": (16, 2), "steps-0001": (16, 1)
+    }  # fmt: skip
+    assert plans["stage-one"].evaluations == 5 * 12 * 16 and teacher_plan(recipe, stages, 128, False).evaluations == 12 * 64
+    for name, updates, calls, _ in stages:
+        assert plans[name].evaluations <= 0.02 * updates * 128 * (calls + 3)
+    few = sample_plans(recipe, stages, 8, latents=False)
+    assert few["stage-one"].every == 247 and few["steps-0004"].every == 60
+    assert sample_plans(recipe, stages, 1, latents=True) == {} and teacher_plan(recipe, stages, 1, True) is None
+    asked = load_recipe("digits", {"train.sample_every": 100})
+    assert [plan.every for plan in sample_plans(asked, stages, 1, latents=True).values()] == [100] * 4
+
+
+def test_stage_one_is_sampled_at_times_that_its_student_knows():
+    for ladder, times, steps in (([64, 8], "grid", 16), ([40, 8], "grid", 10), ([40, 8], "continuous", 16), ([5, 1], "grid", 5)):
+        recipe = load_recipe(None, {"stage_two.ladder": ladder, "stage_one.times": times})
+        assert steps_of(recipe, "stage-one") == steps
+    assert [steps_of(recipe, name) for name in ("teacher", "steps-0008", "ladder-0004", "encoder-0004")] == [4, 8, 4, None]

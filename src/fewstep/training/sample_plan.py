@@ -70,3 +70,10 @@ def teacher_plan(recipe: Recipe, stages: list[Planned], global_batch: int, laten
         if recipe.train.sample_every or evaluations <= SHARE * training:
             return SamplePlan(0, steps, evaluations)
     return None
+
+
+def evaluations_of(recipe: Recipe, stages: list[Planned], global_batch: int, latents: bool) -> int:
+    """The evaluations of all pictures of a run, the teacher's among them."""
+    known = recipe, stages, global_batch, latents
+    plans = [*sample_plans(*known).values(), teacher_plan(*known)]
+    return sum(plan.evaluations for plan in plans if plan is not None)
