@@ -1,5 +1,6 @@
 """What the tests share: a tiny teacher in a folder, tiny recipes, and the commands as a user runs them."""
 
+import gc
 import os
 import queue
 import subprocess
@@ -23,6 +24,12 @@ TINY = {
     "train.checkpoint_every": 3,
     "train.log_every": 1,
 }
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a full garbage collection, of which training makes several a stage, need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from fewstep.training.network_cost import bytes_of, count, measure
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.run_folder import teacher_of
-from fewstep.training.settings import LoraSettings, TeacherSettings, TrainSettings
+from fewstep.training.settings import TrainSettings
+from fewstep.training.stage_settings import LoraSettings, TeacherSettings
 from fewstep.training.trainer import checkpoint_blocks
 
 LARGEST_PROBED = 2e12  # FLOPs of an evaluation above which no probe is run

@@ -18,7 +18,8 @@ from fewstep.models.model import Model
 from fewstep.models.shapes import shapes_of
 from fewstep.training.network_cost import bytes_of, count
 from fewstep.training.recipe import Recipe
-from fewstep.training.settings import LoraSettings, TrainSettings
+from fewstep.training.settings import TrainSettings
+from fewstep.training.stage_settings import LoraSettings
 
 PROCESS = {
     "cpu": 600 << 20,
