@@ -24,7 +24,7 @@ wheel-test:
 	cd .venv-wheel && bin/fewstep sample digits-student --steps 4 --class-label 3 --guidance-scale 2 --out pictures && test -s pictures/00000.png
 
 faults: .venv/ready
-	FEWSTEP_FIGURES=benchmarks/results/reliability.json $(PYTEST) tests/faults
+	FEWSTEP_FUZZ=16 FEWSTEP_FIGURES=benchmarks/results/reliability.json $(PYTEST) tests/faults
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks examples docs/generate

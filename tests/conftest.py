@@ -1,5 +1,6 @@
 """What the tests share: a tiny teacher in a folder, tiny recipes, and the commands as a user runs them."""
 
+import gc
 import os
 import queue
 import subprocess
@@ -23,6 +24,12 @@ TINY = {
     "train.checkpoint_every": 3,
     "train.log_every": 1,
 }
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a full garbage collection, of which training makes several a stage, need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +65,20 @@ def recipe(teacher_folder):
         return load_recipe(None, TINY | {"data.name": "digits", "teacher.path": str(teacher_folder)} | dotted)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _classifiers(tmp_path_factory):
+    return tmp_path_factory.mktemp("classifiers")
+
+
+@pytest.fixture(scope="module")
+def quick_classifier(_classifiers):
+    """The classifier of the digits is trained for one epoch, once, into a cache of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(_classifiers))
+        patch.setattr("fewstep.evaluation.classifier.EPOCHS", 1)
+        yield
 
 
 def run_command(*words, expect=0, module="fewstep", launcher=(), background=False, cwd=None, stderr=subprocess.PIPE):

@@ -231,3 +231,4 @@ CASES = {
         of_text, "StableDiffusion3Pipeline", BAKED, slow=True,
     ),
 }  # fmt: skip
+SLOW = {name: case.build for name, case in CASES.items() if case.slow}

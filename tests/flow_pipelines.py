@@ -8,6 +8,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 import pipelines
 
 SIDE = 8  # of the latents; a VAE of two levels makes 16 pixels of it
+SHIFTED = {"shift_factor": 0.1, "scaling_factor": 0.4}  # settings of a VAE
+NETWORK = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "in_channels": 16}
+SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1} | SPECIAL
+EYES = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
 
 
 def t5_tokenizer():
@@ -41,20 +46,9 @@ def qwen_text():
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer = byte_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
-        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-    }  # fmt: skip
-    eyes = {
-        "depth": 1,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_heads": 2,
-        "out_hidden_size": 16,
-        "fullatt_block_indexes": [0],
-    }
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=eyes)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    text = TEXT | {"vocab_size": len(tokenizer), "num_hidden_layers": 1, "rope_parameters": rope}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=EYES | {"fullatt_block_indexes": [0]})
     return Qwen2_5_VLForConditionalGeneration(config), tokenizer
 
 
@@ -85,14 +79,12 @@ def flux_pipeline(folder, sides=SIDE, pipeline="FluxPipeline", **settings):
     import diffusers
 
     torch.manual_seed(0)
-    sizes = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
     texts = {"joint_attention_dim": 12, "pooled_projection_dim": 12, "axes_dims_rope": (2, 2, 4)}
     made = getattr(diffusers, pipeline)(
-        scheduler=flow_scheduler(shift=3.0, use_dynamic_shifting=True), vae=pipelines.vae(), text_encoder=pipelines.text_encoder(),
+        scheduler=flow_scheduler(shift=3.0, use_dynamic_shifting=True), vae=pipelines.vae(**SHIFTED), text_encoder=pipelines.text_encoder(),
         tokenizer=pipelines.tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(),
-        transformer=awake_layers(diffusers.FluxTransformer2DModel(**sizes, **texts, **settings)),
+        transformer=awake_layers(diffusers.FluxTransformer2DModel(**NETWORK, **texts, **settings)),
     )  # fmt: skip
-    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
     return saved(made, folder, sides)
 
 

@@ -23,12 +23,13 @@ def text_encoder(features=12):
     )
 
 
-def vae(channels=4, levels=2):
+def vae(channels=4, levels=2, **settings):
     from diffusers import AutoencoderKL
 
     down, up = ("DownEncoderBlock2D",) * levels, ("UpDecoderBlock2D",) * levels
     return AutoencoderKL(
-        block_out_channels=(4,) * levels, down_block_types=down, up_block_types=up, latent_channels=channels, norm_num_groups=2, sample_size=16
+        block_out_channels=(4,) * levels, down_block_types=down, up_block_types=up, latent_channels=channels, norm_num_groups=2, sample_size=16,
+        **settings,
     )  # fmt: skip
 
 

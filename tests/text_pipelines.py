@@ -5,7 +5,20 @@ import torch
 
 import pipelines
 from fewstep.models.families.pipeline_folder import quiet
-from flow_pipelines import SIDE, byte_tokenizer, flow_scheduler, qwen_text, qwen_vae, saved, t5, t5_tokenizer
+from flow_pipelines import (
+    EYES,
+    NETWORK,
+    SHIFTED,
+    SIDE,
+    TEXT,
+    byte_tokenizer,
+    flow_scheduler,
+    qwen_text,
+    qwen_vae,
+    saved,
+    t5,
+    t5_tokenizer,
+)
 from transformer_pipelines import awake, t5_encoder
 from transformer_pipelines import t5_tokenizer as unigram_tokenizer
 
@@ -18,50 +31,31 @@ def reader(kind, features=16, layers=2, **settings):
 
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = CHAT
-    sizes = {
-        "hidden_size": features,
-        "intermediate_size": 16,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
-    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": len(tokenizer)}
-    config = getattr(transformers, f"{kind.removesuffix('Model').removesuffix('ForCausalLM')}Config")(
-        **sizes, **special, **settings
-    )
+    sizes = TEXT | {"hidden_size": features, "num_hidden_layers": layers, "head_dim": 8, "vocab_size": len(tokenizer)}
+    config = getattr(transformers, f"{kind.removesuffix('Model').removesuffix('ForCausalLM')}Config")(**sizes, **settings)
     return getattr(transformers, kind)(config), tokenizer
 
 
 def chroma_pipeline(folder, sides=SIDE, **settings):
     torch.manual_seed(0)
-    sizes = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
     times = {"approximator_num_channels": 8, "approximator_hidden_dim": 12, "approximator_layers": 1}
     with quiet():
-        network = diffusers.ChromaTransformer2DModel(joint_attention_dim=12, axes_dims_rope=(2, 2, 4), **sizes, **times, **settings)
-    parts = {"vae": pipelines.vae(), "text_encoder": t5(), "tokenizer": t5_tokenizer(), "transformer": awake(network)}
-    made = diffusers.ChromaPipeline(scheduler=flow_scheduler(shift=3.0), **parts)
-    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
-    return saved(made, folder, sides)
+        network = diffusers.ChromaTransformer2DModel(
+            joint_attention_dim=12, axes_dims_rope=(2, 2, 4), **NETWORK, **times, **settings
+        )
+    parts = {"vae": pipelines.vae(**SHIFTED), "text_encoder": t5(), "tokenizer": t5_tokenizer(), "transformer": awake(network)}
+    return saved(diffusers.ChromaPipeline(scheduler=flow_scheduler(shift=3.0), **parts), folder, sides)
 
 
 def z_image_pipeline(folder, sides=SIDE):
     torch.manual_seed(0)
     network = diffusers.ZImageTransformer2DModel(
-        in_channels=4,
-        dim=16,
-        n_layers=1,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=16,
-        axes_dims=[2, 2, 4],
+        in_channels=4, dim=16, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[2, 2, 4],
         axes_lens=[1024, 64, 64],
-    )
+    )  # fmt: skip
     text_encoder, tokenizer = reader("Qwen3Model")
-    made = diffusers.ZImagePipeline(flow_scheduler(shift=6.0), pipelines.vae(), text_encoder, tokenizer, awake(network))
-    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
-    return saved(made, folder, sides)
+    vae, noise = pipelines.vae(**SHIFTED), flow_scheduler(shift=6.0)
+    return saved(diffusers.ZImagePipeline(noise, vae, text_encoder, tokenizer, awake(network)), folder, sides)
 
 
 def dc_vae():
@@ -91,9 +85,8 @@ def lumina2_pipeline(folder):
         axes_dim_rope=(2, 2, 4), axes_lens=(300, 16, 16), cap_feat_dim=16,
     )  # fmt: skip
     text_encoder, tokenizer = reader("Gemma2Model")
-    made = diffusers.Lumina2Pipeline(awake(network), flow_scheduler(shift=6.0), pipelines.vae(), text_encoder, tokenizer)
-    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
-    made.save_pretrained(folder)
+    vae, noise = pipelines.vae(**SHIFTED), flow_scheduler(shift=6.0)
+    diffusers.Lumina2Pipeline(awake(network), noise, vae, text_encoder, tokenizer).save_pretrained(folder)
     return folder
 
 
@@ -111,24 +104,23 @@ def aura_flow_pipeline(folder):
 def longcat_pipeline(folder, sides=SIDE):
     torch.manual_seed(0)
     network = diffusers.LongCatImageTransformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16,
-        pooled_projection_dim=16, axes_dims_rope=[2, 2, 4],
-    )  # fmt: skip
+        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=[2, 2, 4], **NETWORK
+    )
     text_encoder, tokenizer = qwen_text()
     noise = flow_scheduler(shift=3.0, use_dynamic_shifting=True)
     parts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "text_processor": tokenizer, "transformer": awake(network)}
-    made = diffusers.LongCatImagePipeline(scheduler=noise, vae=pipelines.vae(), **parts)
-    made.vae.register_to_config(shift_factor=0.1, scaling_factor=0.4)
-    return saved(made, folder, sides)
+    return saved(diffusers.LongCatImagePipeline(scheduler=noise, vae=pipelines.vae(**SHIFTED), **parts), folder, sides)
 
 
 def flux2_pipeline(folder, sides=SIDE, distilled=False, **settings):
     """A FLUX.2 klein: 8x8 patches of latents of 16x16, 32 pixels a side."""
     torch.manual_seed(0)
     network = diffusers.Flux2Transformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=24,
-        timestep_guidance_channels=16, axes_dims_rope=(2, 2, 2, 2), **({"guidance_embeds": False} | settings),
-    )  # fmt: skip
+        joint_attention_dim=24,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(2, 2, 2, 2),
+        **(NETWORK | {"guidance_embeds": False} | settings),
+    )
     text_encoder, tokenizer = reader("Qwen3ForCausalLM", features=8, layers=27)
     down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
     vae = diffusers.AutoencoderKLFlux2(
@@ -151,20 +143,9 @@ def krea2_pipeline(folder, sides=SIDE, distilled=False):
         text_intermediate_size=16, num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(2, 2, 4),
     )  # fmt: skip
     tokenizer = byte_tokenizer("assistant")
-    text = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-    }  # fmt: skip
-    eyes = {
-        "depth": 1,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_heads": 2,
-        "out_hidden_size": 16,
-        "deepstack_visual_indexes": [0],
-    }
-    text_encoder = Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=eyes))
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    text = TEXT | {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "head_dim": 8, "rope_parameters": rope}
+    text_encoder = Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=EYES | {"deepstack_visual_indexes": [0]}))
     noise = flow_scheduler(use_dynamic_shifting=True, max_image_seq_len=6400)
     parts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "transformer": awake(network)}
     chosen = {"text_encoder_select_layers": (0, 2), "is_distilled": distilled}
@@ -204,12 +185,8 @@ def ltx_pipeline(folder, sides=(2, 8, 16)):
         num_layers=1,
         caption_channels=12,
     )
-    four = {
-        "block_out_channels": (8,) * 4,
-        "decoder_block_out_channels": (8,) * 4,
-        "upsample_residual": (False,) * 4,
-        "upsample_factor": (1,) * 4,
-    }
+    four = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    four |= {"upsample_residual": (False,) * 4, "upsample_factor": (1,) * 4}
     five = {"layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5, "decoder_inject_noise": (False,) * 5}
     scaling = (True, True, False, False)
     vae = diffusers.AutoencoderKLLTXVideo(

@@ -17,10 +17,7 @@ from fewstep.method.samplers import deterministic
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.recipe import load_recipe
 
-
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the digits' classifier
+pytestmark = pytest.mark.usefixtures("quick_classifier")  # in what scripts measure
 
 
 @pytest.fixture

@@ -1,20 +1,19 @@
+# ruff: noqa: F811 - a fixture of another file is imported, then named as an argument
 """Every file of a model folder, a run, a cache and an evaluation, flipped, cut short, emptied or removed: named, or of no consequence."""
 
 import shutil
 from collections import Counter
 
 import pytest
-from test_kills import EVALUATION, SHARDS, TRAINING, content_of, set_all
+from test_kills import EVALUATION, SHARDS, TRAINING, content_of, place, set_all  # noqa: F401 - a fixture
 
 import fewstep
-import pipelines
 from fewstep.errors import InputError
 from figures import record
-from tiny import tiny_student, tiny_teacher
 
 FLIPPED = (0.02, 0.1, 0.5, 0.9, 0.98)  # places, as shares of a file
-NO_MATTER = {
-    "fewstep-files.json",  # what it lists is compared here
+NO_MATTER = {"fewstep-files.json"}  # what it lists is compared here
+NO_MATTER |= {
     "README.md",
     "log.jsonl",
     "report.html",
@@ -37,18 +36,6 @@ DAMAGES |= {
     "emptied": lambda file: file.write_bytes(b""),
     "removed": lambda file: file.unlink(),
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with models, a pipeline of text and prompts."""
-    root = tmp_path_factory.mktemp("damage")
-    tiny_teacher(**{key: value for key, value in TRAINING.items() if key.startswith("network")}).save(root / "teacher")
-    tiny_student(2).save(root / "model")
-    tiny_teacher().save(root / "of-model")
-    pipelines.text_pipeline(root / "pipeline")
-    (root / "prompts.txt").write_text("a cat\ndog\nowl\nbee\n")
-    return root
 
 
 def made(zygote, root, what):

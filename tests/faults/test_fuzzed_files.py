@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,6 +19,7 @@ from fewstep.models.file_hashes import HASHES
 from fewstep.training.describe import describe, describe_text
 from fewstep.training.recipe import load_recipe, to_toml
 from figures import record
+from fuzzing import fuzz
 from tiny import tiny_student
 
 VALUES = st.one_of(
@@ -161,24 +162,13 @@ def pictures(draw):
     return content, draw(st.sampled_from([suffix, suffix, ".png", ".jpg"]))
 
 
-JSON_CASES = st.tuples(st.sampled_from(["metadata", "index"]), st.data(), BYTES, st.booleans())
-
-
-def fuzz(examples):
-    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-
-
-def json_case(place, known, case):
+@pytest.mark.filterwarnings("ignore")
+@fuzz(60)
+@given(case=st.tuples(st.sampled_from(["metadata", "index"]), st.data(), BYTES, st.booleans()))
+def test_any_json_of_a_model_folder(place, known, case):
     name, data, changes, plain = case
     content = spliced(known[name], changes) if plain else data.draw(changed_values(json.loads(known[name])))
     {"metadata": metadata, "index": index}[name](place, content)
-
-
-@pytest.mark.filterwarnings("ignore")
-@fuzz(60)
-@given(case=JSON_CASES)
-def test_any_json_of_a_model_folder(place, known, case):
-    json_case(place, known, case)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -192,28 +182,4 @@ def test_any_bytes_as_a_recipe(place, known, changes):
 @fuzz(60)
 @given(case=pictures())
 def test_any_bytes_as_a_picture_and_a_mask(place, case):
-    picture(place, *case)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@fuzz(1000)
-@given(case=JSON_CASES)
-def test_any_json_of_a_model_folder_long(place, known, case):
-    json_case(place, known, case)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@fuzz(1000)
-@given(changes=BYTES)
-def test_any_bytes_as_a_recipe_long(place, known, changes):
-    recipe(place, spliced(known["recipe"], changes))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@fuzz(1000)
-@given(case=pictures())
-def test_any_bytes_as_a_picture_and_a_mask_long(place, case):
     picture(place, *case)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fewstep
@@ -19,6 +19,7 @@ from command_line import command, refused
 from fewstep.cli import main as cli
 from fewstep.errors import InputError
 from fewstep.export.formats import export
+from fuzzing import fuzz
 from tiny import tiny_student
 
 HUGE = 10**5000  # has no text: Python refuses to print whole numbers of more than 4,300 digits
@@ -259,10 +260,6 @@ def command_lines(draw):
     return [name, *words]
 
 
-def fuzz(examples):
-    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-
-
 @pytest.mark.filterwarnings("ignore")
 @fuzz(150)
 @given(case=CASES)
@@ -275,23 +272,5 @@ def test_a_python_call_gives_a_result_or_one_input_error(place, case):
 @fuzz(50)
 @given(words=command_lines())
 def test_a_command_gives_a_result_or_one_line(place, words):
-    typed(words, place[0])
-    swept(place[0])
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@fuzz(2400)
-@given(case=CASES)
-def test_a_python_call_gives_a_result_or_one_input_error_long(place, case):
-    call(*case, *place)
-    swept(place[0])
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@fuzz(600)
-@given(words=command_lines())
-def test_a_command_gives_a_result_or_one_line_long(place, words):
     typed(words, place[0])
     swept(place[0])

@@ -21,20 +21,20 @@ TRAINING = {
 }  # fmt: skip
 VARYING = {"log.jsonl", "report.html", "metrics.json"}  # they hold times
 SHARDS = {"data.shard_size": 1, "data.sampling_steps": 2, "data.samples_per_prompt": 1}
-EVALUATION = (
+EVALUATION = [
     "--samples",
-    70,
+    "70",
     "--budgets",
-    8,
+    "8",
     "--baselines",
     "none",
     "--reference-steps",
-    8,
+    "8",
     "--guidance-scale",
-    2,
+    "2",
     "--batch-size",
-    64,
-)
+    "64",
+]
 
 
 def set_all(changes):
@@ -50,12 +50,12 @@ def memory():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a tiny teacher, its student, a tiny pipeline of text, prompts, and what an evaluation computes once of its data."""
-    folder = tmp_path_factory.mktemp("killed")
+    """A folder with a tiny teacher, a student and the teacher that it is measured against, a tiny pipeline of text, and prompts."""
+    folder = tmp_path_factory.mktemp("place")
     tiny_teacher(**{key: value for key, value in TRAINING.items() if key.startswith("network")}).save(folder / "teacher")
-    tiny_student(2).save(folder / "student")
-    tiny_teacher().save(folder / "of-student")
-    pipelines.text_pipeline(folder / "text")
+    tiny_student(2).save(folder / "model")
+    tiny_teacher().save(folder / "of-model")
+    pipelines.text_pipeline(folder / "pipeline")
     (folder / "prompts.txt").write_text("a cat\ndog\nowl\nbee\n")
     return folder
 
@@ -65,8 +65,8 @@ def words(command, place, out):
     here = {
         "distill": ("distill", "--teacher", place / "teacher", *set_all(TRAINING)),
         "teach": ("teach", "digits", *set_all(TRAINING)),
-        "cache": ("cache", "--teacher", place / "text", "--prompts", place / "prompts.txt", *set_all(SHARDS)),
-        "evaluate": ("evaluate", place / "student", "--against", place / "of-student", "--data", "digits", *EVALUATION),
+        "cache": ("cache", "--teacher", place / "pipeline", "--prompts", place / "prompts.txt", *set_all(SHARDS)),
+        "evaluate": ("evaluate", place / "model", "--against", place / "of-model", "--data", "digits", *EVALUATION),
     }
     return *here[command], "--device", "cpu", "--out", out
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 import fewstep
 import flow_pipelines
 import pipelines
-import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from command_line import command
 from conftest import TINY
+from family_cases import SLOW
 from fewstep.errors import InputError
 from fewstep.export.lora_file import EXPORTED, write_loras
 from fewstep.models.denoiser import Denoiser
@@ -46,29 +46,15 @@ FAMILIES = {
     "qwen": flow_pipelines.qwen_pipeline,
     "deepfloyd": unet_pipelines.if_pipeline,
 }
-SLOW = {
-    "chroma": text_pipelines.chroma_pipeline,
-    "z_image": text_pipelines.z_image_pipeline,
-    "sana": text_pipelines.sana_pipeline,
-    "lumina2": text_pipelines.lumina2_pipeline,
-    "aura_flow": text_pipelines.aura_flow_pipeline,
-    "longcat_image": text_pipelines.longcat_pipeline,
-    "krea2": text_pipelines.krea2_pipeline,
-    "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
-    "flux2_klein": text_pipelines.flux2_pipeline,
-    "wan_two": lambda folder: flow_pipelines.wan_pipeline(folder, two=True),
-    "ltx": text_pipelines.ltx_pipeline,
-    "cogvideox": text_pipelines.cogvideox_pipeline,
-}
 NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 NOT_LOADED = (
     "pixart",
     "dit",
-    "hunyuan_dit",
-    "longcat_image",
-    "wan_two",
+    "HunyuanDiT",
+    "LongCat-Image",
+    "Wan 2.2 A14B",
 )  # diffusers loads no LoRA into their networks or pipelines
-WEIGHTS_TOO = "flux2_klein"  # a scale goes into more than biases, which no LoRA file holds
+WEIGHTS_TOO = "FLUX.2 klein"  # a scale goes into more than biases, which no LoRA file holds
 LOADED = [name for name in NAMES if getattr(name, "values", (name,))[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
 
 

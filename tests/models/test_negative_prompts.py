@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 import fewstep
 import flow_pipelines
 import pipelines
-import text_pipelines
 import transformer_pipelines
 import unet_pipelines
 from alone import samples_alone
 from command_line import command, refused
+from family_cases import SLOW
 from fewstep.models.negative_prompts import LEAF, WEIGHTS, embeddings
 from fewstep.training.distill import student_of
 from fewstep.training.draws import Draws
@@ -35,20 +35,6 @@ FAMILIES = {
     "flux": flow_pipelines.flux_pipeline,
     "qwen_image": flow_pipelines.qwen_pipeline,
     "wan": flow_pipelines.wan_pipeline,
-}
-SLOW = {
-    "chroma": text_pipelines.chroma_pipeline,
-    "lumina2": text_pipelines.lumina2_pipeline,
-    "krea2": text_pipelines.krea2_pipeline,
-    "hunyuan_dit": text_pipelines.hunyuan_dit_pipeline,
-    "flux2_klein": text_pipelines.flux2_pipeline,
-    "z_image": text_pipelines.z_image_pipeline,
-    "sana": text_pipelines.sana_pipeline,
-    "aura_flow": text_pipelines.aura_flow_pipeline,
-    "longcat_image": text_pipelines.longcat_pipeline,
-    "wan_two": lambda folder: flow_pipelines.wan_pipeline(folder, two=True),
-    "ltx": text_pipelines.ltx_pipeline,
-    "cogvideox": text_pipelines.cogvideox_pipeline,
 }
 SCALE = 2.5
 

@@ -7,6 +7,7 @@ states one; else that is for the author to do.
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,15 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
         "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
     } | stock_values(info, folder)  # fmt: skip
     front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)), **licence)
-    return str(ModelCard.from_template(front, template_path=str(TEMPLATE), **values)).rstrip() + "\n"
+    return str(ModelCard(template().render(card_data=front.to_yaml(), **values))).rstrip() + "\n"
+
+
+@cache
+def template() -> Any:
+    """The template, compiled once: `ModelCard.from_template` compiles it for every card."""
+    from jinja2 import Template
+
+    return Template(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def why_not(info: Info, folder: Path) -> str | None:

@@ -19,8 +19,8 @@ from fewstep.training.distill import check_teacher, distill_model, teacher_aroun
 from fewstep.training.examples import ToCache, free, masked, negative_prompts_of, open_examples, prepared, to_cache
 from fewstep.training.memory_estimate import check_disk, check_memory
 from fewstep.training.recipe import RECIPE, Recipe, first_difference, load_recipe, write_recipe
-from fewstep.training.settings import TeacherSettings
 from fewstep.training.sharing import check_launch
+from fewstep.training.stage_settings import TeacherSettings
 from fewstep.training.trainer import Save, Trainer
 
 CACHE = "cache"  # in a run folder

@@ -4,7 +4,9 @@
 `labelled`, `masked`, `unet`, `added_embedding`, `text_transformer`, `flow_latents`, `flow_grid` and `learned_variance` hold what several share.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -52,6 +54,14 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
 }
 
 
+@dataclass(frozen=True)
+class AnySize:
+    """The heights and widths, in latents (pixels where there are none), that a network takes beside its own."""
+
+    step: int = 1  # both are multiples of it
+    largest: int | None = None
+
+
 class Family:
     """What the rest of the library asks of a kind of network. An instance belongs to one model, whose folder has the other parts.
 
@@ -62,7 +72,7 @@ class Family:
     pipelines: tuple[str, ...] = ()  # the pipeline classes whose folders it opens; the first is what students are saved as
     component = "unet"  # the network's name in the pipeline, and its folder's
     condition: Literal["class", "text"] = "class"
-    oblong = False  # whether height and width of what is denoised may differ
+    oblong = False  # whether the size in the network's config may be of a height and width that differ
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
@@ -142,6 +152,10 @@ class Family:
         """
         self._lacks("does not say how a scale is baked in", "sample the student with its guidance_scale")
 
+    def any_size(self) -> AnySize | None:
+        """What other heights and widths the network takes; None: its own alone."""
+        return None
+
     def size_arguments(self, info: Info) -> dict[str, Any]:
         """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
         return {}
@@ -180,6 +194,12 @@ class Family:
 
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
+
+    def bare(self) -> "Family":
+        """The same family with nothing loaded, and parts of its own."""
+        made = copy.copy(self)
+        made.free()
+        return made
 
     def scheduler(self, process: Process, prediction: Prediction) -> Any:
         """The diffusers scheduler with which the pipeline visits the times of our samplers."""

@@ -1,9 +1,11 @@
 """AuraFlow: text through a T5, a flow on latents of a VAE; w is added to the time embedding."""
 
+import math
 from typing import Any
 
 from torch import Tensor
 
+from fewstep.models.families import AnySize
 from fewstep.models.families.flow_grid import FlowGrid
 from fewstep.models.families.text_transformer import TextTransformer
 
@@ -14,6 +16,11 @@ class AuraFlow(FlowGrid, TextTransformer):
     name, network_type, time_embedding = "aura_flow", "AuraFlowTransformer2DModel", "time_step_proj.linear_2"
     pipelines, text_tokens = ("AuraFlowPipeline",), 256
     encode_arguments: dict[str, Any] = {"do_classifier_free_guidance": False}  # noqa: RUF012
+
+    def any_size(self) -> AnySize:
+        """Whole patches, as far as their places are known."""
+        patch = self.known["patch_size"]
+        return AnySize(patch, patch * math.isqrt(self.known["pos_embed_max_size"]))
 
     def network_time(self, time: Tensor, z: Tensor) -> Tensor:
         """sigma."""

@@ -15,6 +15,7 @@ from fewstep.errors import InputError, first_line
 from fewstep.method.guidance import weight_of
 from fewstep.method.parameterization import Prediction
 from fewstep.method.process import Process
+from fewstep.models.families import AnySize
 from fewstep.models.families.labelled import Labelled
 from fewstep.models.families.pipeline_folder import index_of, quiet
 from fewstep.models.families.unchanged_parts import write_part
@@ -29,6 +30,10 @@ class ClassConditional(Labelled, UNet):
     name = "class_conditional"
     pipelines: tuple[str, ...] = ("ClassConditionalPipeline",)
     oblong = True
+
+    def any_size(self) -> AnySize:
+        """Any."""
+        return AnySize()
 
     def pipeline_class(self) -> Any:
         """Ours, of a stock network, a stock scheduler and a stock VAE."""

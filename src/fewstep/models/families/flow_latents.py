@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.models.families import AnySize
 from fewstep.models.families.diffusers_family import DiffusersFamily
 from fewstep.models.metadata import Info
 
@@ -48,6 +49,10 @@ class ChosenSize(DiffusersFamily):
     def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
         """How many latents along each side make a token."""
         return self.patches
+
+    def any_size(self) -> AnySize:
+        """Whole patches."""
+        return AnySize(self.patches[-1])
 
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
         """Samples, of a pipeline that takes the size of its picture, if it is one."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewstep.method.conditioning import Condition
+from fewstep.models.families import AnySize
 from fewstep.models.families.pipeline_folder import check_fit, config_of
 from fewstep.models.families.prompts import random_text
 from fewstep.models.families.text_transformer import TextTransformer
@@ -34,6 +35,10 @@ class HunyuanDiT(TextTransformer):
         super().check(folder, config)
         features = config_of(folder, "text_encoder_2").get("d_model")
         check_fit(folder, "the second text encoder's features", features, config["cross_attention_dim_t5"])
+
+    def any_size(self) -> AnySize:
+        """Whole patches."""
+        return AnySize(self.known["patch_size"])
 
     def encoded(self, pipeline: Any, prompts: list[str], device: torch.device, negative: bool) -> Condition:
         """What the stock pipeline makes of prompts with each encoder."""
@@ -65,6 +70,11 @@ class HunyuanDiT(TextTransformer):
     def output(self, output: Tensor, z: Tensor) -> Tensor:
         """Without the learned sigma."""
         return output[:, : z.shape[1]]
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples of the size of z, which the pipeline tells the network."""
+        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
+        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The texts and their masks; sizes that the pipeline does not know are taken as they are."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.models.families import AnySize
 from fewstep.models.families.text_transformer import TextTransformer
 
 
@@ -23,6 +24,11 @@ class Lumina2(TextTransformer):
     def tokens(self, folder: Path, config: dict[str, Any]) -> int:
         """What the stock pipeline takes for the number of tokens: that of channels."""
         return self.channels(config)
+
+    def any_size(self) -> AnySize:
+        """Whole patches, as far as their places are known."""
+        patch = self.known["patch_size"]
+        return AnySize(patch, patch * min(self.known["axes_lens"][1:]))
 
     def inputs(self, z: Tensor, time: Tensor, condition: dict[str, Tensor]) -> dict[str, Any]:
         """The network counts a mask's tokens: all, where tensors have no content."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fewstep.method.conditioning import Condition
-from fewstep.models.families import Family
+from fewstep.models.families import AnySize, Family
 from fewstep.models.families.prompts import random_text
 from fewstep.models.metadata import Info
 
@@ -15,6 +15,10 @@ class Masked(Family):
 
     takes_mask = True
     oblong = False
+
+    def any_size(self) -> AnySize | None:
+        """None: its own alone, at which the mask is."""
+        return None
 
     def with_mask(self, condition: Condition, x: Tensor, masks: Tensor) -> Condition:
         """The whole condition (n, ...) of labels or encoded prompts, pictures x (n, c, h, w) in [-1, 1], and masks (n, 1, h, w), 1 to paint.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewstep.method.conditioning import Condition
+from fewstep.models.families import AnySize
 from fewstep.models.families.added_embedding import AddedEmbedding, given
 from fewstep.models.families.pipeline_folder import check_fit, config_of, index_of
 from fewstep.models.families.prompts import Prompts, random_text
@@ -34,6 +35,10 @@ class PixArt(AddedEmbedding, Prompts):
         check_fit(folder, "the text encoder's features", config_of(folder, "text_encoder").get("d_model"), text_features(config))
         check_fit(folder, "the VAE's channels", config_of(folder, "vae").get("latent_channels"), config["in_channels"])
 
+    def any_size(self) -> AnySize:
+        """Whole patches, whose places are computed."""
+        return AnySize(self.network_config()["patch_size"])
+
     def call(self, network: Any, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at timesteps `time` (b,); a learned sigma is left out. A network of 1024 pixels is given height and width."""
         sizes: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
@@ -50,6 +55,11 @@ class PixArt(AddedEmbedding, Prompts):
         words = self.text_tokens - torch.arange(n, device="cpu") % self.text_tokens
         mask = (torch.arange(self.text_tokens, device="cpu")[None] < words[:, None]).long()
         return {"text": random_text(n, self.text_tokens, text_features(network.config)), "mask": mask}
+
+    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
+        """Samples of the size of z, which the pipeline tells the network."""
+        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
+        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The pipeline's embeddings and their mask; sizes that it does not know are taken as they are."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
+from fewstep.models.families import AnySize
 from fewstep.models.families.flow_grid import FlowGrid
 from fewstep.models.families.pipeline_folder import config_of
 from fewstep.models.families.text_transformer import TextTransformer
@@ -37,6 +38,10 @@ class Sana(FlowGrid, TextTransformer):
     def pixels_of_latent(self, folder: Path) -> int:
         """How many pixels a latent stands for, along a side."""
         return 2 ** (len(config_of(folder, "vae")["encoder_block_out_channels"]) - 1)
+
+    def any_size(self) -> AnySize:
+        """Whole patches."""
+        return AnySize(self.known["patch_size"])
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The text and its mask; sizes that the pipeline does not know are taken as they are."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.models.families import AnySize
 from fewstep.models.families.pipeline_folder import check_fit, config_of
 from fewstep.models.families.prompts import Prompts, random_text
 from fewstep.models.families.unet import UNet, evaluate
@@ -19,6 +20,10 @@ class StableDiffusion(UNet, Prompts):
     oblong = True
     encode_arguments: dict[str, Any] = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}  # noqa: RUF012
     pipeline_arguments: dict[str, str] = {"prompt_embeds": "text"}  # noqa: RUF012
+
+    def any_size(self) -> AnySize:
+        """Any."""
+        return AnySize()
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
         """A network that takes nothing but latents."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewstep.method.conditioning import Condition
 from fewstep.method.parameterization import FLOW
 from fewstep.method.process import RectifiedFlow, process_of, time_grid
+from fewstep.models.families import AnySize
 from fewstep.models.families.added_embedding import AddedEmbedding, given
 from fewstep.models.families.flow_grid import FlowGrid, same_grid
 from fewstep.models.families.pipeline_folder import check_fit, config_of, has_part
@@ -60,6 +61,11 @@ class StableDiffusion3(AddedEmbedding, FlowGrid, Prompts):
     def tokens(self, folder: Path, config: dict[str, Any]) -> int:
         """How many tokens the network makes of an image."""
         return (config["sample_size"] // config["patch_size"]) ** 2
+
+    def any_size(self) -> AnySize:
+        """Whole patches, as far as their places are known."""
+        config = self.network_config()
+        return AnySize(config["patch_size"], config["patch_size"] * config["pos_embed_max_size"])
 
     def call(self, network: nn.Module, z: Tensor, time: Tensor, condition: dict[str, Tensor], w: Tensor | None) -> Tensor:
         """The output (b, c, h, w) at `time` (b,), 1000 sigma."""

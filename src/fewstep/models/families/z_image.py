@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.models.families import AnySize
 from fewstep.models.families.flow_latents import TEXT_TOKENS, ChosenSize
 from fewstep.models.families.text_transformer import TextTransformer
 
@@ -24,6 +25,10 @@ class ZImage(ChosenSize, TextTransformer):
         """One for each patch."""
         h, w = self.sides(folder, config)
         return h * w // 4
+
+    def any_size(self) -> AnySize:
+        """Whole patches, as far as their places are known."""
+        return AnySize(self.patches[-1], self.patches[-1] * min(self.known["axes_lens"][1:]))
 
     def inputs(self, z: Tensor, time: Tensor, condition: dict[str, Tensor]) -> dict[str, Any]:
         """Lists, since texts have different lengths."""
