@@ -102,14 +102,7 @@ def test_the_command_goes_on_after_every_signal_and_processes_share_it(recipe, t
         process.send_signal(number)
         process.communicate(timeout=60)
     cache_command(recipe(), tmp_path / "cut")
-    launcher = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--master_port=0",
-        "--rdzv_backend=c10d",
-        "--rdzv_endpoint=localhost:0",
-    ]
+    launcher = "-m torch.distributed.run --nproc_per_node=2 --master_port=0 --rdzv_backend=c10d --rdzv_endpoint=localhost:0".split()
     out, _ = cache_command(recipe(), tmp_path / "two", launcher=launcher)
     assert out.count("7 examples in 7 shards") == 2  # both say so
     assert sums(tmp_path / "one") == sums(tmp_path / "cut") == sums(tmp_path / "two")
