@@ -27,6 +27,7 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
 
+NAMED = 8  # conditions of the first shard whose names the index has
 Rows = PictureRows | PromptRows  # what is cached
 
 
@@ -97,21 +98,28 @@ class Writer:
         from safetensors.torch import save_file
 
         with warnings_of_cut_prompts() as cut:
-            which, condition = self._conditions(items)
+            names, which, condition = self._conditions(items)
         tensors, skipped = self._encoded(items, which, condition)
         file = self._shard(number)
         write_atomically(file, lambda aside: save_file(tensors, aside))
-        entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
+        first = {"first": names} if number == 0 else {}
+        entry = first | {
+            "file": file.name,
+            "count": len(tensors["x"]),
+            "bytes": file.stat().st_size,
+            "sha256": fingerprints.whole(file),
+        }
         several = sum(getattr(item, "others", 0) > 0 for item in items)
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
         write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
-    def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
-        """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
+    def _conditions(self, items: list[Any]) -> tuple[list[str], Tensor, Condition]:
+        """(the first names of the distinct conditions, each item's place among them, int64 (n,), and those (u, ...)); zeros for items that have none."""
         given = [self.rows.prompt_or_label(item) for item in items]
         distinct = {value: place for place, value in enumerate(dict.fromkeys(value for value in given if value is not None))}
         which = torch.tensor([0 if value is None else distinct[value] for value in given])
-        return which, conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        encoded = conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        return [str(value) for value in islice(distinct, NAMED)], which, encoded
 
     def _encoded(self, items: list[Any], which: Tensor, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors of a shard, and "name: reason" of what is left out."""

@@ -69,6 +69,19 @@ class CachedData:
         """The number of examples, which is the length of an epoch."""
         return self.count
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(captions, prompts or classes, conditions (n, ...)) of the first shard, at most `count` of them, each another one.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        shard, known = self.shards[0], self.shards[0].get("first", [])
+        tensors, which = self._map(self.folder / shard["file"])
+        leaves = [name for name in tensors.keys() if name.startswith(CONDITION)]  # noqa: SIM118 - not a dict
+        found = {name: tensors.get_slice(name)[: min(count, int(which.max()) + 1)] for name in leaves}
+        names = [f"example {i + 1}" for i in range(len(next(iter(found.values()))))]  # of a cache from before names were noted
+        return [*known[: len(names)], *names[len(known) :]], condition_of(found)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the model denoises, float32 (count, ...), and conditions (count, ...) from position `start` on.
 

@@ -91,6 +91,9 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # updates
     log_every: Annotated[int, Field(ge=1)] = 25  # updates
+    sample_every: Annotated[int, Field(ge=0)] | None = (
+        None  # updates between pictures from fixed noise, in RUN/samples; None: a handful a stage, for 2 % of its evaluations; 0: none
+    )
     log_with: str = "tensorboard"  # curves: in RUN/tensorboard, or "wandb" and others that accelerate knows, or "none"
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # of everything random
     compile: bool = False  # torch.compile
