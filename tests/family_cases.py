@@ -185,6 +185,7 @@ CASES = {
     "SDXL inpainting": Case(
         nine(unet_pipelines.xl_pipeline, f"{XL}InpaintPipeline", in_channels=9), of_holes, f"{XL}InpaintPipeline"
     ),
+    "Kolors": Case(unet_pipelines.kolors_pipeline, of_text, "KolorsPipeline", more=("KolorsImg2ImgPipeline",), slow=True),
     "DeepFloyd IF": Case(unet_pipelines.if_pipeline, of_deepfloyd, "IFPipeline", BAKED),
     "DeepFloyd IF, super-resolution": Case(
         lambda folder: unet_pipelines.if_pipeline(folder, larger=True), of_deepfloyd, "IFSuperResolutionPipeline", BAKED

@@ -28,6 +28,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "stable_diffusion_inpainting": "fewstep.models.families.stable_diffusion_inpainting:StableDiffusionInpainting",
     "stable_diffusion_xl": "fewstep.models.families.stable_diffusion_xl:StableDiffusionXL",
     "stable_diffusion_xl_inpainting": "fewstep.models.families.stable_diffusion_xl:StableDiffusionXLInpainting",
+    "kolors": "fewstep.models.families.kolors:Kolors",
     "deepfloyd_if": "fewstep.models.families.deepfloyd:DeepFloyd",
     "deepfloyd_if_super_resolution": "fewstep.models.families.deepfloyd:DeepFloydSuperResolution",
     "dit": "fewstep.models.families.dit:DiT",
