@@ -6,10 +6,12 @@ from pathlib import Path
 
 import diffusers
 from diffusers import pipelines
-from diffusers.pipelines import auto_pipeline
 
 from fewstep.models.families import FAMILIES, family_of
 from fewstep.models.families.pipeline_folder import quiet
+
+with quiet():  # importing it has remarks to make
+    from diffusers.pipelines import auto_pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 FROM_MORE = re.compile(
