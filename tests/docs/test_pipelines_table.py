@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import diffusers
@@ -10,7 +11,8 @@ from diffusers import pipelines
 from fewstep.models.families import FAMILIES, family_of
 from fewstep.models.families.pipeline_folder import quiet
 
-with quiet():  # importing it has remarks to make
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, in a pipeline that is there where sentencepiece is
     from diffusers.pipelines import auto_pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
