@@ -137,7 +137,7 @@ def test_what_fits_is_chosen_by_memory(teacher_folder):
 @pytest.mark.parametrize(
     ("name", "gb", "ways"),
     [
-        ("sd15", 80, {}),
+        ("sd15", 80, set()),
         ("sd15", 8, {"student.lora", "train.gradient_checkpointing"}),
         ("flux", 40, {"student.lora", "train.gradient_checkpointing", "teacher.dtype"}),
     ],
