@@ -16,13 +16,20 @@ from fewstep.training.stage_settings import (
     Updates,
 )
 
+Side = Annotated[int, Field(ge=1, le=8192)]
+
 
 class DataSettings(Section):
     name: str | None = None  # built-in data: "digits"
     path: str | None = None  # an image folder, .npz, or anything that `datasets` opens
     split: str = "train"  # of a folder or data set that has several
     layout: Literal["auto", "classes", "splits", "captions", "table"] = "auto"  # of a folder whose names allow two readings
-    size: Annotated[int, Field(ge=1, le=8192)] | None = None  # images are resized and centre-cropped to this
+    size: Side | None = None  # images are resized and centre-cropped to this
+    buckets: Literal["auto"] | Annotated[tuple[tuple[Side, Side], ...], Field(min_length=1, max_length=256)] | None = (
+        None  # [width, height] of pictures, each of which goes to the nearest; "auto": of the teacher's area; None: the teacher's size alone
+    )
+    bucket_step: Annotated[int, Field(ge=1, le=8192)] = 64  # of "auto": sides are multiples of it
+    bucket_ratio: Annotated[float, Field(ge=1, le=16)] = 2.0  # of "auto": the longer side is at most so many times the shorter
     channels: Literal[1, 3] | None = None  # 1 is grey; None: the pictures' own
     image_column: str | None = None  # of a table; without it the one that holds pictures
     label_column: str | None = None  # of classes

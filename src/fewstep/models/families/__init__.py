@@ -149,6 +149,13 @@ class Family:
         """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
         return {}
 
+    def with_sizes(self, condition: Condition, original: Tensor, top_left: Tensor, target: Tensor) -> Condition:
+        """The condition (n, ...) of pictures of `original` (height, width), (n, 2), of which a part of `target` size was cut out at `top_left`.
+
+        Of a family that tells its network so; others give the condition as it is.
+        """
+        return condition
+
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).
 
