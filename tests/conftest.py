@@ -67,6 +67,20 @@ def recipe(teacher_folder):
     return make
 
 
+@pytest.fixture(scope="session")
+def _classifiers(tmp_path_factory):
+    return tmp_path_factory.mktemp("classifiers")
+
+
+@pytest.fixture(scope="module")
+def quick_classifier(_classifiers):
+    """The classifier of the digits is trained for one epoch, once, into a cache of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(_classifiers))
+        patch.setattr("fewstep.evaluation.classifier.EPOCHS", 1)
+        yield
+
+
 def run_command(*words, expect=0, module="fewstep", launcher=(), background=False, cwd=None, stderr=subprocess.PIPE):
     """`python -m fewstep WORDS` in a process of its own; (stdout, stderr), or the process itself in the background."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", "HF_HUB_OFFLINE": "1"}

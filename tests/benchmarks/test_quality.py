@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import cifar10_inputs, evaluations, method_variants, mixture_models, mixtures, mixtures_picture, tables
+from benchmarks.quality import cifar10_inputs, evaluations, method_variants, mixture_models, mixtures, tables
 from benchmarks.quality import stage_one_trials as trials
 from benchmarks.speed import headline
 from fewstep import InputError, open_data, open_model
@@ -17,10 +17,7 @@ from fewstep.method.samplers import deterministic
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.recipe import load_recipe
 
-
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the digits' classifier
+pytestmark = pytest.mark.usefixtures("quick_classifier")  # in what scripts measure
 
 
 @pytest.fixture
@@ -51,19 +48,6 @@ def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
     for name in mixtures.BASELINES:
         few, many = (row for row in rows if row["method"] == name)
         assert many["rms"] < min(0.02, few["rms"] / 3)
-
-
-@pytest.mark.slow
-def test_students_of_a_mixture_are_trained_once_measured_and_drawn(tmp_path):
-    mixture, recipe = mixtures.mixture_of(2), mixtures.recipe_of(2, updates=0.001)
-    for _ in range(2):
-        students = mixtures.distilled(mixture, recipe, mixtures.student_of(mixture, 8, 2), tmp_path)
-        assert list(students) == [16, 8, 4, 2, 1]
-    rows = list(mixtures.student_rows(mixtures.Case(mixture, 2.0, 20, 64), students))
-    assert [row["evaluations"] for row in rows] == [16, 8, 4, 2, 1]
-    assert "| 2 | **student** |" in tables.mixtures({"rows": rows, "students": [{"dimensions": 2, "spread": 1.0, "parameters": 1}]})
-    mixtures_picture.draw(mixture, students, tmp_path / "picture.png", scales=(2.0,))
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_folder):

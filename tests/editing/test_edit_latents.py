@@ -9,7 +9,7 @@ import torch
 import fewstep
 import pipelines
 import unet_pipelines
-from alone import distilled
+from alone import untrained
 from fewstep.editing.inpainting import condition_of, edge_of, inpaint
 from fewstep.editing.sdedit import edit
 from fewstep.editing.style_transfer import translate
@@ -33,8 +33,11 @@ PROMPTS = ["a cat", "dog"]
 def folders(tmp_path_factory):
     """kind -> (folder of a student of two steps, folder of the same with the scale 2.5 baked in)."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("latents")
-    return {kind: distilled(build(root / f"{kind}-teacher"), root / kind)[2:] for kind, (build, _) in KINDS.items()}
+    root, made = tmp_path_factory.mktemp("latents"), {}
+    for kind, (build, _) in KINDS.items():
+        _, student = untrained(build(root / f"{kind}-teacher"))
+        made[kind] = student.save(root / kind), student.bake(2.5).save(root / f"{kind}-baked")
+    return made
 
 
 def stock(folder, kind):

@@ -35,14 +35,7 @@ SMALL = {
 PIXELS = pixels(classes=10)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    """The classifier of the digits is trained once, into a cache of the tests."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("quick_classifier")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +48,7 @@ def run(teacher_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluated(run, tmp_path_factory):
+def evaluated(run, quick_classifier, tmp_path_factory):
     """(the metrics, the folder) of an evaluation of that run."""
     out = tmp_path_factory.mktemp("evaluations") / "out"
     return fewstep.evaluate(run, "digits", out, steps=(1, 2), **SMALL), out

@@ -18,13 +18,22 @@ pytest.importorskip("gradio", reason="gradio is not installed (pip install 'fews
 from visitor import API, Visitor
 
 SEEDS = 5
-EDIT = ("3", 0.5, 4, 2.0, 0, "deterministic")  # class, strength, steps, guidance scale, seed, sampler
+EDIT = ("3", 0.5, 4, 2.0, 0, "deterministic", False)  # class, strength, steps, guidance scale, seed, sampler, smooth
 
 
 def generate(seed=0, **changed):
-    """The values of a drawing: classes, guidance scale, steps, sampler, seed, count, teacher beside."""
-    known = {"classes": ["3"], "scale": 2.0, "steps": 4, "sampler": "deterministic", "seed": seed, "count": 1, "beside": False}
-    return list((known | changed).values())
+    """The values of a drawing: classes, guidance scale, that of each step, steps, sampler, seed, count, teacher beside, smooth, divider."""
+    known = {
+        "classes": ["3"],
+        "scale": 2.0,
+        "by_step": "",
+        "steps": 4,
+        "sampler": "deterministic",
+        "seed": seed,
+        "count": 1,
+        "beside": False,
+    }
+    return list((known | {"smooth": False, "divider": False} | changed).values())
 
 
 def shown(messages):
@@ -73,7 +82,7 @@ def getting(path):
 FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
 MALFORMED = [
     drawing(seed="NaN"), drawing(steps="x"), drawing(classes=["no such class"]), drawing(classes={"cat": 1}), drawing(scale=[1]),
-    drawing(count="many"), drawing(sampler="none"), drawing(seed="x" * 9000), editing(None), editing([1, 2]), editing(FILE),
+    drawing(count="many"), drawing(sampler="none"), drawing(by_step="1/2/3"), drawing(by_step="1/2/3/x"), drawing(by_step=[1, 2]), drawing(seed="x" * 9000), editing(None), editing([1, 2]), editing(FILE),
     posting("queue/join", b'{"data": [], "fn_index": 9999, "session_hash": "a"}', (400, 404)), posting("queue/join", b"{", (400, 422)),
     posting("queue/join", b"\xff" * 100, (400, 422)), posting("call/nothing", b'{"data": []}', (400, 404)),
     posting("queue/join", b'{"data": ["' + b"x" * 400_000 + b'"]}', (413,)), posting("cancel", b"{}", (403,)),

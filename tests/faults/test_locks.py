@@ -9,7 +9,7 @@ import pytest
 
 import fewstep
 from command_line import refused
-from conftest import TINY, run_command
+from conftest import TINY
 from fewstep.errors import InputError
 from fewstep.files import LOCK, check_new, contents, write_atomically
 from fewstep.locks import locked, owner
@@ -32,29 +32,20 @@ def state_of(folder):
 
 
 @pytest.mark.parametrize("name", ["teach", "distill", "quickstart", "evaluate"])
-def test_the_second_command_in_a_folder_says_so_and_changes_nothing(tmp_path, name, teacher_folder, capsys):
+def test_the_second_command_in_a_folder_says_so_and_changes_nothing(tmp_path, name, teacher_folder, capsys, zygote):
     run = tmp_path / "run"
     words = {
         "teach": ["teach", "digits"],
         "distill": ["distill", "--teacher", teacher_folder, "--set", "data.name=digits"],
         "quickstart": ["quickstart"],
-        "evaluate": [
-            "evaluate",
-            "digits-student",
-            "--data",
-            "digits",
-            "--samples",
-            66,
-            "--guidance-scale",
-            2,
-            "--baselines",
-            "none",
-        ],
+        "evaluate": "evaluate digits-student --data digits --samples 66 --guidance-scale 2 --baselines none".split(),
     }[name]
     with locked(run):
         before = state_of(tmp_path)
         if name == "teach":  # from a process of its own; the others go the same way
-            _, errors = run_command(*words, "--out", run, expect=2)
+            done = zygote.run(*words, "--out", run)
+            assert done.codes == [2]
+            errors = done.err
         else:
             errors = refused(capsys, *words, "--out", run)
         assert state_of(tmp_path) == before

@@ -18,7 +18,7 @@ from fewstep.method.stage_two import collapsed_target, draw_index, forward_path,
 PROCESS = Cosine()
 RING = Mixture.ring(components=4, classes=2, std=0.3)
 GUIDANCE_SCALE = (1.0, 4.0)
-BATCH = 256
+BATCH = 192
 
 
 class Student(nn.Module):
@@ -100,9 +100,9 @@ def test_a_distilled_student_reaches_the_teachers_solution_in_four_steps_and_in_
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     student, students = stage_one(900, generator), {}
-    for steps, k in rungs([64, 16, 4, 1]):
+    for steps, k in rungs([64, 4, 1]):
         student = students[steps] = stage_two(student, steps, k, 350, generator)
     assert distance(RING.denoiser(PROCESS), 4) > 0.2  # the teacher itself in 4 steps, 8 evaluations: measured 0.216
     assert distance(RING.denoiser(PROCESS), 1) > 1  # and in 1: measured 1.17
-    assert distance(students[4], 4) < 0.06  # measured 0.034
-    assert distance(students[1], 1) < 0.12  # measured 0.076
+    assert distance(students[4], 4) < 0.06  # measured 0.039
+    assert distance(students[1], 1) < 0.12  # measured 0.081

@@ -138,7 +138,7 @@ def check_width(page, width, name, folder):
     page.screenshot(path=folder / f"{name}-{width}.png", full_page=True)
 
 
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("width", [pytest.param(1400, marks=pytest.mark.slow), 400])  # the others are wide
 def test_generate(visit, tmp_path, width):
     page = visit(width)
     assert page.locator(".pictures figure").count() == 8
@@ -147,11 +147,33 @@ def test_generate(visit, tmp_path, width):
     page.locator(".pictures").nth(1).wait_for()
     assert "128 evaluations" in page.locator("figcaption").last.inner_text()
     check_width(page, width, "generate", tmp_path)
+    if width == 400:  # once, where it is narrow
+        divide_smooth_and_vary(page, tmp_path)
     page.get_by_role("button", name="Sweep the guidance scale").click()
     page.get_by_text("scale 5", exact=True).wait_for()
     for name in ("Edit", "Inpaint", "Style transfer", "About"):
         tab(page, name)
         check_width(page, width, name.lower().replace(" ", "-"), tmp_path)
+
+
+def divide_smooth_and_vary(page, folder):
+    """The teacher's pictures behind a divider, small ones smooth, a scale for each step, and several seeds."""
+    page.get_by_label("With a divider between student and teacher").check()
+    page.locator(".pictures .divided").nth(7).wait_for()
+    page.get_by_label("Smooth small pictures").check()
+    page.locator(".pictures img.sharp").first.wait_for(state="detached")
+    check_width(page, 400, "divided", folder)
+    page.get_by_label("The teacher's from the same noise").uncheck()
+    by_step = page.get_by_label("A scale for each step")
+    by_step.fill("1/2/5")
+    by_step.press("Enter")
+    page.get_by_text("There are 3 guidance scales for 4 steps").wait_for()
+    page.get_by_role("button", name="Several seeds").click()
+    page.get_by_text("There are 3 guidance scales for 4 steps").nth(1).wait_for()
+    by_step.fill("1/2/5/2")
+    page.get_by_role("button", name="Several seeds").click()
+    page.get_by_text("seed 14", exact=True).wait_for()
+    check_width(page, 400, "seeds", folder)
 
 
 def test_edit(visit, tmp_path):
@@ -243,6 +265,7 @@ def test_keys_alone_draw_edit_and_divide(visit):
     assert edit.locator(".divided").get_attribute("style") == "--cut: 60%;"
 
 
+@pytest.mark.slow  # without a browser: test_nothing_that_visitors_do_keeps_others_from_being_drawn
 def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, playground, tmp_path):
     """Every evaluation takes a fifth of a second and more: 64 steps of the teacher are not done while another is drawn for."""
     page, other = visit(), visit()

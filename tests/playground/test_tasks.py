@@ -17,8 +17,8 @@ import pipelines
 from command_line import command, refused
 from fewstep.playground import tasks
 from fewstep.playground.about import cards_of, facts_of, quality_of
-from fewstep.playground.html import divided, figures
-from fewstep.playground.models import COUNT, LONGEST, Models, Opened, check_together, checked, open_models
+from fewstep.playground.html import divided, figures, shown
+from fewstep.playground.models import COUNT, LONGEST, Models, Opened, check_together, checked, open_models, scales_by_step
 from fewstep.playground.pictures import enlarged
 from fewstep.playground.record import command_of, python_of, sentence, write_pictures
 from tiny import counted, tiny_student, tiny_teacher
@@ -71,8 +71,8 @@ def drawn_again(answer, tmp_path, monkeypatch, capsys):
     assert drawn[0].text == {"fewstep": json.dumps(answer.record), "python": code, "command": line}
     exec(code, found)
     assert same(found["images"], drawn)
-    if answer.record["task"] == "sweep":
-        assert line.startswith("for s in 1 ")
+    if answer.record["task"] in ("sweep", "strip"):
+        assert line.startswith("for s in 1 " if answer.record["task"] == "sweep" else "for s in 7 8 ")
         return
     shutil.rmtree(tmp_path / "pictures", ignore_errors=True)
     command(capsys, *shlex.split(line)[1:], "--device", "cpu")
@@ -158,9 +158,44 @@ def test_a_sweep_covers_the_range_from_one_noise(models):
     assert same(swept.groups[0].images[:1], tasks.generate(models, ["3"], 4, 1.0, 7, 1).groups[0].images)
 
 
+def test_the_teacher_takes_the_scale_of_the_students_step_that_its_own_lies_in(models):
+    both = tasks.with_teacher(models, tasks.generate(models, ["3"], 4, [1.0, 5.0, 1.0, 2.0], 7, 1))
+    scales = [1.0] * 16 + [5.0] * 16 + [1.0] * 16 + [2.0] * 16
+    assert same(both.groups[1].images, models.teacher.model.sample(["3"], steps=64, guidance_scale=scales, seed=7))
+
+
+def test_a_strip_shows_a_class_from_several_seeds_and_the_teachers_under_each(models):
+    both = tasks.with_teacher(models, tasks.strip(models, ["3", "8"], 4, 2.0, 2**31 - 2))
+    seeds = [2**31 - 2, 2**31 - 1, 0, 1, 2, 3, 4, 5]
+    assert [caption.split(" · ")[0] for caption in both.groups[1].captions] == [f"seed {seed}" for seed in seeds]
+    for group, model, steps in zip(both.groups, (models.by_steps[4].model, models.teacher.model), (4, 64), strict=True):
+        assert same(group.images[1:3], [model.sample(["3"], steps=steps, guidance_scale=2.0, seed=seed)[0] for seed in seeds[1:3]])
+
+
+def test_a_preview_is_the_first_picture_in_the_fewest_steps(models):
+    [image] = tasks.preview(models, ["3", "8"], 2.5, 7).groups[0].images
+    assert same([image], models.by_steps[2].model.sample(["3"], guidance_scale=2.5, seed=7))
+
+
+@pytest.mark.parametrize(("text", "scales"), [("1/2.5/ 3", [1, 2.5, 3]), ("", None), (" ", None), (None, None)])
+def test_scales_for_each_step_are_read(text, scales):
+    assert scales_by_step(text) == scales
+
+
+def test_what_is_shown_of_an_answer_is_smooth_or_divided_on_request(models):
+    answer = tasks.with_teacher(models, tasks.generate(models, ["3"], count=2, **SEEDED))
+    assert shown(answer).count("<section") == 2 and "range" not in shown(answer)
+    divided_pairs = shown(answer, divider=True)
+    assert divided_pairs.count('aria-label="Divider between student and teacher"') == 2 and divided_pairs.count("<figure") == 2
+    assert "sharp" in divided_pairs and "sharp" not in shown(answer, smooth=True, divider=True)
+    assert shown(ALL["edit"](models)).count("Divider between before and after") == 1
+
+
 ALL = {
     "sample": lambda models, **more: tasks.generate(models, ["3", "8"], count=5, **SEEDED | more),
+    "by step": lambda models, **more: tasks.generate(models, ["3"], 4, [1.0, 2.25, 5.0, 2.0], 7, 2, **more),
     "sweep": lambda models, **more: tasks.sweep(models, ["3"], 4, 7, **more),
+    "strip": lambda models, **more: tasks.strip(models, ["3", "8"], **SEEDED | more),
     "edit": lambda models, **more: tasks.edit(models, enlarged(picture()), "8", 0.5, **SEEDED | more),
     "inpaint": lambda models, **more: tasks.inpaint(models, picture(), "left half", "8", **SEEDED | more),
     "translate": lambda models, **more: tasks.translate(models, picture(), "3", "8", **SETTINGS | more),
@@ -192,7 +227,7 @@ def test_prompts_are_drawn_and_edited(tmp_path, monkeypatch, capsys, texts):
 
 def test_the_inpainter_fills_in_place_of_the_model(tmp_path, monkeypatch, capsys, run, texts):
     opened = open_models(str(run), inpainter=str(texts / "nine"))
-    assert opened.classes and not opened.for_inpainting.classes and str(texts / "nine") in facts_of(opened)
+    assert opened.classes and not opened.for_inpainting.classes and "`nine`" in facts_of(opened)
     answer = tasks.inpaint(opened, picture(0, 20), "left half", "a cat", **SEEDED)
     before, _, after = (np.asarray(one) for one in answer.groups[0].images)
     assert (after[:, 10:] == before[:, 10:]).all(), "beyond the mask's edge, which fades over a latent of 2 pixels"
@@ -205,7 +240,7 @@ def test_progress_counts_every_step_and_can_end_the_work(models):
     for task, draw in ALL.items():
         draw(models, progress=lambda *step, task=task: steps[task].append(step))
     assert {task: taken[-1] for task, taken in steps.items()} == {
-        "sample": (4, 4), "sweep": (28, 28), "edit": (2, 2), "inpaint": (4, 4), "translate": (6, 6),
+        "sample": (4, 4), "by step": (4, 4), "sweep": (28, 28), "strip": (32, 32), "edit": (2, 2), "inpaint": (4, 4), "translate": (6, 6),
     }  # fmt: skip
     teacher, calls = counted(models.teacher.model)
 
@@ -237,9 +272,10 @@ def test_captions_cannot_write_html():
 
 def test_about_names_models_what_was_measured_and_their_cards(run, models):
     text, cards = facts_of(models), cards_of(models)
-    assert all(opened.path in text for opened in models.all)
+    assert all(f"`{name}`" in text for name in ("mine", "mine/teacher", "mine/encoder-0002"))
+    assert str(run) not in text + quality_of(models) + "".join(cards.values()), "names alone"
     assert "fewstep evaluate" in quality_of(models) and "| 1 | 0.2966 | 0.996 |" in quality_of(open_models("digits"))
-    assert sorted(cards) == sorted(str(run / name) for name in ("steps-0002", "steps-0004", "teacher", "encoder-0002"))
+    assert sorted(cards) == sorted(f"mine/{name}" for name in ("steps-0002", "steps-0004", "teacher", "encoder-0002"))
     assert all(card.startswith("#### ") and "pipeline_tag" not in card for card in cards.values())
 
 

@@ -47,30 +47,36 @@ def test_a_teacher_kept_in_half_precision_teaches_the_same_bits(half_teacher, tm
     assert kept.info.stock["agrees"]
 
 
+@pytest.fixture(scope="module")
+def run(half_teacher, tmp_path_factory):
+    """(the last student, the folder) of a run of that teacher; small parts are shared too."""
+    out = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fewstep.models.families.unchanged_parts.LEAST", 1)
+        return distilled(half_teacher, out), out
+
+
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_student_is_saved_in_the_dtype_asked_for_and_goes_on_from_what_is_saved(half_teacher, tmp_path, dtype):
+def test_a_student_is_saved_in_the_dtype_asked_for_and_goes_on_from_what_is_saved(half_teacher, run, tmp_path, dtype):
     expected = torch.float16 if dtype is None else torch.bfloat16
-    student = distilled(half_teacher, tmp_path, student__dtype=dtype)
-    assert dtypes(tmp_path / "steps-0002" / NETWORK) == {expected}
+    student, out = run if dtype is None else (distilled(half_teacher, tmp_path, student__dtype=dtype), tmp_path)
+    assert dtypes(out / "steps-0002" / NETWORK) == {expected}
     assert student.info.stock["agrees"] and student.info.stock["dtype"] == str(expected).removeprefix("torch.")
-    saved = load_file(tmp_path / "steps-0002" / NETWORK)
+    saved = load_file(out / "steps-0002" / NETWORK)
     held = student.denoiser.network.state_dict()
     assert all(value.dtype == torch.float32 and torch.equal(value, saved[name].float()) for name, value in held.items())
-    again = fewstep.open_model(tmp_path / "steps-0002").save(tmp_path / "again")  # in the dtype of the folder that it is from
+    again = fewstep.open_model(out / "steps-0002").save(tmp_path / "again")  # in the dtype of the folder that it is from
     assert dtypes(again / NETWORK) == {expected}
 
 
-def test_the_stock_pipeline_of_a_half_student_runs_in_a_dtype_of_choice(half_teacher, tmp_path):
-    distilled(half_teacher, tmp_path)
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "steps-0002", dtype=torch.float32)
+def test_the_stock_pipeline_of_a_half_student_runs_in_a_dtype_of_choice(run):
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(run[1] / "steps-0002", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     assert torch.isfinite(pipeline("ab", num_inference_steps=2, guidance_scale=2.0, output_type="latent").images).all()
 
 
-def test_the_unchanged_parts_are_on_disk_once_a_run_as_they_came(half_teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr("fewstep.models.families.unchanged_parts.LEAST", 1)
-    distilled(half_teacher, tmp_path)
-    one, two = tmp_path / "stage-one", tmp_path / "steps-0002"
+def test_the_unchanged_parts_are_on_disk_once_a_run_as_they_came(half_teacher, run):
+    one, two = run[1] / "stage-one", run[1] / "steps-0002"
     for name in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"):
         assert (one / name).samefile(two / name) and not (one / name).samefile(half_teacher / name)
         assert (one / name).read_bytes() == (half_teacher / name).read_bytes()

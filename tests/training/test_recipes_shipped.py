@@ -1,4 +1,4 @@
-"""The shipped recipes: planned on published configs without any weights, and, shrunk, run for ten updates a stage."""
+"""The shipped recipes: planned on published configs without any weights, and, shrunk, run for a few updates a stage."""
 
 import json
 import resource
@@ -32,8 +32,8 @@ PAPER = ["cifar10", "imagenet64"]
 SMALL = {
     "network.block_out_channels": [8, 8, 16], "network.down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
     "network.attention_head_dim": 4, "network.layers_per_block": 1, "network.norm_num_groups": 4, "network.num_class_embeds": 4,
-    "data.size": 8, "data.classes": ["ant", "bee", "cat"], "teach.updates": 10, "stage_one.updates": 10, "stage_two.ladder": [4, 2, 1],
-    "stage_two.updates": 10, "stage_two.last_updates": 10, "train.batch_size": 4, "train.gradient_accumulation": 2, "train.log_every": 1,
+    "data.size": 8, "data.classes": ["ant", "bee", "cat"], "teach.updates": 3, "stage_one.updates": 3, "stage_two.ladder": [4, 2, 1],
+    "stage_two.updates": 3, "stage_two.last_updates": 3, "train.batch_size": 4, "train.gradient_accumulation": 2, "train.log_every": 1,
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_a_batch_of_imagenet64_is_2048_on_8_devices():
 
 
 @pytest.mark.parametrize("name", ["cifar10", pytest.param("imagenet64", marks=pytest.mark.slow)])
-def test_ten_updates_of_every_stage_of_the_papers_recipes(tmp_path, name):
+def test_a_few_updates_of_every_stage_of_the_papers_recipes(tmp_path, name):
     generator = np.random.default_rng(0)
     images, labels = generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), np.arange(12) % 3
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
@@ -113,10 +113,9 @@ def test_ten_updates_of_every_stage_of_the_papers_recipes(tmp_path, name):
         recipe=name, out=tmp_path / "run", changes=changes | {"teacher.path": str(tmp_path / "teach")}, device="cpu", quiet=True
     )
     assert student.info.steps == 1
-    assert [stage["updates"] for stage in student.info.history] == [10] * 4
+    assert [stage["updates"] for stage in student.info.history] == [3] * 4
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert len(losses) == 30
-    assert np.isfinite(losses).all()
+    assert len(losses) == 9 and np.isfinite(losses).all()
     assert student.sample_tensor(torch.arange(3), guidance_scale=4.0).samples.isfinite().all()
 
 

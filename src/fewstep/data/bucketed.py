@@ -96,6 +96,12 @@ class EncodedBuckets(InBuckets):
         self._told = [placements(placed, data.buckets) if placed else () for placed in data.placed]
         self.order = BatchOrder([len(part) for part in data.parts], seed)
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(names, conditions (n, ...)) of the first pictures, at most `count` of them, each another class or caption."""
+        found = dict.fromkeys(label for part in self.data.parts for label in part.labels[: 4 * count].tolist())
+        labels = torch.tensor(list(found)[:count])
+        return [self.classes[k] for k in labels.tolist()], self.conditions(labels)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Latents (count, c, h, w) and conditions (count, ...) from position `start` on; raises InputError where they are of two updates."""
         span(start, count)  # which checks them

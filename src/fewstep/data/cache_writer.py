@@ -29,6 +29,7 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
 
+NAMED = 8  # conditions of the first shard whose names the index has
 Rows = PictureRows | PromptRows  # what is cached
 
 
@@ -99,12 +100,13 @@ class Writer:
         from safetensors.torch import save_file
 
         with warnings_of_cut_prompts() as cut:
-            which, condition = self._conditions(items)
+            names, which, condition = self._conditions(items)
         made, skipped = self._encoded(items, which, condition)
         tensors = joined(made) | (leaves_of(condition) if made else {})
         file = self._shard(number)
         write_atomically(file, lambda aside: save_file({name: t.contiguous() for name, t in tensors.items()}, aside))
-        entry = {
+        entry = {"first": names} if number == 0 else {}
+        entry |= {
             "file": file.name,
             "count": sum(len(one.places) for one in made),
             "bytes": file.stat().st_size,
@@ -115,12 +117,13 @@ class Writer:
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
         write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
-    def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
-        """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
+    def _conditions(self, items: list[Any]) -> tuple[list[str], Tensor, Condition]:
+        """(the first names of the distinct conditions, each item's place among them, int64 (n,), and those (u, ...)); zeros for items that have none."""
         given = [self.rows.prompt_or_label(item) for item in items]
         distinct = {value: place for place, value in enumerate(dict.fromkeys(value for value in given if value is not None))}
         which = torch.tensor([0 if value is None else distinct[value] for value in given])
-        return which, conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        encoded = conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        return [str(value) for value in islice(distinct, NAMED)], which, encoded
 
     def _encoded(self, items: list[Any], which: Tensor, condition: Condition) -> tuple[list[Encoded], list[str]]:
         """What a shard holds, each part with its examples' places among the conditions, "which"; and "name: reason" of what is left out."""

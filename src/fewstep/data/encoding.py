@@ -71,10 +71,20 @@ class EncodedData:
         self.classes, self.description = data.classes, data.description
         self.conditions = label_conditions(model, data.classes, batch)
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(names, conditions (n, ...)) of the first examples, at most `count` of them, each another class or caption."""
+        labels = first_labels(self.data, count)
+        return [self.classes[k] for k in labels.tolist()], self.conditions(labels)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Latents (count, c, h, w) and conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)
         return latents(self.model, x, self.encode_batch), self.conditions(labels)
+
+
+def first_labels(data: Any, count: int) -> Tensor:
+    """Labels int64 (n,) of the first examples of data, at most `count` of them, no two the same."""
+    return torch.tensor(list(dict.fromkeys(data.batch(0, 4 * count)[1].tolist()))[:count])
 
 
 def is_encoded(model: Model) -> bool:

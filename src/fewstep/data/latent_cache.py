@@ -93,6 +93,18 @@ class CachedData(InBuckets):
         """The number of examples, which is the length of an epoch."""
         return self.count
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(captions, prompts or classes, conditions (n, ...)) of the first shard, at most `count` of them, each another one.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        shard, known = self._map(self.folder / self.shards[0]["file"]), self.shards[0].get("first", [])
+        used = 1 + max(int(which.max()) for which in shard.which.values())
+        found = {name: shard.tensors.get_slice(name)[: min(count, used)] for name in shard.leaves}
+        names = [f"example {i + 1}" for i in range(len(next(iter(found.values()))))]  # of a cache from before names were noted
+        return [*known[: len(names)], *names[len(known) :]], condition_of(found)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the model denoises, float32 (count, ...), and conditions (count, ...) from position `start` on.
 

@@ -150,6 +150,11 @@ class TeacherSamples:
     def __init__(self, rows: PromptRows, batch: int, seed: int) -> None:
         self.rows, self.encode_batch, self.seed = rows, batch, seed
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(prompts, conditions (n, ...)) of the first different prompts, at most `count` of them."""
+        names = list(dict.fromkeys(self.rows.prompts))[:count]
+        return names, conditions(self.rows.model, names, self.encode_batch)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Samples (count, ...) and conditions (count, ...) from position `start` on."""
         items = [self.rows.item(int(row)) for row in rows_at(span(start, count), self.rows.total, self.seed)]

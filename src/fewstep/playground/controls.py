@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import gradio as gr
 
 from fewstep.data.images import FORMATS
 from fewstep.errors import InputError
-from fewstep.playground.html import figures
+from fewstep.playground.html import shown
 from fewstep.playground.models import SEEDS, Models
 from fewstep.playground.pictures import enlarged
 from fewstep.playground.record import sentence
@@ -23,13 +24,15 @@ SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "
 QUICK = 0.3  # seconds: what is done sooner shows no bar, which would cost the page more time than the work
 
 
-def handler(
-    slot: Slot, task: Callable[..., Iterator[Answer]], show: Callable[[Answer], str] = lambda answer: figures(answer.groups)
-) -> Callable[..., Any]:
-    """A handler for Gradio of two outputs, HTML and the answer: it draws each answer of `task(*values, progress=...)` in the slot."""
+def handler(slot: Slot, task: Callable[..., Iterator[Answer]], views: int = 1, named: bool = False) -> Callable[..., Any]:
+    """A handler for Gradio of two outputs, HTML and the answer: it draws each answer of `task(*values, progress=...)` in the slot.
 
-    async def handle(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008 - Gradio finds it there
+    The last values, `views` of them, say how answers are shown. What is `named` can be superseded by a preview of other values.
+    """
+
+    async def handle(request: gr.Request, progress: Any = gr.Progress(), *given: Any) -> Any:  # noqa: B008 - Gradio finds it there
         ended, began = threading.Event(), time.monotonic()
+        values, view = given[:-views], [one is True for one in given[-views:]]
 
         def step(taken: int, steps: int) -> None:
             if ended.is_set():
@@ -40,10 +43,10 @@ def handler(
         try:
             check_uploads(values)
             answers = task(*values, progress=step)
-            while answer := await slot.draw(visitor_of(request), partial(next, answers, None), ended):
+            while answer := await slot.draw(visitor_of(request), partial(next, answers, None), ended, given if named else None):
                 for note in answer.notes:
                     gr.Info(sentence(InputError(note)))
-                yield show(answer), answer
+                yield shown(answer, *view), replace(answer, asked=given)
         except Ended:
             yield gr.skip()
         except Exception as error:  # whatever it is, the page and the server go on
@@ -53,6 +56,32 @@ def handler(
             yield gr.skip()
 
     return handle
+
+
+def preview_handler(slot: Slot, task: Callable[..., Iterator[Answer]], views: int) -> Callable[..., Any]:
+    """A handler for Gradio that draws while a slider moves, of the same values as a named `handler` and before them the last answer; its output is HTML.
+
+    It ends the named drawing of other values, and does nothing where one of the same values is being drawn, or has been.
+    """
+    draw = handler(slot, task, views)
+
+    async def handle(request: gr.Request, last: Answer | None, progress: Any = gr.Progress(), *given: Any) -> Any:  # noqa: B008
+        if (last and last.asked == given) or not slot.supersede(visitor_of(request), given):
+            return
+        async for output in draw(request, progress, *given):
+            yield output[0] if isinstance(output, tuple) else output
+
+    return handle
+
+
+def show_again(changed: list[Any], last: Any, tasks: tuple[str, ...], output: Any) -> None:
+    """Show the answer of one of these tasks again, without drawing it, when how it is shown changes."""
+
+    def again(answer: Answer | None, *view: Any) -> Any:
+        return shown(answer, *(one is True for one in view)) if answer and answer.record["task"] in tasks else gr.skip()
+
+    for part in changed:
+        part.change(again, [last, *changed], output, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def visitor_of(request: gr.Request) -> str:
@@ -122,6 +151,13 @@ def scale_input(models: Models, label: str = "Guidance scale") -> Any:
     if low == high:
         return gr.Number(low, label=f"{label} (baked into this student)", interactive=False)
     return gr.Slider(low, high, value=min(max(2.0, low), high), step=0.05, label=label)
+
+
+def scale_by_step_input(models: Models) -> Any:
+    """A line for a scale of each step, where students take several steps and a range of scales."""
+    useful = models.first.info.steps is not None and max(models.by_steps) > 1 and models.scales[0] < models.scales[1]
+    info = "As 1/2/2/2, the first where all is noise; empty: the scale above in each"
+    return gr.Textbox(label="A scale for each step", info=info, max_lines=1, max_length=200, visible=useful)
 
 
 def steps_input(models: Models) -> Any:

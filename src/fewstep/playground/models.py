@@ -1,13 +1,15 @@
 """The models behind the page, opened once and checked together, and the bounds of every choice that a request makes."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fewstep.api import Model, open_model
 from fewstep.editing.style_transfer import encoder_folder
-from fewstep.errors import InputError
+from fewstep.errors import InputError, shown
 from fewstep.models.metadata import INFO, bundled, find_folder, is_run, rungs_in
 
 ANY_STEPS = (4, 8, 16, 64)  # offered of a model that takes any number
@@ -17,6 +19,7 @@ COUNT = 16  # images at a time, at most; of pictures wider than LARGE, 4
 LARGE = 128  # pixels
 LONGEST = 1000  # characters of a prompt
 SEEDS = 2**31  # below this
+STAGE = re.compile(r"(steps|encoder)-\d+|stage-one|teacher")  # the name of a model folder in a run
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Opened:
     path: str
     model: Model
     steps: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the page calls it."""
+        return name_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,15 @@ def open_models(
     return check_together(Models(path, by_steps, guide, coder, filling))
 
 
+def name_of(path: str) -> str:
+    """What a page calls a model of this path: the last part of it, of a stage of a run both; a hub id or a bundled name as it is."""
+    folder = Path(path)
+    if not folder.exists():
+        return path
+    *_, run, name = ("", *folder.resolve().parts)
+    return f"{run}/{name}" if STAGE.fullmatch(name) and run else name
+
+
 def _by_steps(path: str, device: torch.device | str) -> dict[int, Opened]:
     """The students of a run by their steps, or one model for its own steps, or for several where it takes any number."""
     run = find_folder(path)
@@ -158,20 +175,39 @@ def is_number(value: Any, low: float, high: float, whole: bool = False) -> bool:
     return number and (not whole or value == int(value))
 
 
+def scales_by_step(text: Any) -> list[float] | None:
+    """The scales of a text as "1/2/2/2", the first at the noise; None of an empty one.
+
+    Raises:
+        InputError: it is no such text.
+    """
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return None
+    try:
+        return [float(word) for word in text.split("/")]
+    except (AttributeError, ValueError):
+        raise InputError(f"the scale for each step is {shown(text)}; give numbers with / between them, as 1/2/2/2") from None
+
+
 def checked(
     models: Models, labels: Any, steps: Any, guidance_scale: Any, seed: Any, sampler: Any = None, count: Any = 1
 ) -> tuple[list[str], dict[str, Any]]:
     """`count` classes or prompts, going through `labels` in turn (all classes without any), and the choices of sampling, all checked.
 
+    `guidance_scale` is a number, or a list of one for each step.
+
     Raises:
         InputError: a choice of another type, or outside its bounds.
     """
-    bounds = {"guidance scale": (guidance_scale, *models.scales), "images": (count, 1, models.most), "seed": (seed, 0, SEEDS - 1)}
-    for name, (value, low, high) in bounds.items():
+    by_step = guidance_scale if isinstance(guidance_scale, list) else [guidance_scale]
+    scales = [("guidance scale", scale, *models.scales) for scale in by_step[: max(models.by_steps) + 1]]
+    for name, value, low, high in (*scales, ("images", count, 1, models.most), ("seed", seed, 0, SEEDS - 1)):
         if not is_number(value, low, high, whole=name != "guidance scale"):
             raise InputError(f"{name} is {value}; give a {'' if name == 'guidance scale' else 'whole '}number from {low} to {high}")
     if not is_number(steps, 1, max(models.by_steps), whole=True) or steps not in models.by_steps:
         raise InputError(f"steps is {steps}; this model takes {', '.join(map(str, models.by_steps))}")
+    if isinstance(guidance_scale, list) and len(guidance_scale) != steps:
+        raise InputError(f"there are {len(guidance_scale)} guidance scales for {int(steps)} steps; give one for each, or none")
     if sampler is not None and sampler not in models.samplers:
         raise InputError(f"sampler is {sampler}; this model takes {', '.join(models.samplers)}")
     labels = labels if isinstance(labels, list) else [labels]
@@ -182,7 +218,8 @@ def checked(
         raise InputError("no prompt is given; write what the picture is to show")
     if max(map(len, labels)) > LONGEST:
         raise InputError(f"a prompt has {max(map(len, labels))} characters; at most {LONGEST} are taken")
-    choices: dict[str, Any] = {"steps": int(steps), "guidance_scale": float(guidance_scale), "seed": int(seed)}
+    scale = [float(one) for one in by_step] if isinstance(guidance_scale, list) else float(guidance_scale)
+    choices: dict[str, Any] = {"steps": int(steps), "guidance_scale": scale, "seed": int(seed)}
     if len(models.samplers) > 1:
         choices["sampler"] = sampler or models.samplers[0]
     return [labels[i % len(labels)] for i in range(int(count))], choices

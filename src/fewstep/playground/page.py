@@ -18,9 +18,10 @@ from starlette.responses import PlainTextResponse
 from fewstep.errors import InputError
 from fewstep.playground import controls, tasks
 from fewstep.playground.about import cards_of, facts_of, quality_of
+from fewstep.playground.generate import generate_tab
 from fewstep.playground.guard import UPLOAD, Guard, answers_to
-from fewstep.playground.html import NOTHING, divided, figures
-from fewstep.playground.models import LARGE, Models
+from fewstep.playground.html import NOTHING, SMALL
+from fewstep.playground.models import Models, name_of
 from fewstep.playground.pictures import BOXES, painted
 from fewstep.playground.record import command_of, python_of, write_pictures
 from fewstep.playground.slot import Slot
@@ -65,16 +66,19 @@ def page(models: Models) -> gr.Blocks:
     """All tabs, one slot in which they draw, and for each visitor a memory of what was drawn last."""
     slot = Slot()
     with gr.Blocks(title="fewstep playground", analytics_enabled=False, delete_cache=(3600, 86400)) as built:
-        gr.Markdown(f"## fewstep playground\n`{models.name}`")
+        with gr.Row():
+            gr.Markdown(f"## fewstep playground\n`{name_of(models.name)}`")
+            small = models.first.info.picture[1] <= SMALL
+            smooth = gr.Checkbox(label="Smooth small pictures", visible=small, scale=0, min_width=220, container=False)
         last = gr.State(None)
         with gr.Tab("Generate"):
-            generate_tab(models, slot, last, built)
+            generate_tab(models, slot, last, smooth, built)
         with gr.Tab("Edit"):
-            edit_tab(models, slot, last)
+            edit_tab(models, slot, last, smooth)
         with gr.Tab("Inpaint"):
-            inpaint_tab(models, slot, last)
+            inpaint_tab(models, slot, last, smooth)
         with gr.Tab("Style transfer"):
-            style_tab(models, slot, last)
+            style_tab(models, slot, last, smooth)
         with gr.Tab("About") as about:
             about_tab(models, last, about)
         built.unload(controls.end_in(slot))  # a visitor who goes away waits for nothing
@@ -84,56 +88,18 @@ def page(models: Models) -> gr.Blocks:
     return built
 
 
-def generate_tab(models: Models, slot: Slot, last: Any, built: gr.Blocks) -> None:
-    """Pictures from noise, drawn again while a slider moves."""
-    live = models.first.info.picture[1] <= LARGE
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
-            labels = controls.label_input(models, "Class", many=True)
-            scale, steps = controls.scale_input(models), controls.steps_input(models)
-            sampler, seed = controls.sampler_and_seed_inputs(models, models.seed)
-            count = gr.Slider(1, models.most, value=8 if live else 1, step=1, label="Images")
-            beside = gr.Checkbox(label="The teacher's from the same noise", visible=models.teacher is not None)
-            draw = controls.action("Draw", slot)
-            sweep = gr.Button("Sweep the guidance scale")
-        with gr.Column(scale=2, min_width=320):
-            shown = gr.HTML(NOTHING, label="Pictures", elem_classes="live" if live else None)
-
-    def generate(
-        labels: Any, scale: Any, steps: Any, sampler: Any, seed: Any, count: Any, beside: Any, progress: Any
-    ) -> Iterator[Answer]:
-        answer = tasks.generate(models, labels, steps, scale, seed, count, sampler, progress)
-        yield answer
-        if beside:
-            yield tasks.with_teacher(models, answer, progress)
-
-    def swept(labels: Any, steps: int, seed: int, sampler: str, progress: tasks.Progress) -> Iterator[Answer]:
-        yield tasks.sweep(models, labels, steps, seed, sampler, progress)
-
-    changed = [part.change if live else part.release for part in (scale, count) if isinstance(part, gr.Slider)]
-    changed += [steps.change, sampler.change, seed.change, beside.change, draw.click]
-    changed += [labels.change, built.load] if models.classes else [labels.submit]
-    common: dict[str, Any] = {"outputs": [shown, last], "show_progress": "minimal" if live else "full"}
-    inputs = [labels, scale, steps, sampler, seed, count, beside]
-    gr.on(changed, controls.handler(slot, generate), inputs, trigger_mode="always_last", api_name="generate", **common)
-    sweep.click(controls.handler(slot, swept), [labels, steps, seed, sampler], api_name="sweep", **common)
-
-
-def show_changed(slot: Slot, task: Any, button: Any, inputs: list[Any], last: Any, name: str, divider: bool = False) -> None:
-    """Show the answer of a tab that changes a picture: side by side, and over each other with a divider that can be moved."""
+def show_changed(slot: Slot, task: Any, button: Any, inputs: list[Any], last: Any, smooth: Any, name: str) -> None:
+    """Show the answer of a tab that changes a picture, whose record names the task as `name` does."""
     shown = gr.HTML(NOTHING, label="Before and after")
 
     def once(*values: Any, progress: tasks.Progress) -> Iterator[Answer]:
         yield task(*values, progress=progress)
 
-    def show(answer: Answer) -> str:
-        images = answer.groups[0].images
-        return (divided(images[0], images[-1]) if divider else "") + figures(answer.groups)
-
-    button.click(controls.handler(slot, once, show), inputs, [shown, last], api_name=name, show_progress="full")
+    button.click(controls.handler(slot, once), [*inputs, smooth], [shown, last], api_name=name, show_progress="full")
+    controls.show_again([smooth], last, (name,), shown)
 
 
-def edit_tab(models: Models, slot: Slot, last: Any) -> None:
+def edit_tab(models: Models, slot: Slot, last: Any, smooth: Any) -> None:
     """A picture redrawn under another class or prompt."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -143,7 +109,7 @@ def edit_tab(models: Models, slot: Slot, last: Any) -> None:
             button = controls.action("Edit", slot)
         with gr.Column(scale=2, min_width=320):
             inputs = [image, label, strength, steps, scale, seed, sampler]
-            show_changed(slot, partial(tasks.edit, models), button, inputs, last, "edit", divider=True)
+            show_changed(slot, partial(tasks.edit, models), button, inputs, last, smooth, "edit")
     moved = {"inputs": [steps, strength], "outputs": strength, "queue": False, "api_visibility": "private"}
     steps.change(lambda n, now: gr.Slider(**on_grid(n, now)), **moved)
 
@@ -154,7 +120,7 @@ def on_grid(steps: int, strength: float) -> dict[str, Any]:
     return {"minimum": least, "maximum": 1, "step": 1 / steps, "value": value}
 
 
-def inpaint_tab(models: Models, slot: Slot, last: Any) -> None:
+def inpaint_tab(models: Models, slot: Slot, last: Any, smooth: Any) -> None:
     """A picture of which the painted part is drawn anew."""
     filling, by_hand = models.for_inpainting, "painted"
     with gr.Row():
@@ -179,12 +145,12 @@ def inpaint_tab(models: Models, slot: Slot, last: Any) -> None:
                 return tasks.inpaint(models, image, mask if part == by_hand else str(part), *values, progress=progress)
 
             if models.inpainter:
-                gr.Markdown(f"Inpainter: `{filling.name}`")
-            show_changed(slot, inpaint, button, [editor, part, label, steps, scale, seed, sampler], last, "inpaint")
+                gr.Markdown(f"Inpainter: `{name_of(filling.name)}`")
+            show_changed(slot, inpaint, button, [editor, part, label, steps, scale, seed, sampler], last, smooth, "inpaint")
     editor.upload(controls.uploaded, editor, editor, show_progress="hidden", api_visibility="private")
 
 
-def style_tab(models: Models, slot: Slot, last: Any) -> None:
+def style_tab(models: Models, slot: Slot, last: Any, smooth: Any) -> None:
     """A picture carried to noise under one class or prompt and back under another."""
     if models.encoder is None:
         gr.Markdown("Style transfer needs an encoder: start the playground again with `--encoder` or `--teacher`.")
@@ -197,9 +163,9 @@ def style_tab(models: Models, slot: Slot, last: Any) -> None:
             scale, steps = controls.scale_input(models, "Strength (guidance scale)"), controls.steps_input(models)
             button = controls.action("Transfer", slot)
         with gr.Column(scale=2, min_width=320):
-            gr.Markdown(f"Encoder: `{models.encoder.path}`")
+            gr.Markdown(f"Encoder: `{models.encoder.name}`")
             inputs = [image, source, target, steps, scale]
-            show_changed(slot, partial(tasks.translate, models), button, inputs, last, "translate")
+            show_changed(slot, partial(tasks.translate, models), button, inputs, last, smooth, "translate")
 
 
 def about_tab(models: Models, last: Any, tab: Any) -> None:

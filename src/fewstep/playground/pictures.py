@@ -33,10 +33,11 @@ def pixels_of(image: Any, info: Info, say: Callable[[str], None]) -> Tensor:
     return read_images([natural(whole, info.picture[1])], info, say).pixels
 
 
-def enlarged(image: Any, least: int = SHOWN) -> Any:
-    """A small picture with every pixel a square of whole pixels, so that it is at least so wide; a larger one as it is."""
+def enlarged(image: Any, least: int = SHOWN, smooth: bool = False) -> Any:
+    """A small picture with every pixel a square of whole pixels, or smooth, so that it is at least so wide; a larger one as it is."""
     times = min(-(-least // image.width), max(1, LARGEST // max(image.size)))
-    return image.resize((image.width * times, image.height * times), 0) if times > 1 else image  # 0: the nearest pixel
+    how = 3 if smooth else 0  # bicubic, or the nearest pixel
+    return image.resize((image.width * times, image.height * times), how) if times > 1 else image
 
 
 def natural(image: Any, size: int) -> Any:

@@ -12,15 +12,16 @@ from fewstep.errors import InputError
 from fewstep.playground.tasks import Answer
 
 SETTINGS = ("strength", "encoder_steps", "guidance_scale", "seed", "sampler", "batch_size")
+VARIED = {"sweep": "guidance_scale", "strip": "seed"}  # tasks of several pictures, and in what these differ
 LONGEST = 300  # characters of a sentence
 
 
 def python_of(record: dict[str, Any]) -> str:
     """Three lines of Python that draw an answer again, beside the files that its downloads hold."""
-    task, labels, sweep = record["task"], record["labels_or_prompts"], record["task"] == "sweep"
+    task, labels, varied = record["task"], record["labels_or_prompts"], VARIED.get(record["task"])
     kept = {key: record[key] for key in SETTINGS if key in record and (key, record[key]) != ("batch_size", 256)}
-    settings = [f"{key}={'s' if sweep and key == 'guidance_scale' else repr(value)}" for key, value in kept.items()]
-    call = "sample" if sweep else task
+    settings = [f"{key}={'s' if key == varied else repr(value)}" for key, value in kept.items()]
+    call = "sample" if varied else task
     if call == "sample":
         given = [f"prompts={labels!r}" if record["condition"] == "text" else repr(labels)]
     elif task == "translate":
@@ -30,19 +31,19 @@ def python_of(record: dict[str, Any]) -> str:
         given = ['"input.png"', *(['"mask.png"'] if task == "inpaint" else []), repr(labels)]
     arguments = ", ".join([*given, f"steps={record['steps']}", *settings])
     line = f"model.{call}({arguments})"
-    line = f"[{line}[0] for s in {record['guidance_scale']!r}]" if sweep else line
+    line = f"[{line}[0] for s in {record[varied]!r}]" if varied else line
     steps = f", steps={record['steps']}" if record.get("run") else ""
     return f"import fewstep\nmodel = fewstep.open_model({record['model']!r}{steps})\nimages = {line}"
 
 
 def command_of(record: dict[str, Any]) -> str:
-    """The command that draws an answer again, as typed in a shell; of a sweep, a loop of them."""
+    """The command that draws an answer again, as typed in a shell; of a sweep or a strip, a loop of them."""
     task, labels, steps = record["task"], record["labels_or_prompts"], record["steps"]
-    sweep, option = task == "sweep", "--prompt" if record["condition"] == "text" else "--class-label"
-    words = ["fewstep", "sample" if sweep else task, record["model"]]
+    varied, option = VARIED.get(task), "--prompt" if record["condition"] == "text" else "--class-label"
+    words = ["fewstep", "sample" if varied else task, record["model"]]
     if task == "translate" and record["encoder"] != record["model"]:
         words += ["--encoder", record["encoder"]]
-    if task not in ("sample", "sweep"):
+    if task != "sample" and not varied:
         words += ["--image", "input.png"] + (["--mask", "mask.png"] if task == "inpaint" else [])
     if task == "translate":
         words += ["--from", labels[0], "--to", labels[1], "--encoder-steps", record["encoder_steps"]]
@@ -52,11 +53,20 @@ def command_of(record: dict[str, Any]) -> str:
         words += ["--strength", f"{round(record['strength'] * steps)}/{steps}"]
     if record.get("batch_size", 256) != 256:
         words += ["--batch-size", record["batch_size"]]
-    words += ["--steps", steps, *(word for key in ("seed", "sampler") if key in record for word in (f"--{key}", record[key]))]
-    if sweep:
-        scales = " ".join(f"{scale:g}" for scale in record["guidance_scale"])
-        return f'for s in {scales}; do {shlex.join(map(str, words))} --guidance-scale "$s" --out "pictures-$s"; done'
-    return shlex.join(map(str, [*words, "--guidance-scale", f"{record['guidance_scale']:g}", "--out", "pictures"]))
+    words += ["--steps", steps]
+    for key in ("seed", "sampler", "guidance_scale"):
+        if key in record and key != varied:
+            words += [f"--{key.replace('_', '-')}", "/".join(texts_of(record[key]))]
+    if varied:
+        return f'for s in {" ".join(texts_of(record[varied]))}; do {shlex.join(map(str, words))} --{varied.replace("_", "-")} "$s" --out "pictures-$s"; done'
+    return shlex.join(map(str, [*words, "--out", "pictures"]))
+
+
+def texts_of(values: Any) -> list[str]:
+    """A value, or each of a list, as a command line has it."""
+    return [
+        f"{value:.10g}" if isinstance(value, float) else str(value) for value in (values if isinstance(values, list) else [values])
+    ]
 
 
 def write_pictures(folder: Path, answer: Answer) -> list[str]:

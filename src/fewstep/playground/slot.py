@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fewstep.errors import InputError
 
@@ -25,23 +25,25 @@ class Slot:
 
     def __init__(self, limit: float = LIMIT, grace: float = GRACE) -> None:
         self.limit, self.grace = limit, grace
-        self._turn, self._drawings = asyncio.Lock(), dict[str, set[asyncio.Task]]()
+        self._turn, self._drawings = asyncio.Lock(), dict[str, dict[asyncio.Task, Any]]()
 
-    async def draw(self, visitor: str, work: Callable[[], Result], ended: threading.Event) -> Result:
+    async def draw(self, visitor: str, work: Callable[[], Result], ended: threading.Event, what: Any = None) -> Result:
         """What `work` returns, called in a thread when it is this drawing's turn; it ends itself once `ended` is set.
+
+        `what` is what `supersede` knows the drawing by.
 
         Raises:
             Ended: `end` was called for the visitor, or `work` raised it.
             InputError: the drawing took longer than the limit.
         """
         task = asyncio.create_task(self._in_turn(work, ended))
-        tasks = self._drawings.setdefault(visitor, set())
-        tasks.add(task)
+        tasks = self._drawings.setdefault(visitor, {})
+        tasks[task] = what
         try:
             await asyncio.wait({task})
         finally:  # also where who asked is gone
             task.cancel()
-            tasks.discard(task)
+            tasks.pop(task, None)
             if not tasks:
                 self._drawings.pop(visitor, None)
         if task.cancelled():
@@ -66,3 +68,12 @@ class Slot:
         """End what is drawn for a visitor at its next step, and what waits at once."""
         for task in self._drawings.get(visitor, ()):
             task.cancel()
+
+    def supersede(self, visitor: str, what: Any) -> bool:
+        """End what is drawn for a visitor under another name than `what`; False, and nothing is ended, where that itself is drawn."""
+        named = {task: one for task, one in self._drawings.get(visitor, {}).items() if one is not None}
+        if any(one == what for one in named.values()):
+            return False
+        for task in named:
+            task.cancel()
+        return True

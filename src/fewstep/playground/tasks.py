@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count as counting
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fewstep.api import Model
@@ -16,11 +17,12 @@ from fewstep.editing import inpainting, sdedit, style_transfer
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
 from fewstep.models.sampling import Samples, to_images
-from fewstep.playground.models import LARGE, Models, checked
+from fewstep.playground.models import LARGE, SEEDS, Models, checked
 from fewstep.playground.pictures import mask_of, pixels_of
 
 TEACHER_STEPS = 64  # of the teacher's pictures beside, and of a teacher that encodes
 SWEPT = 7  # scales of a sweep
+STRIP = 8  # seeds of a strip of variety; of large pictures 4
 
 Progress = Callable[[int, int], None]  # called with the steps taken, and with how many there are; what it raises ends the work
 
@@ -47,13 +49,14 @@ class Answer:
     inputs: dict[str, Any] = field(default_factory=dict)
     noise: Tensor | None = None
     notes: tuple[str, ...] = ()
+    asked: tuple[Any, ...] = ()  # the values of the request
 
 
 def generate(
-    models: Models, labels: list[str] | str, steps: int, guidance_scale: float, seed: int, count: int, sampler: str | None = None,
+    models: Models, labels: list[str] | str, steps: int, guidance_scale: float | list[float], seed: int, count: int, sampler: str | None = None,
     progress: Progress = no_progress,
 ) -> Answer:  # fmt: skip
-    """Images from the seed's noise; `labels` are classes or prompts."""
+    """Images from the seed's noise; `labels` are classes or prompts, `guidance_scale` may be one for each step."""
     labels, choices = checked(models, labels, steps, guidance_scale, seed, sampler, count)
     choices["batch_size"], notes = _batch_size(models), []
     [model] = watched(progress, steps * -(-len(labels) // choices["batch_size"]), models.by_steps[steps].model)
@@ -62,16 +65,49 @@ def generate(
     return Answer([group], _record(models, "sample", labels, choices), noise=drawn.noise, notes=tuple(notes))
 
 
+def preview(
+    models: Models, labels: list[str] | str, guidance_scale: float, seed: int, sampler: str | None = None, progress: Progress = no_progress
+) -> Answer:  # fmt: skip
+    """The first picture of `generate` in the fewest steps that there is a model for."""
+    return generate(models, labels, min(models.by_steps), guidance_scale, seed, 1, sampler, progress)
+
+
+def strip(
+    models: Models, labels: list[str] | str, steps: int, guidance_scale: float | list[float], seed: int, sampler: str | None = None,
+    progress: Progress = no_progress,
+) -> Answer:  # fmt: skip
+    """The first class or prompt from several seeds, `seed` and those after it: how much it varies."""
+    label, choices = checked(models, labels, steps, guidance_scale, seed, sampler)
+    choices["batch_size"], count = _batch_size(models), min(STRIP, models.most)
+    seeds = [(choices["seed"] + i) % SEEDS for i in range(count)]
+    [model], notes = watched(progress, steps * count, models.by_steps[steps].model), []
+    condition = condition_of(model, label, notes)
+    drawn = [model.sample_tensor(condition, **{**choices, "seed": one}) for one in seeds]
+    captions = [_caption(f"seed {one}", samples) for one, samples in zip(seeds, drawn, strict=True)]
+    group = Group(f"{label[0]}, from {count} seeds", [samples.images()[0] for samples in drawn], captions)
+    record = _record(models, "strip", label, choices | {"seed": seeds})
+    return Answer([group], record, noise=torch.cat([samples.noise for samples in drawn]), notes=tuple(notes))
+
+
 def with_teacher(models: Models, answer: Answer, progress: Progress = no_progress) -> Answer:
-    """The answer of `generate` with the teacher's images from the same noise under it."""
+    """The answer of `generate` or `strip` with the teacher's images from the same noise under it.
+
+    Of scales for each of a student's steps the teacher takes that of the step within which its own lies.
+    """
     if models.teacher is None:
         raise InputError("there is no teacher here; start the playground again with --teacher FOLDER")
-    choices = {name: answer.record[name] for name in ("guidance_scale", "batch_size")}
-    labels, own = answer.record["labels_or_prompts"], models.teacher.model
-    steps = min(TEACHER_STEPS, own.denoiser.process.train_timesteps)
-    [teacher] = watched(progress, steps * -(-len(labels) // choices["batch_size"]), own)
-    drawn = teacher.sample_tensor(condition_of(teacher, labels, []), steps=steps, noise=answer.noise, **choices)
-    group = _group(f"teacher, {steps} steps, from the same noise", labels, drawn)
+    own, captions = models.teacher.model, [caption.rsplit(" · ", 2)[0] for caption in answer.groups[0].captions]
+    steps, scale, size = (
+        min(TEACHER_STEPS, own.denoiser.process.train_timesteps),
+        answer.record["guidance_scale"],
+        answer.record["batch_size"],
+    )
+    if isinstance(scale, list):
+        scale = [scale[i * len(scale) // steps] for i in range(steps)]
+    [teacher] = watched(progress, steps * -(-len(captions) // size), own)
+    condition = condition_of(teacher, answer.record["labels_or_prompts"], [], len(captions))
+    drawn = teacher.sample_tensor(condition, steps=steps, noise=answer.noise, guidance_scale=scale, batch_size=size)
+    group = _group(f"teacher, {steps} steps, from the same noise", captions, drawn)
     return replace(answer, groups=[*answer.groups, group], notes=())
 
 
@@ -156,11 +192,11 @@ def watched(progress: Progress, steps: int, *models: Model) -> list[Model]:
     return [counted(model) for model in models]
 
 
-def condition_of(model: Model, labels: list[str], notes: list[str]) -> Condition:
-    """The condition (n, ...) of n classes or prompts; warnings, as of a prompt that is cut, are added to `notes`."""
+def condition_of(model: Model, labels: list[str], notes: list[str], count: int | None = None) -> Condition:
+    """The condition (n, ...) of n classes or prompts, or of `count`; warnings, as of a prompt that is cut, are added to `notes`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        condition = model.labels_or_prompts(labels, len(labels))
+        condition = model.labels_or_prompts(labels, count or len(labels))
     notes += dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))
     return condition
 

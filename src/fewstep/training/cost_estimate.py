@@ -19,6 +19,7 @@ from fewstep.training.network_cost import bytes_of, count, measure
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.run_folder import teacher_of
+from fewstep.training.sample_plan import evaluations_of
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage_settings import LoraSettings, TeacherSettings
 from fewstep.training.trainer import checkpoint_blocks
@@ -66,17 +67,19 @@ def plan(
         speed = ASSUMED_SPEED.get(kind, 1e11)
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
-    stages = []
-    for name, updates, calls, trained in stages_of(recipe, distilling):
+    stages, planned = [], stages_of(recipe, distilling)
+    for name, updates, calls, trained in planned:
         examples = updates * batch if trained else recipe.paths.count
         stages.append({
             "name": name, "updates": updates, "batch_size": batch,
             "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
             "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": first if name == "stage-one" else later,
         })  # fmt: skip
+    pictures = evaluations_of(recipe, planned, batch, model.info.image_size is not None) if train.sample_every else 0
+    spent = {"evaluations": pictures, "seconds": pictures * rates["forward"]}  # of pictures by default next to nothing
     return {
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,
-        "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
+        "stages": stages, "pictures": spent, "seconds": sum(stage["seconds"] for stage in stages) + spent["seconds"], "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
 
 
@@ -180,7 +183,10 @@ def plan_text(planned: dict[str, Any]) -> str:
         f"memory    about {short(planned['memory'], 1024)}B: {sizes}",
         f"time      {source}; {planned['device']}, 1 process",
     ]
+    pictures = planned["pictures"]
     rows = [(s["name"], f"{s['updates']:,}", f" x {s['batch_size']:<6}", s["evaluations"]["total"], s["seconds"]) for s in stages]
+    if pictures["evaluations"]:
+        rows.append(("pictures", "", "", pictures["evaluations"], pictures["seconds"]))
     if len(rows) > 1:
         rows.append(("in all", "", " " * 9, sum(row[3] for row in rows), planned["seconds"]))
     for name, updates, batch, evaluations, span in rows:

@@ -73,13 +73,14 @@ def memory(cost: dict[str, Any], teacher: int, train: TrainSettings, kind: str, 
     return most | {"total": sum(most.values())}
 
 
-def needed(recipe: Recipe, teacher: Model, kind: str) -> tuple[dict[str, Any], Parts, Parts]:
+def needed(recipe: Recipe, teacher: Model, kind: str, cost: dict[str, Any] | None = None) -> tuple[dict[str, Any], Parts, Parts]:
     """(cost of the student's network, memory of stage one, memory of a rung) of `distill`; `teacher` may have shapes alone.
 
+    A `cost` that was counted before, as for another batch size, is taken as it is.
     A frozen network counts in the dtype that it is kept in: the teacher in its own, a rung's teacher in that which it was saved in.
     """
     train, lora, own = recipe.train, recipe.student.lora, bytes_of(teacher.denoiser.network.parameters())
-    cost = count(student_shapes(largest_size(recipe, teacher), lora), train.batch_size, train.gradient_checkpointing)
+    cost = cost or count(student_shapes(largest_size(recipe, teacher), lora), train.batch_size, train.gradient_checkpointing)
     adapters = cost["trained_bytes"] if lora else 0
     saved = saved_bytes(recipe, teacher, cost["parameters"] - adapters // 4)
     first, later = (0, adapters) if lora else (own, saved)

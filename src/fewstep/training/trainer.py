@@ -74,6 +74,7 @@ class Trainer:
         self.line = LiveLine(quiet=self.quiet)
         self.log = RunLog(run, self.accelerator, settings.log_with)
         self.signals: list[int] = []
+        self.after_update: Callable[[Stage, State, Denoiser], None] = lambda stage, state, denoiser: None  # pictures while training
         self.stages: list[Planned] = []  # of the whole run, for the time that is left
         if not self.quiet:
             to_stderr(described(self.accelerator, settings))
@@ -166,6 +167,7 @@ class Trainer:
                         f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
                         "lower the learning_rate or set train.precision to 'no', in a new --out"
                     )
+            self.after_update(stage, state, denoiser)
             if self._asked_to_stop(state):
                 self._save(state)
                 raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")

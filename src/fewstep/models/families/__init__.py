@@ -4,6 +4,7 @@
 `labelled`, `masked`, `unet`, `added_embedding`, `text_transformer`, `flow_latents`, `flow_grid` and `learned_variance` hold what several share.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -190,6 +191,12 @@ class Family:
 
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
+
+    def bare(self) -> "Family":
+        """The same family with nothing loaded, and parts of its own."""
+        made = copy.copy(self)
+        made.free()
+        return made
 
     def scheduler(self, process: Process, prediction: Prediction) -> Any:
         """The diffusers scheduler with which the pipeline visits the times of our samplers."""

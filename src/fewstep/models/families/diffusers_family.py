@@ -181,7 +181,7 @@ class DiffusersFamily(Family):
 
     def free(self) -> None:
         """Let go of the parts; they are loaded again when needed."""
-        self._loaded.clear()
+        self._loaded = {}
 
     @property
     def latent(self) -> bool:
