@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
+from fewstep.models.half_weights import DTYPES
 from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
@@ -142,8 +143,9 @@ def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
             return teacher_of(path, None, settings)
         folder = download_configs(path, settings and settings.revision)
     stock = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
+    dtype = DTYPES.get((settings and settings.dtype) or "")
     return (
-        open_shapes(folder, bool(settings and settings.force))
+        open_shapes(folder, bool(settings and settings.force), dtype)
         if stock and has_configs_alone(folder)
         else teacher_of(folder, None, settings)
     )
