@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.devices import best_device
-from fewstep.errors import InputError, check_whole_number
+from fewstep.errors import InputError, check_number, check_whole_number, shown
 from fewstep.evaluation.charts import DARK, LIGHT, loss_panels_of, quality_panels
 from fewstep.evaluation.configurations import run_of
 from fewstep.evaluation.differences import Source, comparable_rows, differing_settings, facts_of
@@ -61,6 +61,13 @@ def compare(
     """
     check_new(out := utf8_path_of("folder", out))
     check_whole_number("teacher_steps", teacher_steps, 1)
+    for name, values in (("steps", steps), ("guidance_scale", guidance_scale)):
+        if not isinstance(values, list | tuple | None):
+            raise InputError(f"{name} is {shown(values)}; give a list of numbers, or leave it out")
+    for one in steps or ():
+        check_whole_number("steps", one, 1)
+    for one in guidance_scale or ():
+        check_number("guidance_scale", one, 0, 1e6)
     found = check_alike(columns_of(models, steps, teacher_steps))
     scales, info, place = scales_of(found, guidance_scale), found[0].info, best_device(device)
     words, count = words_of(info, class_labels, prompts, num_images)
@@ -114,11 +121,13 @@ def words_of(
 
 def columns_of(models: Sequence[str | Path], steps: Sequence[int] | None, teacher_steps: int) -> list[Column]:
     """A column for each model, of a run for each of its students; names that are taken twice are paths."""
-    given = [str(path) for path in models]
-    names = [name_of(path) for path in given]
+    if not isinstance(models, list | tuple):
+        raise InputError(f"models are {shown(models)}; give a list of paths")
+    opened = [(str(path), local_folder(path)) for path in models]
+    names = [name_of(path) for path, _ in opened]
     found = []
-    for path, short in zip(given, names, strict=True):
-        folder, name = local_folder(path), path if names.count(short) > 1 else short
+    for (path, folder), short in zip(opened, names, strict=True):
+        name = path if names.count(short) > 1 else short
         folders = [folder]
         if is_run(folder):
             rungs = rungs_in(folder)
