@@ -149,3 +149,18 @@ def test_evaluations_stand_side_by_side_where_they_were_measured_alike(tmp_path)
     ):
         with pytest.raises(InputError, match=message):
             run(*words)
+
+
+def test_the_cost_of_a_ladder_is_that_of_all_evaluations():
+    from benchmarks.quality.ladders import cost
+
+    changes = {
+        "stage_one.updates": 10,
+        "stage_two.ladder": [8, 4, 1],
+        "stage_two.updates": 3,
+        "stage_two.last_updates": 5,
+        "train.batch_size": 2,
+    }
+    assert cost(load_recipe(None, changes)) == {
+        "ladder": [8, 4, 1], "updates": 18, "evaluations": 2 * (10 * (2 + 3) + 3 * (2 + 3) + 5 * (4 + 3))
+    }  # fmt: skip
