@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
+from fewstep.models.half_weights import DTYPES
 from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
 from fewstep.models.shapes import download_configs, has_configs_alone, open_shapes, shapes_of
+from fewstep.training.bucketing import largest_size
 from fewstep.training.distill import new_teacher
 from fewstep.training.memory_estimate import memory, needed, student, student_shapes
 from fewstep.training.network_cost import bytes_of, count, measure
@@ -54,7 +56,7 @@ def plan(
     if distilling:
         cost, first, later = needed(recipe, model, kind)
     else:
-        cost = count(shapes_of(model), train.batch_size, train.gradient_checkpointing)
+        cost = count(shapes_of(largest_size(recipe, model) if teacher else model), train.batch_size, train.gradient_checkpointing)
         first = later = memory(cost, 0, train, kind, cost["bytes"])
     known = kind in (here, "cpu") and (teacher is None or teacher.denoiser.device.type != "meta")
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
@@ -141,8 +143,9 @@ def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
             return teacher_of(path, None, settings)
         folder = download_configs(path, settings and settings.revision)
     stock = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
+    dtype = DTYPES.get((settings and settings.dtype) or "")
     return (
-        open_shapes(folder, bool(settings and settings.force))
+        open_shapes(folder, bool(settings and settings.force), dtype)
         if stock and has_configs_alone(folder)
         else teacher_of(folder, None, settings)
     )

@@ -16,6 +16,7 @@ from fewstep.models.lora import lora_student
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
 from fewstep.models.shapes import shapes_of
+from fewstep.training.bucketing import largest_size
 from fewstep.training.network_cost import bytes_of, count, decoding_bytes
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
@@ -82,7 +83,7 @@ def needed(recipe: Recipe, teacher: Model, kind: str, cost: dict[str, Any] | Non
     A frozen network counts in the dtype that it is kept in: the teacher in its own, a rung's teacher in that which it was saved in.
     """
     train, lora, own = recipe.train, recipe.student.lora, bytes_of(teacher.denoiser.network.parameters())
-    cost = cost or count(student_shapes(teacher, lora), train.batch_size, train.gradient_checkpointing)
+    cost = cost or count(student_shapes(largest_size(recipe, teacher), lora), train.batch_size, train.gradient_checkpointing)
     adapters = cost["trained_bytes"] if lora else 0
     saved = saved_bytes(recipe, teacher, cost["parameters"] - adapters // 4)
     first, later = (0, adapters) if lora else (own, saved)

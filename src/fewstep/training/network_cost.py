@@ -168,10 +168,10 @@ class _FusedAttention(TorchFunctionMode):
     """Attention that keeps no matrix of weights, as on a CPU and on GPUs: by itself the meta device takes the plain one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not nn.functional.scaled_dot_product_attention or not args or args[0].ndim != 4:
+        named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | (kwargs or {})
+        if func is not nn.functional.scaled_dot_product_attention or named["query"].ndim != 4:
             return func(*args, **(kwargs or {}))
-        mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
-        return compat.attention_without_weights(*args[:3], mask=mask)
+        return compat.attention_without_weights(named["query"], named["key"], named["value"], mask=named.get("attn_mask"))
 
 
 def measure(model: Model, device: torch.device, flops: float, batch_size: int, precision: str = "no") -> dict[str, Any]:
