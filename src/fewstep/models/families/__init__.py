@@ -203,6 +203,10 @@ class Family:
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
 
+    def load_shapes(self) -> int:
+        """Have an autoencoder of shapes alone, on the meta device, until `free`; the bytes of its weights, 0 where there is none."""
+        return 0
+
     def bare(self) -> "Family":
         """The same family with nothing loaded, and parts of its own."""
         made = copy.copy(self)
