@@ -152,7 +152,7 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
                 f"the model's pictures are {size}x{height}, and evaluate reads squares alone: give data of fewstep.Data"
             )
         known: dict[str, Any] = {"name": data} if data in NAMED and not Path(data).exists() else {"path": str(data)}
-        if resize or (trained and trained.size):
+        if resize or (trained and (trained.size or trained.buckets)):
             known |= {"size": size, "channels": channels}
         if trained:
             columns = {"image_column", "label_column", "caption_column"}

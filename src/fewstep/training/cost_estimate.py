@@ -13,6 +13,7 @@ from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
 from fewstep.models.shapes import download_configs, has_configs_alone, open_shapes, shapes_of
+from fewstep.training.bucketing import largest_size
 from fewstep.training.distill import new_teacher
 from fewstep.training.memory_estimate import memory, needed, student, student_shapes
 from fewstep.training.network_cost import bytes_of, count, measure
@@ -55,7 +56,7 @@ def plan(
     if distilling:
         cost, first, later = needed(recipe, model, kind)
     else:
-        cost = count(shapes_of(model), train.batch_size, train.gradient_checkpointing)
+        cost = count(shapes_of(largest_size(recipe, model) if teacher else model), train.batch_size, train.gradient_checkpointing)
         first = later = memory(cost, 0, train, kind, cost["bytes"])
     known = kind in (here, "cpu") and (teacher is None or teacher.denoiser.device.type != "meta")
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fewstep.data.batch_order import InBuckets
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
@@ -179,9 +180,10 @@ def check_match(teacher: Model, data: Any) -> None:
     """Raises InputError where data and teacher differ in image size, channels or number of classes."""
     info, (x, _) = teacher.info, data.batch(0, 1)
     classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
-    whole = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []
+    sizes = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []
+    sizes += [("size", x.shape[-1], info.size)]
     for what, ours, theirs in (
-        *whole, ("size", x.shape[-1], info.size), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
+        *([] if isinstance(data, InBuckets) and data.buckets else sizes), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
     ):  # fmt: skip
         if ours != theirs:
             raise InputError(

@@ -30,7 +30,7 @@ from fewstep.training.checkpoint import load_newest, save_newest, save_shards
 from fewstep.training.logging import RunLog
 from fewstep.training.plan_of_stages import Planned, seconds_left
 from fewstep.training.settings import TrainSettings
-from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded
+from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded, small_buckets
 from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
@@ -78,6 +78,8 @@ class Trainer:
         self.stages: list[Planned] = []  # of the whole run, for the time that is left
         if not self.quiet:
             to_stderr(described(self.accelerator, settings))
+            if few := small_buckets(data, settings.batch_size * settings.gradient_accumulation * self.accelerator.num_processes):
+                to_stderr(few)
 
     def close(self) -> None:
         """Flush the log."""

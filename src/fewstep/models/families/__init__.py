@@ -161,6 +161,13 @@ class Family:
         """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
         return {}
 
+    def with_sizes(self, condition: Condition, original: Tensor, top_left: Tensor, target: Tensor) -> Condition:
+        """The condition (n, ...) of pictures of `original` (height, width), (n, 2), of which a part of `target` size was cut out at `top_left`.
+
+        Of a family that tells its network so; others give the condition as it is.
+        """
+        return condition
+
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).
 
@@ -195,6 +202,10 @@ class Family:
 
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
+
+    def load_shapes(self) -> int:
+        """Have an autoencoder of shapes alone, on the meta device, until `free`; the bytes of its weights, 0 where there is none."""
+        return 0
 
     def bare(self) -> "Family":
         """The same family with nothing loaded, and parts of its own."""

@@ -1,6 +1,7 @@
 """What all families of diffusers pipelines share: a folder opened part by part, written whole, and sampled by its own pipeline."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -186,6 +187,18 @@ class DiffusersFamily(Family):
     def free(self) -> None:
         """Let go of the parts; they are loaded again when needed."""
         self._loaded = {}
+
+    def load_shapes(self) -> int:
+        """Have an autoencoder of shapes alone, by its config, until `free`; the bytes of its weights, 0 where there is none."""
+        import diffusers
+
+        if not self.latent or self.folder is None:
+            return 0
+        config = config_of(self.folder, self.autoencoder)
+        with quiet(), torch.device("meta"):
+            made = getattr(diffusers, config["_class_name"]).from_config(config).eval().to("meta")
+        self._loaded[(self.autoencoder,)] = SimpleNamespace(**{self.autoencoder: made})
+        return sum(p.numel() * p.element_size() for p in made.parameters())
 
     @property
     def latent(self) -> bool:
