@@ -18,6 +18,7 @@ ORDER = (
     "inpaint",
     "translate",
     "evaluate",
+    "compare",
     "show",
     "bench",
     "export",

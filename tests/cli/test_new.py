@@ -12,7 +12,7 @@ from fewstep.errors import InputError
 from fewstep.models.metadata import bundled
 from fewstep.models.shapes import open_shapes
 from fewstep.training.memory_estimate import needed
-from fewstep.training.new_recipe import SHARE, chosen, open_teacher
+from fewstep.training.new_recipe import SHARE, chosen, open_teacher, usual
 from fewstep.training.recipe import load_recipe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -135,15 +135,23 @@ def test_what_fits_is_chosen_by_memory(teacher_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "gb", "ways"),
+    ("gb", "ways"),
     [
-        ("sd15", 80, {}),
-        ("sd15", 8, {"student.lora", "train.gradient_checkpointing"}),
-        ("flux", 40, {"student.lora", "train.gradient_checkpointing", "teacher.dtype"}),
+        (80, set()),
+        (8, {"student.lora", "train.gradient_checkpointing"}),
+        (5.2, {"student.lora", "train.gradient_checkpointing", "teacher.dtype"}),
     ],
 )
-def test_published_models_are_trained_in_the_way_that_fits(name, gb, ways):
-    picked = chosen(open_shapes(CONFIGS / name), {"teacher.path": name}, {}, "cuda", int(gb * 1e9))
+def test_a_published_model_is_trained_in_the_way_that_fits(gb, ways):
+    picked = chosen(open_shapes(CONFIGS / "sd15"), {"teacher.path": "sd15"}, {}, "cuda", int(gb * 1e9))
     assert {key for key in ("student.lora", "train.gradient_checkpointing", "teacher.dtype") if key in picked} == ways
-    ladder, scales = picked["stage_two.ladder"].value, picked["student.guidance_scale"].value
-    assert (ladder[0], scales) == ((200, [3.0, 15.0]) if name == "sd15" else (64, [1.0, 8.0]))
+    assert picked["stage_two.learning_rate"].value == (1e-4 if ways else 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "first", "scales"), [("sd15", 200, [3.0, 15.0]), ("sana", 64, [1.0, 8.0]), ("dit", 200, [1.0, 5.0])]
+)
+def test_ladder_and_scales_follow_from_the_kind_of_model(name, first, scales):
+    picked = usual(open_shapes(CONFIGS / name), "cuda")
+    assert (picked["stage_two.ladder"].value[0], picked["student.guidance_scale"].value) == (first, scales)

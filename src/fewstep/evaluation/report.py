@@ -59,16 +59,21 @@ def page(
     training: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The page's HTML; all that comes from outside is escaped."""
-    from jinja2 import Environment, PackageLoader
-
     shown = columns(rows)
-    environment = Environment(loader=PackageLoader("fewstep.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
         grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
         quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), training=training, light=LIGHT, dark=DARK,
     )  # fmt: skip
+
+
+def template(name: str) -> Any:
+    """A template of a page, with what pages are made of as filters."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("fewstep.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
+    return environment.get_template(name)
 
 
 def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
@@ -106,9 +111,14 @@ def grid_image(grids: Grids, rows: Iterable[Row] = ()) -> Any:
 
     `rows` of the metrics say how many evaluations the column heads give.
     """
+    return image_of_grid(grid(grids, list(rows)))
+
+
+def image_of_grid(content: dict[str, Any]) -> Any:
+    """One PIL image of what `grid` gives."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font, gap, left, top, content = ImageFont.load_default(14), 14, 90, 76, grid(grids, list(rows))
+    font, gap, left, top = ImageFont.load_default(14), 14, 90, 76
     strips = [image for _, images in content["lines"] for image in images if image]
     words = [line for _, head in content["columns"] for line in head]
     width = math.ceil(max(*(image.width for image in strips), *map(font.getlength, words))) + gap
