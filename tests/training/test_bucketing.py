@@ -23,6 +23,7 @@ from fewstep.training.distill import distill_model
 from fewstep.training.examples import prepared
 from fewstep.training.memory_estimate import needed
 from fewstep.training.recipe import load_recipe
+from fewstep.training.sample_grids import read_grid
 from fewstep.training.stage import Stage
 from fewstep.training.trainer import Interrupted, Trainer
 
@@ -134,11 +135,15 @@ def test_sdxl_is_told_the_size_of_each_picture_and_where_it_was_cut(tmp_path, xl
 @pytest.mark.parametrize("name", ["Stable Diffusion, eps", "SDXL", "Stable Diffusion 3", "Flux"])
 def test_a_run_on_buckets_gives_students_that_its_stock_pipeline_samples(name, tmp_path, data, recwarn):
     folder = CASES[name].build(tmp_path / "teacher")
-    recipe = recipe_of(data, stage_one__updates=5, stage_two__ladder=[2, 1], stage_two__last_updates=3, teacher__path=str(folder))
+    changes = {"stage_one__updates": 5, "stage_two__ladder": [2, 1], "stage_two__last_updates": 3, "train__sample_every": 50}
+    recipe = recipe_of(data, **changes, teacher__path=str(folder))
     student = fewstep.distill(recipe=recipe, out=tmp_path / "run", device="cpu", quiet=True)
     assert student.info.shape == (4, 8, 8) and student.info.stock["agrees"]
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert len(logged) == 8 and all(entry["loss"] is not None and entry["skipped"] == 0 for entry in logged)
+    grid = read_grid(tmp_path / "run" / "samples" / "steps-0001" / "0000003.png")
+    assert grid is not None, [str(one.message) for one in recwarn]
+    assert len(grid.columns) == 6 and not [one for one in recwarn if "left out" in str(one.message)]
 
 
 class StoppedOnce(Trainer):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from fewstep.devices import return_memory
 from fewstep.errors import first_line
 from fewstep.files import write_atomically
 from fewstep.method import samplers
-from fewstep.method.conditioning import Condition, cycle, leaf, take, to
+from fewstep.method.conditioning import Condition, join, take, to
 from fewstep.method.guidance import weight_of
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.model import Model
@@ -180,9 +180,9 @@ def named_conditions(info: Any, masked: bool, data: Any) -> tuple[list[str], Con
     if info.condition == "class" and not masked:
         labels = torch.linspace(0, len(info.classes) - 1, min(ROWS, len(info.classes))).round().long()
         return [info.classes[k] for k in labels.tolist()], labels
-    if hasattr(data, "first_conditions"):
+    if hasattr(data, "first_conditions") and getattr(data, "buckets", None) is None:
         names, condition = data.first_conditions(ROWS)
-    else:
-        condition = data.batch(0, ROWS)[1]
-        names = [f"example {i + 1}" for i in range(len(leaf(condition)))]
-    return names, to(cycle(condition, len(names)), "cpu")
+    else:  # one at a time: in buckets each may have its size
+        condition = reduce(join, (data.batch(i, 1)[1] for i in range(ROWS)))
+        names = [f"example {i + 1}" for i in range(ROWS)]
+    return names, to(condition, "cpu")
