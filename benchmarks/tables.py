@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "method-variants": quality.method_variants, "emoji": quality.emoji, "headline": speed.headline, "overhead": speed.overhead, "input": speed.waiting, "scaling": speed.scaling,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "style-transfer": uses.style_transfer,
+    "any-steps": quality.any_steps,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
 FILES = {"choosing": "digits-full"}  # tables that are not named as their result
