@@ -23,8 +23,9 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "digits-evaluate": quality.evaluation, "fashion-evaluate": quality.evaluation, "fashion-latent": quality.evaluation,
     "cifar10-evaluate": quality.evaluation, "stage-one-trials": quality.trials, "digits-variants": quality.recipe_variants,
     "method-variants": quality.method_variants, "emoji": quality.emoji, "headline": speed.headline, "overhead": speed.overhead, "input": speed.waiting, "scaling": speed.scaling,
+    "stock-pipelines": speed.stock_pipelines, "ladders": quality.ladders,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
-    "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "style-transfer": uses.style_transfer,
+    "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "style-transfer": uses.style_transfer,
     "any-steps": quality.any_steps,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip

@@ -15,15 +15,7 @@ import fewstep
 from fewstep.method.samplers import deterministic
 from fewstep.training.distill import next_student, student_of
 from fewstep.training.recipe import load_recipe
-from tiny import CHANGES, InMemory, awake
-
-
-def distilled(folder, out, **changes):
-    """(teacher, student of 2 steps, its folder, the folder with the scale 2.5 baked in) of a pipeline folder."""
-    teacher = fewstep.open_model(folder)
-    student = fewstep.distill(teacher, InMemory(teacher), out=out / "run", changes=CHANGES | changes, device="cpu", quiet=True)
-    saved = awake(student).save(out / "student")
-    return teacher, student, saved, student.bake(2.5).save(out / "baked")
+from tiny import awake
 
 
 def untrained(folder):

@@ -185,6 +185,7 @@ CASES = {
     "SDXL inpainting": Case(
         nine(unet_pipelines.xl_pipeline, f"{XL}InpaintPipeline", in_channels=9), of_holes, f"{XL}InpaintPipeline"
     ),
+    "Kolors": Case(unet_pipelines.kolors_pipeline, of_text, "KolorsPipeline", more=("KolorsImg2ImgPipeline",), slow=True),
     "DeepFloyd IF": Case(unet_pipelines.if_pipeline, of_deepfloyd, "IFPipeline", BAKED),
     "DeepFloyd IF, super-resolution": Case(
         lambda folder: unet_pipelines.if_pipeline(folder, larger=True), of_deepfloyd, "IFSuperResolutionPipeline", BAKED
@@ -198,6 +199,7 @@ CASES = {
     "Flux": Case(flow_pipelines.flux_pipeline, of_text, "FluxPipeline", arguments=SIZE, packed=True),
     "Qwen-Image": Case(flow_pipelines.qwen_pipeline, of_text, "QwenImagePipeline", BAKED, SIZE, packed=True),
     "Wan": Case(flow_pipelines.wan_pipeline, of_text, "WanPipeline", BAKED),
+    "Wan 2.2 A14B": Case(lambda folder: flow_pipelines.wan_pipeline(folder, two=True), of_text, "WanPipeline", BAKED, slow=True),
     "Chroma": Case(text_pipelines.chroma_pipeline, of_text, "ChromaPipeline", BAKED, SIZE, slow=True, packed=True),
     "Z-Image": Case(text_pipelines.z_image_pipeline, of_text, "ZImagePipeline", BAKED, SIZE, slow=True, unguided=0.0),
     "Sana": Case(

@@ -109,18 +109,20 @@ def qwen_pipeline(folder, sides=SIDE, **settings):
     return saved(made, folder, sides)
 
 
-def wan_pipeline(folder, sides=(3, 4, 6), **settings):
-    """A Wan 2.1 of text to video: three frames of latents are nine of video, 8 x 12 pixels each."""
+def wan_pipeline(folder, sides=(3, 4, 6), two=False, **settings):
+    """A Wan of text to video, 2.1, or 2.2 with two networks: three frames of latents are nine of video, 8 x 12 pixels each."""
     import diffusers
 
     torch.manual_seed(0)
     sizes = {"in_channels": 4, "out_channels": 4, "text_dim": 12, "freq_dim": 16, "ffn_dim": 16, "num_layers": 1}
-    network = diffusers.WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, **(sizes | settings))
+    heads = {"num_attention_heads": 2, "attention_head_dim": 12}
+    network, *second = (awake_layers(diffusers.WanTransformer3DModel(**heads, **(sizes | settings))) for _ in range(1 + two))
     vae = diffusers.AutoencoderKLWan(
         base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[True], latents_mean=[0.1, 0.2, -0.1, 0.0],
         latents_std=[1.5, 1.0, 2.0, 0.7], scale_factor_spatial=2, scale_factor_temporal=2,
     )  # fmt: skip
     betas = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     scheduler = diffusers.UniPCMultistepScheduler(**betas)
-    made = diffusers.WanPipeline(t5_tokenizer(), t5("UMT5"), vae, scheduler, awake_layers(network))
+    late = {"transformer_2": second[0], "boundary_ratio": 0.875} if two else {}
+    made = diffusers.WanPipeline(t5_tokenizer(), t5("UMT5"), vae, scheduler, network, **late)
     return saved(made, folder, list(sides))

@@ -91,11 +91,13 @@ class InMemory:
 
 
 def awake(student):
-    """The same student, or network of one, its input for w doing something."""
+    """The same student, or network of one, its inputs for w doing something."""
     network = getattr(getattr(student, "denoiser", None), "network", student)
     ends = ("time_embedding.cond_proj.weight", "w_embedding.weight", "guidance_embedder.linear_2.weight")
-    (weight,) = [p for name, p in network.named_parameters() if name.endswith(ends)]
-    torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
+    weights = [p for name, p in network.named_parameters() if name.endswith(ends)]
+    assert weights
+    for weight in weights:
+        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
     return student
 
 

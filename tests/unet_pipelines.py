@@ -3,6 +3,7 @@
 import torch
 
 import pipelines
+from fewstep.models.families.pipeline_folder import quiet
 
 XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 10 + 6 * 4}
 
@@ -118,4 +119,43 @@ def kandinsky_pipeline(folder, whole=True):
     prior = {f"prior_{name}": part for name, part in prior_parts().items()}
     made = diffusers.KandinskyV22CombinedPipeline(**parts, **prior) if whole else diffusers.KandinskyV22Pipeline(**parts)
     made.save_pretrained(folder)
+    return folder
+
+
+def kolors_pipeline(folder):
+    """A Kolors folder, its tokenizer one of single letters; it needs sentencepiece."""
+    import io
+
+    import diffusers
+    import sentencepiece
+
+    with quiet():
+        from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
+        from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    torch.manual_seed(0)
+    words, model = [*pipelines.LETTERS, "a cat", "a dog", "zebra"], io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words), model_writer=model, vocab_size=32, model_type="char", minloglevel=2
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    sizes = {
+        "num_layers": 2,
+        "padded_vocab_size": 64,
+        "hidden_size": 16,
+        "ffn_hidden_size": 16,
+        "kv_channels": 8,
+        "num_attention_heads": 2,
+    }
+    encoder = ChatGLMModel(ChatGLMConfig(**sizes, seq_length=256, add_qkv_bias=True, original_rope=True))
+    for p in encoder.parameters():  # which come as whatever was in memory
+        torch.nn.init.normal_(p, std=0.3)
+    network = pipelines.unet(
+        text=12, encoder_hid_dim=16, encoder_hid_dim_type="text_proj", **XL | {"projection_class_embeddings_input_dim": 16 + 6 * 4}
+    )
+    noise = pipelines.scheduler("EulerDiscreteScheduler", beta_end=0.014, num_train_timesteps=1100, timestep_spacing="leading")
+    parts = {"text_encoder": encoder, "tokenizer": ChatGLMTokenizer(str(folder / "tokenizer.model")), "vae": pipelines.vae()}
+    diffusers.KolorsPipeline(**parts, unet=network, scheduler=noise).save_pretrained(folder)
+    (folder / "tokenizer.model").unlink()
     return folder

@@ -139,6 +139,29 @@ def recipe_variants(result: Row) -> str:
     )  # fmt: skip
 
 
+def ladders(result: Row) -> str:
+    """A line a ladder: its updates, what the whole distillation takes in evaluations of the teacher, and the quality where it was measured."""
+    lines, first = [], result["rows"][0]["evaluations"]
+    for row in result["rows"]:
+        reached = f"{row['reached']} of {row['goals']}" if "goals" in row else ""
+        frechet = " / ".join(f"{one:.2f}" for one in row.get("frechet", {}).values())
+        lines.append(
+            [
+                ", ".join(map(str, row["ladder"])), f"{row['updates']:,}", f"{row['evaluations'] / 1e3:,.0f} k",
+                f"{row['evaluations'] / first:.2f}", reached, frechet,
+            ]
+        )  # fmt: skip
+    heading = [
+        "ladder",
+        "updates",
+        "evaluations",
+        "of the recipe's",
+        "goals reached",
+        f"Fréchet distance at scale {result['guidance_scale']:g}, 4 / 2 / 1 steps",
+    ]
+    return markdown(heading, lines)
+
+
 def emoji(result: Row) -> str:
     """For each set of captions a line a sampler, at each guidance scale the share found / Fréchet distance / rms to the teacher.
 

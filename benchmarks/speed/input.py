@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.command import Row, parser_of, progress, run_main, write_result
 from fewstep.data.cache_writer import Writer
+from fewstep.data.encoding import Encoded
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.loading import open_data
 from fewstep.method.conditioning import Condition
@@ -52,7 +53,7 @@ def write_pictures(folder: Path) -> None:
 class Latents:
     """Rows of a cache: random latents of the size of Stable Diffusion's for pictures of 512 pixels, and embeddings of 77 tokens."""
 
-    total, classes = 4096, ("a", "b")
+    total, classes, buckets = 4096, ("a", "b"), None
 
     def items(self) -> Any:
         """The numbers of the rows."""
@@ -62,9 +63,9 @@ class Latents:
         """A label; the embedding that stands for a prompt's is in `encode`."""
         return item % 2
 
-    def encode(self, items: list[int], condition: Condition) -> tuple[dict[str, Tensor], list[int], list[str]]:
-        """(latents, their places, nothing skipped)."""
-        return {"x": torch.randn(len(items), 4, 64, 64)}, list(range(len(items))), []
+    def encode(self, items: list[int], condition: Condition) -> tuple[list[Encoded], list[str]]:
+        """(latents of all items, nothing skipped)."""
+        return [Encoded({"x": torch.randn(len(items), 4, 64, 64)}, list(range(len(items))))], []
 
 
 def write_latents(folder: Path) -> CachedData:

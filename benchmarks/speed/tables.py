@@ -69,3 +69,15 @@ def scaling(result: Row) -> str:
         for row in result["rows"]
     ]  # fmt: skip
     return markdown(["stage", "sharing", "processes", "batch of each", "examples/s of one", "of all", "ratio"], lines)
+
+
+def stock_pipelines(result: Row) -> str:
+    """A row a family: milliseconds of a picture by fewstep and by the stock pipeline of the same folder, and their ratio."""
+    lines = [
+        [
+            row["family"], row["pipeline"], str(row["steps"]), f"{1e3 * row['seconds']:.1f}", f"{1e3 * row['bare_seconds']:.1f}",
+            f"**{row['ratio']:.2f}**", f"{row['goal']:g}",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return markdown(["family", "stock pipeline", "steps", "fewstep, ms", "stock, ms", "ratio", "goal"], lines)

@@ -27,10 +27,10 @@ from benchmarks.uses import tables
 from benchmarks.uses.subject import SHOWN, Subject, measured, models_of, run_parser, subject, unchanged
 from fewstep import Model
 from fewstep.data.masks import random_masks
-from fewstep.editing.grids import labelled_grid
 from fewstep.editing.inpainting import condition_of, inpaint
 from fewstep.errors import InputError
 from fewstep.evaluation.metrics import Statistics, frechet_distance
+from fewstep.grids import labelled_grid
 from fewstep.models.sampling import Samples, to_images
 
 KINDS = {"box": 1 / 3, "stroke": 1 / 3, "half": 1 / 3}

@@ -19,9 +19,9 @@ from benchmarks.command import Row, run_main, write_result
 from benchmarks.uses import tables
 from benchmarks.uses.subject import SHOWN, Subject, distance, measured, models_of, run_parser, subject
 from fewstep import Model
-from fewstep.editing.grids import labelled_grid
 from fewstep.editing.style_transfer import pair_of, translate
 from fewstep.errors import InputError
+from fewstep.grids import labelled_grid
 from fewstep.models.sampling import Samples, to_images
 
 REFERENCE = 256  # steps of the teacher, each way

@@ -7,7 +7,22 @@ import typer
 
 from fewstep.cli import main as cli
 
-ORDER = ("quickstart", "teach", "distill", "cache", "sample", "edit", "inpaint", "translate", "evaluate", "show", "bench", "export")
+ORDER = (
+    "quickstart",
+    "new",
+    "teach",
+    "distill",
+    "cache",
+    "sample",
+    "edit",
+    "inpaint",
+    "translate",
+    "evaluate",
+    "compare",
+    "show",
+    "bench",
+    "export",
+)
 BOUNDS = re.compile(
     r"\s*\[((?:default|required|env var|[-\d.e]*<?=?x)[^\[\]]*(?:\[[^\]]*\])?[^\[\]]*)\]"
 )  # as "[default: 8; 2<=x<=1024]"

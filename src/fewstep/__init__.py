@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fewstep.api import Model, distill, open_model, teach
     from fewstep.data.loading import Data, open_data
     from fewstep.errors import InputError
+    from fewstep.evaluation.compare import compare
     from fewstep.evaluation.evaluate import evaluate
     from fewstep.method.process import Cosine, DiscreteBetas, RectifiedFlow
     from fewstep.models.denoiser import Denoiser
@@ -37,6 +38,7 @@ __all__ = [
     "InputError",
     "Model",
     "RectifiedFlow",
+    "compare",
     "distill",
     "evaluate",
     "open_data",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "Cosine": "method.process", "DiscreteBetas": "method.process", "RectifiedFlow": "method.process", "Denoiser": "models.denoiser",
     "Data": "data.datasets", "open_data": "data.loading", "InputError": "errors", "evaluate": "evaluation.evaluate",
+    "compare": "evaluation.compare",
     "Model": "api", "open_model": "api", "teach": "api", "distill": "api",
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode  # noqa: F401 - sees each operation with its tensors
 
 
 def reset_accelerator() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import cifar10_inputs, evaluations, method_variants, mixture_models, mixtures, mixtures_picture, tables
+from benchmarks.quality import cifar10_inputs, evaluations, method_variants, mixture_models, mixtures, tables
 from benchmarks.quality import stage_one_trials as trials
 from benchmarks.speed import headline
 from fewstep import InputError, open_data, open_model
@@ -48,19 +48,6 @@ def test_every_baseline_comes_to_the_truth_and_none_exceeds_its_budget(case):
     for name in mixtures.BASELINES:
         few, many = (row for row in rows if row["method"] == name)
         assert many["rms"] < min(0.02, few["rms"] / 3)
-
-
-@pytest.mark.slow
-def test_students_of_a_mixture_are_trained_once_measured_and_drawn(tmp_path):
-    mixture, recipe = mixtures.mixture_of(2), mixtures.recipe_of(2, updates=0.001)
-    for _ in range(2):
-        students = mixtures.distilled(mixture, recipe, mixtures.student_of(mixture, 8, 2), tmp_path)
-        assert list(students) == [16, 8, 4, 2, 1]
-    rows = list(mixtures.student_rows(mixtures.Case(mixture, 2.0, 20, 64), students))
-    assert [row["evaluations"] for row in rows] == [16, 8, 4, 2, 1]
-    assert "| 2 | **student** |" in tables.mixtures({"rows": rows, "students": [{"dimensions": 2, "spread": 1.0, "parameters": 1}]})
-    mixtures_picture.draw(mixture, students, tmp_path / "picture.png", scales=(2.0,))
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_the_headline_counts_evaluations_and_measures_what_it_timed(teacher_folder):
@@ -162,3 +149,18 @@ def test_evaluations_stand_side_by_side_where_they_were_measured_alike(tmp_path)
     ):
         with pytest.raises(InputError, match=message):
             run(*words)
+
+
+def test_the_cost_of_a_ladder_is_that_of_all_evaluations():
+    from benchmarks.quality.ladders import cost
+
+    changes = {
+        "stage_one.updates": 10,
+        "stage_two.ladder": [8, 4, 1],
+        "stage_two.updates": 3,
+        "stage_two.last_updates": 5,
+        "train.batch_size": 2,
+    }
+    assert cost(load_recipe(None, changes)) == {
+        "ladder": [8, 4, 1], "updates": 18, "evaluations": 2 * (10 * (2 + 3) + 3 * (2 + 3) + 5 * (4 + 3))
+    }  # fmt: skip

@@ -100,3 +100,18 @@ def test_the_speed_of_scaling_is_that_between_the_lines_of_the_log(tmp_path):
     lines = [{"stage": "stage-one", "update": u, "images_per_second": 6 * u / s} for u, s in seconds.items()]
     log.write_text("\n".join(map(json.dumps, [*lines, {"stage": "steps-0004", "update": 20, "images_per_second": 1.0}])))
     assert speed_of(log, "stage-one", 6) == pytest.approx(60.0)
+
+
+def test_a_student_and_its_stock_pipeline_draw_the_same_picture_before_they_are_timed(tmp_path, monkeypatch):
+    from benchmarks.speed import stock_pipelines
+
+    def timed(ours, stock, repeats, device):
+        ours()
+        stock()
+        return {"seconds": 1.0, "bare_seconds": 2.0, "ratio": 0.5, "repeats": repeats}
+
+    monkeypatch.setattr(stock_pipelines, "timed", timed)
+    row = stock_pipelines.row_of("SD", stock_pipelines.tiny_student("Stable Diffusion, eps", tmp_path / "sd"), 3)
+    assert (row["pipeline"], row["steps"], row["ratio"]) == ("StableDiffusionPipeline", 4, 0.5) and row["difference"] < 1e-4
+    labelled = stock_pipelines.tiny_student("class-conditional, latents", tmp_path / "labelled")
+    assert stock_pipelines.row_of("labels", labelled, 3) is None

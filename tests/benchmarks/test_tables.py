@@ -21,17 +21,6 @@ def test_the_committed_pages_have_the_committed_results():
     assert tables.main(["--check"]) == 0, "python -m benchmarks.tables"
 
 
-@pytest.mark.slow  # the contract of all families is tested in tests/models
-def test_one_family_from_its_config_to_its_stock_pipeline(tmp_path, capsys):
-    from benchmarks.families import stock_samples
-
-    assert stock_samples.main(["--only", "Wan", "--updates", "2", "--out", str(tmp_path / "rows.json")]) == 0
-    (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert (row["pipeline"], row["student"], row["updates"]) == ("WanPipeline", "baked", [2, 2])
-    assert row["difference"] < stock_samples.LIMIT and row["baked_from_conditioned"] < 1e-5
-    assert "| Wan | `WanPipeline` | baked |" in capsys.readouterr().out
-
-
 def test_every_family_was_measured_and_agrees():
     from benchmarks.families import stock_samples
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import fewstep
-from benchmarks.uses import editing, inpainting, style_transfer
+from benchmarks.uses import base_lora, editing, inpainting, style_transfer
 from benchmarks.uses import subject as uses
 from conftest import TINY
 from fewstep.data.datasets import Data
@@ -144,3 +144,25 @@ def test_edges_are_alike_in_a_picture_its_negative_and_a_paler_one_alone():
     bar[..., 2] = 1.0
     assert uses.edge_correlation(bar, bar.roll(1, 3)) < 0.5 < uses.edge_correlation(bar, 0.5 * bar)
     assert uses.edge_correlation(torch.zeros(2, 1, 8, 8), bar.expand(2, -1, -1, -1)).tolist() == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_lora_of_the_teacher_is_measured_on_its_students(tmp_path, capsys):
+    words = ["--work", tmp_path / "work", "--out", tmp_path / "l.json", "--styles", "thick", "--guidance-scale", 2, "--updates", 5]
+    printed = run_script(capsys, base_lora, *words, "--rung", 5, "--lora-updates", 5, "--samples", 20)
+    result = json.loads((tmp_path / "l.json").read_text())
+    rows = {(row["style"], row["model"], row["steps"]): row for row in result["rows"]}
+    assert {key[2] for key in rows if key[1] == "all scales"} == {1, 4}
+    assert {key[1] for key in rows if key[0] == "thick"} == {
+        "teacher",
+        "all scales",
+        "one scale",
+        "distilled again",
+        "all scales, without it",
+    }
+    assert rows["thick", "teacher", 64]["rms_to_teacher"] == 0 < rows["thick", "all scales", 4]["rms_to_teacher"]
+    loaded, bare = (fewstep.open_model(tmp_path / "work" / "all-scales", steps=4), tmp_path / "work" / "thick" / "lora")
+    changed = base_lora.with_lora(loaded, bare).denoiser.network.state_dict()
+    assert changed.keys() == loaded.denoiser.network.state_dict().keys()  # merged, nothing beside the weights
+    assert not torch.equal(changed["conv_in.weight"], loaded.denoiser.network.state_dict()["conv_in.weight"])
+    assert "| thick | 2 | 4 |" in printed

@@ -113,7 +113,8 @@ def test_wrong_words_are_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "teach", "distill", "sample", "edit", "inpaint", "translate", "evaluate", "show", "bench"]
+    "name",
+    ["quickstart", "new", "teach", "distill", "sample", "edit", "inpaint", "translate", "evaluate", "compare", "show", "bench"],
 )
 def test_help_has_an_example(capsys, name):
     out, _ = command(capsys, name, "--help")

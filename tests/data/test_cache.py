@@ -188,7 +188,8 @@ def test_stand_ins_are_the_teachers_own_guided_samples(pipeline):
     teacher = fewstep.open_model(pipeline)
     rows = PromptRows(("a cat", "dog"), teacher, (3.0, 3.0), steps=4, seed=5)
     condition = teacher.condition(prompts=["a cat", "dog"])
-    samples = rows.encode(list(rows.items()), condition)[0]["x"]
+    (made,), _ = rows.encode(list(rows.items()), condition)
+    samples = made.tensors["x"]
     noise = torch.stack([rows.draw(row)[0] for row in range(2)])
     expected = deterministic(teacher.denoiser.guided(), noise, 4, condition, torch.full((2,), 2.0), teacher.denoiser.process)
     torch.testing.assert_close(samples, expected.float())

@@ -1,10 +1,8 @@
 # ruff: noqa: F811 - fixtures of another file are imported, then named as arguments
-"""What cannot be cached or trained on is an error of one line; the command is interrupted, resumed and shared by processes."""
+"""What cannot be cached or trained on is an error of one line; processes share the command."""
 
 import json
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -91,25 +89,10 @@ def sums(folder):
     return [shard["sha256"] for shard in index_of(folder)["shards"]]
 
 
-@pytest.mark.slow
-def test_the_command_goes_on_after_every_signal_and_processes_share_it(recipe, tmp_path):
-    out, _ = cache_command(recipe(), tmp_path / "one")
-    assert "7 examples in 7 shards" in out
-    for number, moment in ((signal.SIGKILL, 1), (signal.SIGINT, 3)):
-        process = cache_command(recipe(), tmp_path / "cut", background=True)
-        while process.poll() is None and len(list((tmp_path / "cut").glob("*.safetensors"))) < moment:
-            time.sleep(0.002)
-        process.send_signal(number)
-        process.communicate(timeout=60)
-    cache_command(recipe(), tmp_path / "cut")
-    launcher = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--master_port=0",
-        "--rdzv_backend=c10d",
-        "--rdzv_endpoint=localhost:0",
-    ]
-    out, _ = cache_command(recipe(), tmp_path / "two", launcher=launcher)
-    assert out.count("7 examples in 7 shards") == 2  # both say so
-    assert sums(tmp_path / "one") == sums(tmp_path / "cut") == sums(tmp_path / "two")
+@pytest.mark.slow  # kills, and going on to the same bits: tests/faults/test_kills.py
+def test_processes_share_the_command(recipe, tmp_path):
+    launcher = "-m torch.distributed.run --nproc_per_node=2 --master_port=0 --rdzv_backend=c10d --rdzv_endpoint=localhost:0".split()
+    for name, process in (("one", {}), ("two", {"launcher": launcher})):
+        out, _ = cache_command(recipe(), tmp_path / name, **process)
+        assert out.count("7 examples in 7 shards") == 1  # of several processes the first says so
+    assert sums(tmp_path / "one") == sums(tmp_path / "two")

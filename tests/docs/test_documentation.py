@@ -36,7 +36,7 @@ def test_the_reference_of_commands_names_every_command_with_its_options():
         assert f"\nfewstep {name} " in sections[name], "an example"
         options = {option for p in command.params if p.param_type_name == "option" for option in p.opts} - {"--help"}
         assert {option for option in options if f"`{option}" not in sections[name]} == set(), name
-    assert "| `--frames <int>` | With --between: how many pictures. | default: `8`; 2 to 1024 |" in sections["translate"]
+    assert re.search(r"`--frames <int>` .*`8`; 2 to 1024", sections["translate"])
 
 
 def test_the_settings_name_every_key_with_default_and_bounds():
@@ -51,7 +51,6 @@ def test_the_settings_name_every_key_with_default_and_bounds():
     assert "| `condition_dropout` | number, from 0 below 1 | `0.1` |" in page
     assert "| `ladder` | 1 to 32 of: integer, from 1 to 1,048,576 | `[64, 16, 8, 4, 2, 1]` |" in page
     assert "[`[student.lora]`](#settings-student-lora)" in page and "### `[student.lora]` { #settings-student-lora }" in page
-    assert "share of examples that start from the teacher's guided samples" in page  # the comment beside the field
 
 
 def test_every_shipped_recipe_is_shown_with_its_comment_and_its_file():
@@ -62,7 +61,6 @@ def test_every_shipped_recipe_is_shown_with_its_comment_and_its_file():
         assert f"### {name} {{ #recipe-{name} }}" in page
         body = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
         assert all(line in page for line in body), name
-    assert "From the paper: guidance scales 3 to 15 (w from 2 to 14), one student for all of them." in page
     assert "| [`sd15`](recipes.md#recipe-sd15) | `runwayml/stable-diffusion-v1-5` | 3 to 15 | each of 8 GPUs: " in large_recipes()
 
 

@@ -2,14 +2,18 @@
 
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import diffusers
 from diffusers import pipelines
-from diffusers.pipelines import auto_pipeline
 
 from fewstep.models.families import FAMILIES, family_of
 from fewstep.models.families.pipeline_folder import quiet
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, in a pipeline that is there where sentencepiece is
+    from diffusers.pipelines import auto_pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 FROM_MORE = re.compile(

@@ -141,6 +141,15 @@ def test_every_node_is_linked_to_a_node_that_is_there(exported):
     assert "workflow.json" in (folder / "README.md").read_text()
 
 
+def test_the_file_in_half_precision_has_the_same_weights_rounded(exported, tmp_path):
+    name, student, _, folder = exported
+    scale = {} if name == "flux" else {"guidance_scale": SCALE}
+    half = load_file(export(student, tmp_path / "half", format="comfyui", dtype="float16", **scale) / "half.safetensors")
+    whole = load_file(folder / "tool.safetensors")
+    assert half.keys() == whole.keys()
+    assert all(torch.equal(half[key], value.half() if value.is_floating_point() else value) for key, value in whole.items())
+
+
 def test_what_has_no_layout_there_is_refused(exported, tmp_path, capsys):
     name, student, _, _ = exported
     if name != "flux":

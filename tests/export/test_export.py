@@ -8,10 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from test_model_card import text_student
 
 import fewstep
 import pipelines
+from alone import untrained
 from command_line import command, refused
 from fewstep import InputError
 from fewstep.export import onnx as onnx_file
@@ -44,8 +47,47 @@ def test_export_copies_or_bakes(student, tmp_path, capsys):
     assert "# plain" in (tmp_path / "plain" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [("float16", 5e-3), pytest.param("bfloat16", 5e-2, marks=pytest.mark.slow)])
+def test_weights_are_written_in_half_precision(student, tmp_path, capsys, dtype, limit):
+    command(capsys, "export", student, tmp_path / "half", "--guidance-scale", 2.5, "--dtype", dtype)
+    weights = load_file(tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {str(value.dtype) for value in weights.values()} == {f"torch.{dtype}"}
+    ours = fewstep.open_model(student).sample_tensor(LABELS, noise=NOISE, guidance_scale=2.5).samples
+    half = fewstep.open_model(tmp_path / "half").sample_tensor(LABELS, noise=NOISE).samples
+    assert 0 < (half - ours).abs().max() < limit * float(ours.abs().max())
+    assert fewstep.open_model(tmp_path / "half").info.stock["agrees"]
+    command(capsys, "export", tmp_path / "half", tmp_path / "whole", "--dtype", "float32")  # the same numbers in more room
+    assert torch.equal(fewstep.open_model(tmp_path / "whole").sample_tensor(LABELS, noise=NOISE).samples, half)
+
+
+def test_a_network_in_shards_is_read_by_diffusers_and_by_us(tmp_path, capsys):
+    """A sharded teacher, and a student of it in shards, in a stock pipeline."""
+    whole = pipelines.text_pipeline(tmp_path / "whole")
+    StableDiffusionPipeline.from_pretrained(whole, use_safetensors=True).save_pretrained(
+        tmp_path / "teacher", max_shard_size="40KB"
+    )
+    assert len(list((tmp_path / "teacher" / "unet").glob("*-of-*.safetensors"))) > 1
+    (teacher, student), (same, _) = (untrained(folder) for folder in (tmp_path / "teacher", whole))
+    weights = teacher.denoiser.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in same.denoiser.network.state_dict().items())
+    saved = student.save(tmp_path / "student")
+    command(capsys, "export", saved, tmp_path / "out", "--max-shard-size", "40KB")
+    shards = list((tmp_path / "out" / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1 and (tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    assert max(file.stat().st_size for file in shards) < 60_000
+    opened = fewstep.open_model(tmp_path / "out")
+    assert opened.info.stock["agrees"]
+    drawn = [
+        model.sample_tensor(model.example(2), guidance_scale=2.0, seed=3).samples for model in (opened, fewstep.open_model(saved))
+    ]
+    assert torch.equal(*drawn)
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "out", use_safetensors=True)
+    assert all(torch.equal(value, stock.unet.state_dict()[name]) for name, value in opened.denoiser.network.state_dict().items())
+
+
 def test_wrong_input_is_one_line_and_leaves_nothing(student, tmp_path, capsys):
     teacher, full = tiny_teacher().save(tmp_path / "teacher"), tmp_path / "full"
+    encoder = tiny_student(2, kind="encoder").save(tmp_path / "encoder")
     full.mkdir()
     (full / "thesis.txt").write_text("mine")
     out = tmp_path / "out"
@@ -56,6 +98,12 @@ def test_wrong_input_is_one_line_and_leaves_nothing(student, tmp_path, capsys):
         ((student, full), "holds something already"),
         ((student, out, "--format", "onxx"), "did you mean|known"),
         ((student, out, "--format", "lora", "--guidance-scale", 2), "adapters"),
+        ((student, out, "--dtype", "float17"), "float17"),
+        ((student, out, "--dtype", "float16", "--format", "onnx"), "dtype float16 is not for format onnx"),
+        ((student, out, "--max-shard-size", "5 gigs"), "5 gigs"),
+        ((student, out, "--max-shard-size", "5GB", "--format", "comfyui"), "max_shard_size is for format diffusers"),
+        ((encoder, out), "this is an encoder"),
+        ((encoder, out, "--format", "onnx"), "this is an encoder"),
         ((student,), "no folder to write"),
         ((student, "--push-to-hub", "not a name"), "no name on the hub"),
     ):

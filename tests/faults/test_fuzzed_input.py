@@ -105,6 +105,8 @@ COMMANDS = {
     "evaluate": ("MODEL", "--out", "OUT", "--data", "nothing/here/x", "--steps", "4", "--guidance-scale", "1,2", "--budgets", "8", "--samples", "10"),
     "export": ("MODEL", "OUT", "--guidance-scale", "2", "--format", "nothing"),
     "show": ("MODEL", "--images-per-second", "3", "--batch-size", "2"),
+    "compare": ("MODEL", "MODEL", "--out", "OUT", "--steps", "4", "--guidance-scale", "1,2", "--class-label", "3", "--num-images", "1", "--teacher-steps", "2"),
+    "new": ("--teacher", "MODEL", "--data", "nothing/here/x", "--device", "cpu", "--memory", "2", "--out", "OUT", "--yes", "--set", "train.seed=1"),
 }  # fmt: skip
 
 

@@ -21,20 +21,7 @@ TRAINING = {
 }  # fmt: skip
 VARYING = {"log.jsonl", "report.html", "metrics.json"}  # they hold times
 SHARDS = {"data.shard_size": 1, "data.sampling_steps": 2, "data.samples_per_prompt": 1}
-EVALUATION = [
-    "--samples",
-    "70",
-    "--budgets",
-    "8",
-    "--baselines",
-    "none",
-    "--reference-steps",
-    "8",
-    "--guidance-scale",
-    "2",
-    "--batch-size",
-    "64",
-]
+EVALUATION = "--samples 70 --budgets 8 --baselines none --reference-steps 8 --guidance-scale 2 --batch-size 64".split()
 
 
 def set_all(changes):

@@ -38,18 +38,7 @@ def test_the_second_command_in_a_folder_says_so_and_changes_nothing(tmp_path, na
         "teach": ["teach", "digits"],
         "distill": ["distill", "--teacher", teacher_folder, "--set", "data.name=digits"],
         "quickstart": ["quickstart"],
-        "evaluate": [
-            "evaluate",
-            "digits-student",
-            "--data",
-            "digits",
-            "--samples",
-            "66",
-            "--guidance-scale",
-            "2",
-            "--baselines",
-            "none",
-        ],
+        "evaluate": "evaluate digits-student --data digits --samples 66 --guidance-scale 2 --baselines none".split(),
     }[name]
     with locked(run):
         before = state_of(tmp_path)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import fewstep
 import pipelines
 import transformer_pipelines
-from alone import distilled
+from alone import untrained
 from command_line import command, refused
 from fewstep import InputError
 from fewstep.models.lora_files import loras_of
@@ -101,7 +101,7 @@ def test_it_is_distilled_by_command_and_its_student_keeps_the_text_encoder(tmp_p
 def test_the_bases_lora_in_a_student_changes_it_as_it_does_the_teacher(teacher, tmp_path, capsys):
     """A student has its base's layers, so that the same file fits it: its adapters are added to its own weights."""
     file = lora_file(teacher, tmp_path / "style.safetensors", also_text=False)
-    _, _, saved, _ = distilled(teacher, tmp_path)
+    saved = untrained(teacher)[1].save(tmp_path / "student")
     plain, styled = fewstep.open_model(saved), fewstep.open_model(saved, lora=file)
     base, changed = fewstep.open_model(teacher), fewstep.open_model(teacher, lora=file)
     for name, value in base.denoiser.network.state_dict().items():

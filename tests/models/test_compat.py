@@ -42,6 +42,19 @@ def test_attention_without_weights_is_attention():
     assert compat.attention_without_weights(*(x.to("meta") for x in (query, key, value)), None).shape == query.shape
 
 
+def test_a_dispatch_mode_sees_each_operation():
+    seen = []
+
+    class Seeing(compat.DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Seeing():
+        torch.ones(2) + 1
+    assert torch.ops.aten.add.Tensor in seen
+
+
 def test_leaves_of_a_tree():
     assert compat.leaves(({"a": [1, 2]}, (3,))) == [1, 2, 3]
 

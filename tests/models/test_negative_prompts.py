@@ -16,7 +16,7 @@ import unet_pipelines
 from alone import samples_alone
 from command_line import command, refused
 from family_cases import SLOW
-from fewstep.models.negative_prompts import LEAF, WEIGHTS
+from fewstep.models.negative_prompts import LEAF, WEIGHTS, embeddings
 from fewstep.training.distill import student_of
 from fewstep.training.draws import Draws
 from fewstep.training.examples import negative_prompts_of
@@ -63,8 +63,8 @@ def run(teachers, listed, tmp_path_factory):
 
 def awake(student):
     """The same student, its layer doing something."""
-    layer = student.denoiser.network.negative_embedding
-    torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(3))
+    for layer in embeddings(student.denoiser.network):
+        torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(3))
     return student
 
 
@@ -79,7 +79,7 @@ def test_a_student_starts_as_the_conditional_teacher_and_a_negative_prompt_is_ba
     negatives = negative_prompts_of(recipe, teacher)
     assert len(negatives.summaries) == 4 and not negatives.summaries[0].any() and negatives.summaries[1:].abs().sum(1).min() > 0
     plain = student_of(recipe, teacher, negatives)  # which checks, to the bit, that it starts as the conditional teacher
-    assert plain.info.negative_prompts and plain.denoiser.network.negative_embedding.weight.requires_grad
+    assert plain.info.negative_prompts and all(layer.weight.requires_grad for layer in embeddings(plain.denoiser.network))
     awake(plain)
 
     def of_rows(*rows):

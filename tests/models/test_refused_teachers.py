@@ -161,7 +161,9 @@ def built(tmp_path_factory):
         ("Qwen-Image", "transformer", {"guidance_embeds": True}, "guidance-distilled already"),
         ("Qwen-Image", "transformer", {"zero_cond_t": True}, "zero_cond_t"),
         ("Qwen-Image", "text_encoder", {"text_config": {"hidden_size": 8}}, "8, the network takes 16"),
-        ("Wan", "", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "second network"),
+        ("Wan", "", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "transformer_2/config.json"),
+        ("Wan 2.2 A14B", "", {"boundary_ratio": None}, "boundary_ratio is None"),
+        ("Wan 2.2 A14B", "transformer_2", {"num_attention_heads": 4}, "num_attention_heads of the second network are 4, the network takes 2"),
         ("Wan", "transformer", {"in_channels": 12}, "begins from a picture"),
         ("Wan", "text_encoder", {"d_model": 16}, "16, the network takes 12"),
         ("Wan", "transformer", {"sample_size": [3, 4]}, "3 multiples"),
@@ -178,7 +180,7 @@ def built(tmp_path_factory):
 )  # fmt: skip
 def test_a_folder_whose_parts_do_not_fit_is_refused_in_one_line(built, tmp_path, name, file, keys, message):
     copy = shutil.copytree(built(name), tmp_path / "copy")
-    (copy / "transformer_2").mkdir()
+    (copy / "transformer_2").mkdir(exist_ok=True)
     names = {"": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
     change(copy / names.get(file, f"{file}/config.json"), **keys)
     with pytest.raises(fewstep.InputError, match=message) as error:

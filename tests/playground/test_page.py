@@ -138,7 +138,7 @@ def check_width(page, width, name, folder):
     page.screenshot(path=folder / f"{name}-{width}.png", full_page=True)
 
 
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("width", [pytest.param(1400, marks=pytest.mark.slow), 400])  # the others are wide
 def test_generate(visit, tmp_path, width):
     page = visit(width)
     assert page.locator(".pictures figure").count() == 8
@@ -265,6 +265,7 @@ def test_keys_alone_draw_edit_and_divide(visit):
     assert edit.locator(".divided").get_attribute("style") == "--cut: 60%;"
 
 
+@pytest.mark.slow  # without a browser: test_nothing_that_visitors_do_keeps_others_from_being_drawn
 def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, playground, tmp_path):
     """Every evaluation takes a fifth of a second and more: 64 steps of the teacher are not done while another is drawn for."""
     page, other = visit(), visit()

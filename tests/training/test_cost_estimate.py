@@ -139,6 +139,14 @@ def test_sampling_after_a_plan_on_shapes_is_what_it_was_before(teacher):
     assert torch.equal(evaluate(made, 2), before)
 
 
+def test_pictures_that_are_asked_for_are_counted(recipe, teacher):
+    asked, without = (plan(recipe(**LADDER, train__sample_every=n), teacher, probe=False, device="cpu") for n in (5, 0))
+    draws = [(2, 16), (3, 8), (3, 2), (3, 1)]  # grids, and steps
+    assert asked["pictures"]["evaluations"] == 12 * (64 + sum(grids * steps for grids, steps in draws))
+    assert asked["seconds"] == pytest.approx(without["seconds"] + asked["pictures"]["seconds"])
+    assert "pictures" in plan_text(asked) and "pictures" not in plan_text(without)
+
+
 def test_the_text_names_every_stage_and_the_sum(recipe, teacher):
     planned = plan(recipe(**LADDER), teacher, probe=False)
     lines = plan_text(planned).splitlines()

@@ -8,6 +8,12 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 import fewstep
+import pipelines
+from conftest import TINY
+from fewstep import open_model
+from fewstep.training.memory_estimate import needed
+from fewstep.training.network_cost import decoding_bytes
+from fewstep.training.recipe import load_recipe
 from fewstep.training.trainer import Trainer
 
 
@@ -88,3 +94,18 @@ def test_moments_of_eight_bits_need_their_package(recipe, tmp_path, monkeypatch)
     monkeypatch.setattr("fewstep.training.train_state.find_spec", lambda name: None)
     with pytest.raises(fewstep.InputError, match="adamw8bit"):
         fewstep.distill(recipe=recipe(train__optimizer="adamw8bit"), out=tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_what_decodes_pictures_counts_on_a_cpu_where_it_is_the_most(tmp_path, monkeypatch):
+    folder = pipelines.text_pipeline(tmp_path / "teacher")
+    teacher = open_model(folder)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()  # its config is enough
+    weights = 4 * sum(p.numel() for p in pipelines.vae().parameters())
+    picture = 4 * 3 * 16 * 16
+    assert weights + picture < decoding_bytes(teacher) < weights + 100 * picture
+    monkeypatch.setattr("fewstep.training.memory_estimate.decoding_bytes", lambda model: 10**12)
+    changes = {key: value for key, value in TINY.items() if not key.startswith("network")} | {"teacher.path": str(folder)}
+    for every, kind, counted in ((1, "cpu", True), (0, "cpu", False), (1, "cuda", False)):
+        parts = needed(load_recipe(None, changes | {"train.sample_every": every}), teacher, kind)[1]
+        assert (parts.get("pictures") == 10**12) == counted
+        assert parts["total"] == sum(value for key, value in parts.items() if key != "total")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from fewstep.training.checkpoint import Checkpoint, load_checkpoint, load_newest
 from fewstep.training.distill import new_teacher
 from fewstep.training.losses import teaching
 from fewstep.training.recipe import load_recipe
+from fewstep.training.sample_grids import read_grid
 from fewstep.training.sharing import blocks, check_launch, described, is_part, sharded
 from fewstep.training.trainer import Interrupted, Trainer
 
@@ -290,3 +292,38 @@ def test_shards_that_cannot_be_written_leave_the_last_checkpoint(tmp_path, alone
     with pytest.raises(InputError, match="No space left on device"):
         save_shards(tmp_path, Checkpoint({"weight": torch.ones(2)}, {"stage": "x", "update": 2}), alone)
     assert load_newest(tmp_path).values["update"] == 1
+
+
+PICTURES = {"stage_one.updates": 2, "stage_two.ladder": [4, 2], "stage_two.last_updates": 2}
+
+
+def pictures(run):
+    return {file.relative_to(run): file.read_bytes() for file in (run / "samples").rglob("*.png")}
+
+
+def test_of_two_processes_the_first_draws_pictures_and_training_is_the_same_to_the_bit(tmp_path, teacher_folder, capsys):
+    changes = PICTURES | {"train.sample_every": 1}
+    run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
+    command(
+        capsys, *words(teacher_folder, tmp_path / "one", **changes | {"train.gradient_accumulation": 2, "train.sample_every": 2})
+    )
+    two, one = pictures(tmp_path / "two"), pictures(tmp_path / "one")
+    assert len(two) == 5 and len(one) == 3
+    assert all(two[name] == drawn for name, drawn in one.items())
+
+
+@pytest.mark.slow  # that they are those of one process is tested above
+def test_sharded_processes_draw_the_pictures_of_one_and_train_on_as_without(tmp_path, teacher_folder, fsdp):
+    for name, every in (("with", 1), ("without", 0)):
+        changes = PICTURES | {"train.sample_every": every}
+        run_command(*words(teacher_folder, tmp_path / name, **changes), launcher=TWO)
+    weights = [load_file(file) for file in sorted(tmp_path.glob("with*/steps-0002/unet/*.safetensors"))]
+    assert len(weights) == 2 and all(weights[0][key].equal(weights[1][key]) for key in weights[0])
+    run_command(*words(teacher_folder, tmp_path / "one", **PICTURES | {"train.sample_every": 1, "train.batch_size": 8}))
+    sharded, one = pictures(tmp_path / "with"), pictures(tmp_path / "one")
+    assert sharded.keys() == one.keys()
+    for name in one:
+        found, known = (read_grid(tmp_path / run / name) for run in ("with", "one"))
+        for ours, theirs in zip(found.columns, known.columns, strict=True):
+            pairs = [[np.asarray(image).astype(int) for image in column[2]] for column in (ours, theirs)]
+            assert np.abs(np.stack(pairs[0]) - np.stack(pairs[1])).max() <= 2

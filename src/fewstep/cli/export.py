@@ -14,6 +14,7 @@ Examples:
   fewstep export runs/mine my-student
   fewstep export runs/mine plain --guidance-scale 2.5
   fewstep export runs/mine checkpoint --format comfyui --guidance-scale 2.5
+  fewstep export runs/mine half --dtype float16 --max-shard-size 5GB
   fewstep export runs/mine network --format onnx
   fewstep export runs/lora adapters --format lora --guidance-scale 2.5
   fewstep export runs/lora adapters --format lora --layout kohya --guidance-scale 2 --guidance-scale 4
@@ -31,6 +32,10 @@ def export(
         str, typer.Option(help="diffusers, comfyui (one file and a workflow), onnx (the network), or lora (of a LoRA student).")
     ] = "diffusers",
     layout: Annotated[str, typer.Option(help="Names in LoRA files: diffusers, or kohya (sd-scripts, ComfyUI).")] = "diffusers",
+    dtype: Annotated[str | None, typer.Option(help="Write the weights in it: float32, float16 or bfloat16.")] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Write a pipeline's network in files of at most this size, as 5GB.")
+    ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Bake this in, of a student of student.negative_prompts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Which student of a run; the one of fewest steps without it.")] = None,
     variant: Variant = None,
@@ -55,7 +60,13 @@ def export(
         raise InputError("--negative-prompt: only a student distilled with student.negative_prompts = true takes one; leave it out")
     opened, chosen = (
         opened.with_negative_prompt(negative_prompt),
-        {"guidance_scale": guidance_scale or (), "format": format, "layout": layout},
+        {
+            "guidance_scale": guidance_scale or (),
+            "format": format,
+            "layout": layout,
+            "dtype": dtype,
+            "max_shard_size": max_shard_size,
+        },
     )
     with tempfile.TemporaryDirectory(prefix="fewstep-") as aside:
         folder = write(opened, out or Path(aside) / "model", name=push_to_hub, **chosen)

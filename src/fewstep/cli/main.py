@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from fewstep.cli import edit, evaluate, export, playground, train, use  # noqa: F401 - importing registers their commands
+from fewstep.cli import compare, edit, evaluate, export, new, playground, train, use  # noqa: F401 - importing registers their commands
 from fewstep.cli.options import app, say
 from fewstep.errors import InputError
 from fewstep.files import os_errors

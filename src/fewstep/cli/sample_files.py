@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.api import Model
-from fewstep.editing.grids import labelled_grid
 from fewstep.files import check_new, usual_mode, written_whole
+from fewstep.grids import labelled_grid
 from fewstep.method.conditioning import Condition, leaf
 from fewstep.models.sampling import Samples
 from fewstep.progress import LiveLine

@@ -48,23 +48,26 @@ def sample(
 
 
 @app.command(
-    epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/    "
+    epilog="Examples:  fewstep show runs/quickstart    fewstep show digits --json    fewstep show images/ --buckets 1024    "
     "fewstep show configs-of-a-pipeline/ --images-per-second 40"
 )
 def show(
-    path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, or data; or a shipped name.")],
+    path: Annotated[str, typer.Argument(help="Model folder, run folder, recipe, cache, or data; or a shipped name.")],
     variant: options.Variant = None,
     images_per_second: Annotated[
         float | None, typer.Option(min=1e-9, help="Images a second that a device trains the teacher on: the time of distilling.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images an update, for that. [default: 128]")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices of sharded training. [default: 8]")] = None,
+    buckets: Annotated[
+        int | None, typer.Option(min=64, max=8192, help="Of data: how pictures go to the aspect-ratio buckets of this square's area.")
+    ] = None,
     as_json: options.AsJson = False, seed: options.Seed = None, device: options.Device = None,
 ) -> None:  # fmt: skip
-    """Say what a model, run, recipe or data folder is, with its memory and cost."""
+    """Say what a model, run, recipe, cache or data folder is, with its memory and cost."""
     from fewstep.training.describe import describe, describe_text
 
-    found = describe(path, variant, images_per_second=images_per_second, batch_size=batch_size, devices=devices)
+    found = describe(path, variant, buckets, images_per_second=images_per_second, batch_size=batch_size, devices=devices)
     print(json.dumps(found, indent=1) if as_json else describe_text(found))
 
 

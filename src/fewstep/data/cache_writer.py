@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from fewstep.compat import reset_accelerator
 from fewstep.data import fingerprints
+from fewstep.data.buckets import Fit, described
 from fewstep.data.decoding import shortened
-from fewstep.data.encoding import PictureRows, conditions
-from fewstep.data.latent_cache import INDEX, is_cache, leaves_of, read_index
+from fewstep.data.encoding import Encoded, PictureRows, conditions
+from fewstep.data.latent_cache import INDEX, fits_in, in_bucket, is_cache, leaves_of, read_index
 from fewstep.data.prompts import PromptRows
 from fewstep.data.summary import contents_of
 from fewstep.devices import check_device
@@ -27,6 +29,7 @@ from fewstep.method.conditioning import Condition, take
 from fewstep.models.model import Model
 from fewstep.progress import LiveLine, clock
 
+NAMED = 8  # conditions of the first shard whose names the index has
 Rows = PictureRows | PromptRows  # what is cached
 
 
@@ -97,38 +100,43 @@ class Writer:
         from safetensors.torch import save_file
 
         with warnings_of_cut_prompts() as cut:
-            which, condition = self._conditions(items)
-        tensors, skipped = self._encoded(items, which, condition)
+            names, which, condition = self._conditions(items)
+        made, skipped = self._encoded(items, which, condition)
+        tensors = joined(made) | (leaves_of(condition) if made else {})
         file = self._shard(number)
-        write_atomically(file, lambda aside: save_file(tensors, aside))
-        entry = {"file": file.name, "count": len(tensors["x"]), "bytes": file.stat().st_size, "sha256": fingerprints.whole(file)}
+        write_atomically(file, lambda aside: save_file({name: t.contiguous() for name, t in tensors.items()}, aside))
+        entry = {"first": names} if number == 0 else {}
+        entry |= {
+            "file": file.name,
+            "count": sum(len(one.places) for one in made),
+            "bytes": file.stat().st_size,
+            "sha256": fingerprints.whole(file),
+        }
+        entry |= {"buckets": {name: asdict(fit) for name, fit in fits_of(made).items()}} if self.rows.buckets else {}
         several = sum(getattr(item, "others", 0) > 0 for item in items)
         shapes = {name: [list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
         write_json(file.with_suffix(".json"), entry | {"leaves": shapes, "skipped": skipped, "cut": cut, "several": several})
 
-    def _conditions(self, items: list[Any]) -> tuple[Tensor, Condition]:
-        """Each item's place among the distinct conditions, int64 (n,), and those (u, ...); zeros for items that have none."""
+    def _conditions(self, items: list[Any]) -> tuple[list[str], Tensor, Condition]:
+        """(the first names of the distinct conditions, each item's place among them, int64 (n,), and those (u, ...)); zeros for items that have none."""
         given = [self.rows.prompt_or_label(item) for item in items]
         distinct = {value: place for place, value in enumerate(dict.fromkeys(value for value in given if value is not None))}
         which = torch.tensor([0 if value is None else distinct[value] for value in given])
-        return which, conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        encoded = conditions(self.model, list(distinct), self.batch) if distinct else torch.zeros(1, dtype=torch.long)
+        return [str(value) for value in islice(distinct, NAMED)], which, encoded
 
-    def _encoded(self, items: list[Any], which: Tensor, condition: Condition) -> tuple[dict[str, Tensor], list[str]]:
-        """The tensors of a shard, and "name: reason" of what is left out."""
-        encoded: list[dict[str, Tensor]] = []
+    def _encoded(self, items: list[Any], which: Tensor, condition: Condition) -> tuple[list[Encoded], list[str]]:
+        """What a shard holds, each part with its examples' places among the conditions, "which"; and "name: reason" of what is left out."""
+        encoded: list[Encoded] = []
         skipped: list[str] = []
         for start in range(0, len(items), self.batch):
             part = slice(start, start + self.batch)
-            made, kept, left = self.rows.encode(items[part], take(condition, which[part]))
+            made, left = self.rows.encode(items[part], take(condition, which[part]))
+            encoded += [replace(one, tensors=one.tensors | {"which": which[part][one.places]}) for one in made]
             skipped += left
-            if kept:
-                encoded.append(made | {"which": which[part][kept]})
             self.made += len(items[part])
             self._show(within=min(start + self.batch, len(items)))
-        if not encoded:
-            return {"x": torch.zeros(0)}, skipped
-        tensors = {name: torch.cat([made[name] for made in encoded]) for name in encoded[0]} | leaves_of(condition)
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}, skipped
+        return encoded, skipped
 
     def _finish(self, made_by: dict[str, Any], shards: int, report: Callable[[str], None]) -> None:
         """Write the complete index, and report what was left out."""
@@ -138,12 +146,15 @@ class Writer:
         if not count:
             why = f"none of the {len(skipped)} pictures can be used ({skipped[0]})" if skipped else "there are no pictures"
             raise InputError(f"{why}: give data with readable pictures")
-        leaves = next(entry["leaves"] for entry in entries if entry["count"])
+        leaves = {name: shape for entry in entries if entry["count"] for name, shape in entry["leaves"].items()}
         known = contents_of(self.rows)
         noted = {"classes": list(known.classes), "captions": list(known.captions)}
         self._write_index(made_by, complete=True, count=count, leaves=leaves, shards=entries, contents=noted)
         for number in range(shards):
             self._shard(number).with_suffix(".json").unlink(missing_ok=True)
+        if self.rows.buckets:
+            names = self.rows.buckets.names
+            report(f"buckets: {described(names, fits_in(names, entries))}")
         if skipped:
             report(f"skipped {len(skipped)} of {len(skipped) + count} pictures: {shortened(skipped)}")
         if several := sum(entry.get("several", 0) for entry in entries):
@@ -160,6 +171,23 @@ class Writer:
         speed = self.made * self.state.num_processes / max(time.monotonic() - self.began, 1e-9)
         left = "done" if final else f"{clock((total - done) / speed)} left" if total and speed else ""
         self.line.show(f"cache  {done}/{total or '?'}  {speed:.1f} examples/s  {left}".rstrip(), final=final)
+
+
+def joined(made: list[Encoded]) -> dict[str, Tensor]:
+    """The tensors of all parts by name, those of a bucket one after the other; of nothing an empty "x"."""
+    parts: dict[str, list[Tensor]] = {}
+    for one in made:
+        for name, value in one.tensors.items():
+            parts.setdefault(in_bucket(name, one.bucket), []).append(value)
+    return {name: torch.cat(values) for name, values in parts.items()} or {"x": torch.zeros(0)}
+
+
+def fits_of(made: list[Encoded]) -> dict[str, Fit]:
+    """How the pictures of each bucket were made to fit."""
+    found: dict[str, Fit] = {}
+    for one in made:
+        found[one.bucket] = found.get(one.bucket, Fit()) + (one.fit or Fit())
+    return found
 
 
 @contextmanager

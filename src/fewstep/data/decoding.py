@@ -4,13 +4,13 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from fewstep.errors import InputError, first_line
 Pixels = Path | str | bytes | np.ndarray | None  # a file, a URL of fsspec, an encoded picture, or (h, w) or (h, w, 3) uint8
 Size = int | tuple[int, int] | None  # of a square, or (height, width); None: as the picture has it
 WHITES = (255, 4095, 65535)
+T = TypeVar("T")
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes with one channel of colour
 
 
@@ -145,10 +146,15 @@ def as_array(image: Any) -> np.ndarray:
 
 def attempt(example: Example, size: Size, channels: int | None) -> np.ndarray | str:
     """The decoded picture, or in one line why it cannot be read."""
+    return tried(example, partial(decode, size=size, channels=channels))
+
+
+def tried(example: Example, read: Callable[[Pixels], T]) -> T | str:
+    """What `read` makes of a picture, or in one line why it cannot be read."""
     if example.fault:
         return example.fault
     try:
-        return decode(example.pixels, size, channels)
+        return read(example.pixels)
     except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, EOFError, ...
         return (
             first_line(error).replace(str(example.pixels), example.title) if isinstance(example.pixels, Path) else first_line(error)

@@ -1,6 +1,7 @@
 """Pictures as training data of models that denoise latents or read text: encoded as they are asked for, or one after another."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.data.buckets import Buckets, Fit, Placed, placed_in
 from fewstep.data.class_names import class_order
 from fewstep.data.datasets import Data, as_input
-from fewstep.data.decoding import Example, attempt, threads
+from fewstep.data.decoding import Example, threads
 from fewstep.data.sources import Source, in_memory
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, join, take, to
@@ -69,10 +71,20 @@ class EncodedData:
         self.classes, self.description = data.classes, data.description
         self.conditions = label_conditions(model, data.classes, batch)
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(names, conditions (n, ...)) of the first examples, at most `count` of them, each another class or caption."""
+        labels = first_labels(self.data, count)
+        return [self.classes[k] for k in labels.tolist()], self.conditions(labels)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Latents (count, c, h, w) and conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)
         return latents(self.model, x, self.encode_batch), self.conditions(labels)
+
+
+def first_labels(data: Any, count: int) -> Tensor:
+    """Labels int64 (n,) of the first examples of data, at most `count` of them, no two the same."""
+    return torch.tensor(list(dict.fromkeys(data.batch(0, 4 * count)[1].tolist()))[:count])
 
 
 def is_encoded(model: Model) -> bool:
@@ -87,17 +99,37 @@ def encoded(data: Any, model: Model, batch: int = HELD) -> Any:
     return EncodedData(data, model, batch)
 
 
+def placements(pictures: Sequence[Placed], buckets: Buckets) -> tuple[Tensor, Tensor, Tensor]:
+    """What a family may tell its network of pictures: (height, width) of the originals, the corner of the part, its size; float32 (n, 2) each."""
+    known = [(p.original, p.top_left, buckets.sizes[p.bucket]) for p in pictures]
+    original, top_left, target = torch.tensor(known, dtype=torch.float32).unbind(1)
+    return original, top_left, target
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples of one shape: tensors (n, ...) by name, and their places among the items that were asked for."""
+
+    tensors: dict[str, Tensor]
+    places: list[int]
+    bucket: str = ""  # its name, where there are several
+    fit: Fit | None = None  # and how its pictures were made to fit
+
+
 class PictureRows:
     """The pictures of a source in its order, to be encoded once each: what a cache is written of.
 
-    An item is an example of the source; the model is conditioned on its label, the name of its class, or its caption.
+    An item is an example of the source; the model is conditioned on its label, the name of its class, or its caption. Without `buckets` all
+    have the model's size.
     """
 
-    def __init__(self, source: Source, model: Model, flip: bool = False, class_names: str = "match") -> None:
-        self.source, self.model, self.flip = source, model, flip
+    def __init__(
+        self, source: Source, model: Model, flip: bool = False, class_names: str = "match", buckets: Buckets | None = None
+    ) -> None:
+        self.source, self.model, self.flip, self.buckets = source, model, flip, buckets
         self.total, self._pool = source.total, threads()
-        self.channels, *size = model.info.picture_shape
-        self.size: tuple[int, int] = (size[0], size[1])
+        self.channels, height, width = model.info.picture_shape
+        self._sizes = buckets or Buckets(((height, width),))
         by_class = model.info.condition == "class" and source.classes is not None
         known = source.classes or (), model.info.classes, source.path
         self._order = class_order(*known, class_names=class_names) if by_class else None
@@ -119,18 +151,28 @@ class PictureRows:
             raise InputError(f"{self.source.path}: the label {label!r} is {known}: name all in data.classes")
         return classes[int(label)] if self._order is None else int(self._order[label])
 
-    def encode(self, items: list[Example], condition: Condition | None) -> tuple[dict[str, Tensor], list[int], list[str]]:
-        """(tensors, the places in `items` that they are of, "name: reason" of the others): "x", and with flips "mirrored"."""
-        outcomes = list(self._pool.map(partial(attempt, size=self.size, channels=self.channels), items))
+    def encode(self, items: list[Example], condition: Condition) -> tuple[list[Encoded], list[str]]:
+        """(those of each bucket: "x", with flips "mirrored", and "own.LEAF" of what is told of each; "name: reason" of what is left out)."""
+        outcomes = list(self._pool.map(self._placed, items))
         skipped = [f"{item.title}: {why}" for item, why in zip(items, outcomes, strict=True) if isinstance(why, str)]
         readable = {k: picture for k, picture in enumerate(outcomes) if not isinstance(picture, str)}
-        if not readable:
-            return {}, [], skipped
-        x = as_input(torch.from_numpy(np.stack(list(readable.values()))), np.arange(0), None)
-        made = {"x": latents(self.model, x)}
-        if self.flip:
-            made["mirrored"] = latents(self.model, x.flip(-1))
-        return made, list(readable), skipped
+        made = []
+        for bucket, name in enumerate(self._sizes.names):
+            if pictures := {k: picture for k, picture in readable.items() if picture.bucket == bucket}:
+                x = as_input(torch.from_numpy(np.stack([p.pixels for p in pictures.values()])), np.arange(0), None)
+                tensors = {"x": latents(self.model, x)} | ({"mirrored": latents(self.model, x.flip(-1))} if self.flip else {})
+                if self.buckets is None:
+                    made.append(Encoded(tensors, list(pictures)))
+                    continue
+                given, fit = take(condition, torch.tensor(list(pictures))), sum((p.fit for p in pictures.values()), Fit())
+                own = self.model.family.with_sizes(given, *placements(list(pictures.values()), self.buckets))
+                if isinstance(given, dict) and isinstance(own, dict):
+                    tensors |= {f"own.{leaf}": value for leaf, value in own.items() if value is not given[leaf]}
+                made.append(Encoded(tensors, list(pictures), name, fit))
+        return made, skipped
+
+    def _placed(self, item: Example) -> Placed | str:
+        return placed_in(item, self._sizes, self.channels)
 
 
 def source_of(data: Data) -> Source:

@@ -1,10 +1,13 @@
 """A cache: latents and conditions in shards of safetensors with an index.json, read by memory map in shuffled epochs.
 
 A shard `00000.safetensors` holds "x" (n, ...), perhaps "mirrored" (n, ...), the distinct conditions of its examples as "condition"
-(u,) or "condition.LEAF" (u, ...), and "which" (n,), each example's place among them.
+(u,) or "condition.LEAF" (u, ...), and "which" (n,), each example's place among them. Of pictures in buckets it holds these of each
+bucket, as "x.1216x832" and "which.1216x832", and leaves that each example has for itself, as "own.sizes.1216x832".
 """
 
 import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ import torch
 from torch import Tensor
 
 from fewstep.data import fingerprints
+from fewstep.data.batch_order import BatchOrder, InBuckets
+from fewstep.data.buckets import Buckets, Fit
 from fewstep.data.datasets import coins, rows_at, span
 from fewstep.errors import InputError
 from fewstep.files import verifying
@@ -22,13 +27,26 @@ from fewstep.method.conditioning import Condition
 from fewstep.models.model import Model
 
 INDEX = "index.json"
-CONDITION = "condition"
+CONDITION, OWN = "condition", "own"
 OPEN = 30_000  # shards that stay mapped, 7.7 million examples of 256 a shard: a map holds no file open, and Linux allows a process 65,530
 REMAKE = "run `fewstep cache` with the same --out again, which remakes what is damaged"
 
 
-class CachedData:
-    """The examples of a cache, in epochs shuffled by the seed: any part of them can be asked for by its position."""
+@dataclass(frozen=True)
+class Shard:
+    """A memory-mapped shard, whose pages are read when rows are asked for."""
+
+    tensors: Any
+    which: dict[str, Tensor]  # by bucket, where each example's condition is
+    leaves: tuple[str, ...]  # of the distinct conditions
+    own: dict[str, tuple[str, ...]]  # by bucket, the leaves that each example has for itself
+
+
+class CachedData(InBuckets):
+    """The examples of a cache, in epochs shuffled by the seed: any part of them can be asked for by its position.
+
+    Of pictures in `buckets` (else None) those of an update are of one, as `in_batches_of` says how many that are.
+    """
 
     def __init__(self, folder: str | Path, seed: int = 0, flip: bool = False) -> None:
         """Read the index and look at every shard's size.
@@ -48,7 +66,13 @@ class CachedData:
         noted = index.get("contents", {})  # a cache from before there were any has none
         self.class_names, self.captions = tuple(noted.get("classes", ())), tuple(noted.get("captions", ()))
         self.skipped = [text for shard in index["shards"] for text in shard.get("skipped", ())]
-        self._starts = np.cumsum([0] + [shard["count"] for shard in self.shards])
+        sizes = self.made_by["data"].get("buckets")
+        self.buckets = Buckets(tuple((height, width) for width, height in sizes)) if sizes else None
+        self._names = self.buckets.names if self.buckets else ("",)
+        self.fits = fits_in(self._names, self.shards) if self.buckets else ()
+        counts = [[count_in(shard, name) for shard in self.shards] for name in self._names]
+        self._starts = [np.cumsum([0, *of_shards]) for of_shards in counts]
+        self.order = BatchOrder([sum(of_shards) for of_shards in counts], seed)
         for shard in self.shards:
             file = self.folder / shard["file"]
             size = file.stat().st_size if file.is_file() else None
@@ -57,7 +81,7 @@ class CachedData:
                 raise InputError(f"{file} {found}: {REMAKE}")
         hashes = {self.folder / shard["file"]: shard["sha256"] for shard in self.shards}
 
-        def checked(file: Path) -> tuple[Any, Tensor]:
+        def checked(file: Path) -> Shard:
             expected = hashes.pop(file, None)  # once: a shard that is mapped again is not read again
             if expected is not None and verifying() and fingerprints.whole(file) != expected:
                 raise InputError(f"{file} is damaged (its hash is another than in {INDEX}): {REMAKE}")
@@ -69,43 +93,78 @@ class CachedData:
         """The number of examples, which is the length of an epoch."""
         return self.count
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(captions, prompts or classes, conditions (n, ...)) of the first shard, at most `count` of them, each another one.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        shard, known = self._map(self.folder / self.shards[0]["file"]), self.shards[0].get("first", [])
+        used = 1 + max(int(which.max()) for which in shard.which.values())
+        found = {name: shard.tensors.get_slice(name)[: min(count, used)] for name in shard.leaves}
+        names = [f"example {i + 1}" for i in range(len(next(iter(found.values()))))]  # of a cache from before names were noted
+        return [*known[: len(names)], *names[len(known) :]], condition_of(found)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the model denoises, float32 (count, ...), and conditions (count, ...) from position `start` on.
 
         Raises:
-            InputError: `start` is negative or `count` not positive, or a shard is damaged.
+            InputError: `start` is negative or `count` not positive, the examples are of two updates in buckets, or a shard is damaged.
         """
-        positions = span(start, count)
-        rows = rows_at(positions, self.count, self.seed)
+        span(start, count)  # which checks them
+        bucket, first = self.order.at(start, count)
+        name, starts, positions = self._names[bucket], self._starts[bucket], span(first, count)
+        rows = rows_at(positions, int(starts[-1]), self.seed)
         mirrored = coins(positions, self.seed) if self.flip else np.zeros(count, dtype=bool)
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        places = zip(shards.tolist(), (rows - self._starts[shards]).tolist(), mirrored, strict=True)
+        shards = np.searchsorted(starts, rows, side="right") - 1
+        places = zip(shards.tolist(), (rows - starts[shards]).tolist(), mirrored, strict=True)
         read = [
-            self._row(self.folder / self.shards[shard]["file"], row, "mirrored" if flip else "x") for shard, row, flip in places
+            self._row(self.folder / self.shards[shard]["file"], row, "mirrored" if flip else "x", name)
+            for shard, row, flip in places
         ]
         leaves = {name: torch.stack([row[name] for row in read]) for name in read[0]}
         x = leaves.pop("x")
         return x, condition_of(leaves)
 
-    def _row(self, file: Path, row: int, side: str) -> dict[str, Tensor]:
+    def _row(self, file: Path, row: int, side: str, bucket: str) -> dict[str, Tensor]:
         """One example: "x", which is stored as `side`, and the leaves of its condition, without the batch."""
         from safetensors import SafetensorError
 
         try:
-            tensors, which = self._map(file)
-            names = [name for name in tensors.keys() if name.startswith(CONDITION)]  # noqa: SIM118 - not a dict
-            leaves = {name: tensors.get_slice(name)[int(which[row])] for name in names}
-            return {"x": tensors.get_slice(side)[row]} | leaves
+            shard = self._map(file)
+            read, place = shard.tensors.get_slice, int(shard.which[bucket][row])
+            leaves = {name: read(name)[place] for name in shard.leaves}
+            own = {f"{CONDITION}.{leaf}": read(in_bucket(f"{OWN}.{leaf}", bucket))[row] for leaf in shard.own[bucket]}
+            return {"x": read(in_bucket(side, bucket))[row]} | leaves | own
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file} is damaged ({error}): {REMAKE}") from None
 
 
-def mapped(file: Path) -> tuple[Any, Tensor]:
-    """The memory-mapped shard, whose pages are read when rows are asked for, and where each of its examples has its condition."""
+def mapped(file: Path) -> Shard:
+    """The memory-mapped shard."""
     from safetensors import safe_open
 
     tensors = safe_open(file, framework="pt")
-    return tensors, tensors.get_tensor("which")
+    names = [name.split(".") for name in tensors.keys()]  # noqa: SIM118 - not a dict
+    which = {".".join(bucket): tensors.get_tensor(in_bucket("which", *bucket)) for what, *bucket in names if what == "which"}
+    own = {bucket: tuple(name[1] for name in names if name[0] == OWN and name[2:] == [bucket]) for bucket in which}
+    return Shard(tensors, which, tuple(".".join(name) for name in names if name[0] == CONDITION), own)
+
+
+def in_bucket(name: str, bucket: str = "") -> str:
+    """The name of a bucket's tensor in a shard."""
+    return f"{name}.{bucket}" if bucket else name
+
+
+def count_in(shard: dict[str, Any], bucket: str) -> int:
+    """How many examples of a bucket the index has in a shard."""
+    return shard.get("buckets", {}).get(bucket, {}).get("count", 0) if bucket else shard["count"]
+
+
+def fits_in(buckets: Sequence[str], shards: Sequence[dict[str, Any]]) -> tuple[Fit, ...]:
+    """How the pictures of each bucket were made to fit, by the entries of the shards."""
+    known = [shard.get("buckets", {}) for shard in shards]
+    return tuple(sum((Fit(**of[name]) for of in known if name in of), Fit()) for name in buckets)
 
 
 def leaves_of(condition: Condition) -> dict[str, Tensor]:

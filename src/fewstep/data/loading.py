@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fewstep.data import fingerprints
+from fewstep.data.bucketed import BucketedPictures, gather_in_buckets
+from fewstep.data.buckets import Buckets
 from fewstep.data.class_names import check_classes
 from fewstep.data.datasets import Data, StreamingData
 from fewstep.data.decoding import Size, gather, shortened, sides
@@ -171,9 +174,35 @@ def load(source: Source, size: Size, channels: int | None, flip: bool, seed: int
     fits = pixels is not None and pixels.shape[1:] == (channels or pixels.shape[1], *sides(size or pixels.shape[3]))
     if pixels is None or labels is None or not fits:
         pixels, labels, skipped, several = gather(source.examples(None, 0), size, channels, settings.memory_limit, source.total)
+    index, classes, left = indexed(labels, source, skipped, several)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
+    named = list(classes) if source.kind != "captions" else []
+    facts = {"images": len(labels), "classes": named, "size": pixels.shape[3], "channels": pixels.shape[1]}
+    facts |= {"skipped": len(skipped), "sha256": fingerprints.of_pictures(images, labels, classes)}
+    return Data(images, labels, classes, tuple(skipped), source.describe(**facts), flip, seed, left)
+
+
+def load_buckets(settings: SourceSettings, buckets: Buckets, channels: int, flip: bool, seed: int) -> BucketedPictures:
+    """All of the pictures that the settings name, decoded in memory in buckets; raises InputError as `open_data` does."""
+    source = open_source(settings)
+    found = gather_in_buckets(source.examples(None, 0), buckets, channels, settings.memory_limit)
+    pixels, placed, labels, skipped, several = found
+    index, classes, left = indexed([label for part in labels for label in part], source, skipped, several)
+    named = list(classes) if source.kind != "captions" else []
+    facts = source.describe(images=len(index), classes=named, channels=channels, skipped=len(skipped), sha256=None)
+    known = classes, tuple(skipped), facts, flip, seed, left
+    of_buckets = np.split(index, np.cumsum([len(part) for part in labels])[:-1])
+    parts = [Data(torch.from_numpy(x), torch.from_numpy(k), *known) for x, k in zip(pixels, of_buckets, strict=True)]
+    return BucketedPictures(buckets, tuple(parts), tuple(map(tuple, placed)))
+
+
+def indexed(
+    labels: Sequence[Any], source: Source, skipped: list[str], several: int
+) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Labels int64 (n,) of a source's pictures, the classes that they index, and what is left out; raises InputError as `open_data` does."""
     index, classes = resolve(labels, source.classes, source.path)
-    here, named = np.unique(index), source.kind != "captions"
-    if named:
+    here = np.unique(index)
+    if source.kind != "captions":
         check_classes([classes[k] for k in here], source.path)
     left = list(source.left_out)
     if skipped:
@@ -182,7 +211,4 @@ def load(source: Source, size: Size, channels: int | None, flip: bool, seed: int
         left.append(f"the other captions of {several} pictures with several, of which the first is taken")
     if absent := [classes[k] for k in np.setdiff1d(np.arange(len(classes)), here)]:
         left.append(f"{len(absent)} of the {len(classes)} classes, which have no picture ({', '.join(absent[:10])})")
-    images, labels = torch.from_numpy(pixels), torch.from_numpy(index)
-    facts = {"images": len(labels), "classes": list(classes) if named else [], "size": pixels.shape[3], "channels": pixels.shape[1]}
-    facts |= {"skipped": len(skipped), "sha256": fingerprints.of_pictures(images, labels, classes)}
-    return Data(images, labels, classes, tuple(skipped), source.describe(**facts), flip, seed, tuple(left))
+    return index, classes, tuple(left)

@@ -77,6 +77,10 @@ class MaskedData:
         self.size, self.channels = data.size, data.channels
         self.conditions = label_conditions(model, data.classes, batch) if model else None
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(names of their classes or captions, whole conditions (count, ...)) of the first examples, each with its picture and mask."""
+        return [self.classes[k] for k in self.data.batch(0, count)[1].tolist()], self.batch(0, count)[1]
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """What the network denoises (count, c, h, w) and whole conditions (count, ...) from position `start` on."""
         x, labels = self.data.batch(start, count)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data.datasets import rows_at, span
-from fewstep.data.encoding import conditions
+from fewstep.data.encoding import Encoded, conditions
 from fewstep.data.listings import LISTS, rows_of
 from fewstep.data.sidecars import CAPTION_NAMES, lines_of, one_caption
 from fewstep.errors import InputError, shown
@@ -112,6 +112,8 @@ class PromptRows:
         self.prompts, self.model, self.guidance_scale = prompts, model, guidance_scale
         self.steps, self.samples, self.seed, self.total = steps, samples, seed, len(prompts) * samples
 
+    buckets = None  # all have the model's size
+
     def items(self) -> Iterator[tuple[int, str]]:
         """(row, prompt), the samples of a prompt one after another."""
         return map(self.item, range(self.total))
@@ -125,13 +127,13 @@ class PromptRows:
         return item[1]
 
     @torch.no_grad()
-    def encode(self, items: list[tuple[int, str]], condition: Condition) -> tuple[dict[str, Tensor], list[int], list[str]]:
-        """({"x": samples float32 (n, ...)}, all places in `items`, nothing skipped) for their condition (n, ...)."""
+    def encode(self, items: list[tuple[int, str]], condition: Condition) -> tuple[list[Encoded], list[str]]:
+        """("x": samples float32 (n, ...) of all items, for their condition (n, ...); nothing is left out)."""
         denoiser, device = self.model.denoiser, self.model.denoiser.device
         noise, uniform = map(torch.stack, zip(*(self.draw(row) for row, _ in items), strict=True))
         w = draw_w(uniform, self.guidance_scale).float().to(device)
         x = deterministic(denoiser.guided(), noise.to(device), self.steps, to(condition, device), w, denoiser.process)
-        return {"x": x.float().cpu()}, list(range(len(items))), []
+        return [Encoded({"x": x.float().cpu()}, list(range(len(items))))], []
 
     def draw(self, row: int) -> tuple[Tensor, Tensor]:
         """Noise (...) and a uniform number () of a row."""
@@ -148,9 +150,15 @@ class TeacherSamples:
     def __init__(self, rows: PromptRows, batch: int, seed: int) -> None:
         self.rows, self.encode_batch, self.seed = rows, batch, seed
 
+    def first_conditions(self, count: int) -> tuple[list[str], Condition]:
+        """(prompts, conditions (n, ...)) of the first different prompts, at most `count` of them."""
+        names = list(dict.fromkeys(self.rows.prompts))[:count]
+        return names, conditions(self.rows.model, names, self.encode_batch)
+
     def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """Samples (count, ...) and conditions (count, ...) from position `start` on."""
         items = [self.rows.item(int(row)) for row in rows_at(span(start, count), self.rows.total, self.seed)]
         condition = conditions(self.rows.model, [prompt for _, prompt in items], self.encode_batch)
         parts = [slice(k, k + self.encode_batch) for k in range(0, count, self.encode_batch)]
-        return torch.cat([self.rows.encode(items[part], take(condition, part))[0]["x"] for part in parts]), condition
+        made = [self.rows.encode(items[part], take(condition, part))[0] for part in parts]
+        return torch.cat([one.tensors["x"] for encoded in made for one in encoded]), condition

@@ -1,9 +1,11 @@
 """The one line that says what is trained on or measured against: how many examples, of what, and what is left out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from fewstep.data.bucketed import EncodedBuckets
+from fewstep.data.buckets import described
 from fewstep.data.class_names import first_names
 from fewstep.data.datasets import Data, StreamingData
 from fewstep.data.decoding import shortened
@@ -29,6 +31,7 @@ class Contents:
     distinct: int | None = None  # captions
     left_out: tuple[str, ...] = ()  # how much, what, and perhaps why
     kind: str = "examples"
+    buckets: str = ""  # how many are in each, and what of them is cropped away or enlarged
 
 
 def contents_of(data: Any) -> Contents:
@@ -41,6 +44,13 @@ def contents_of(data: Any) -> Contents:
         return Contents(path, len(data), (), first, len(data.classes), data.left_out)
     if isinstance(data, StreamingData | PictureRows):
         return contents_of(data.source)
+    if isinstance(data, EncodedBuckets):
+        left, shown = data.data.parts[0].left_out, described(data.data.buckets.names, data.fits)
+        first = tuple(data.classes[k] for part in data.data.parts for k in part.labels[:SHOWN].tolist())[:SHOWN]
+        known = Contents(str(data.description["path"]), len(data.data), left_out=left, buckets=shown)
+        if data.description["kind"] != "captions":
+            return replace(known, classes=data.classes)
+        return replace(known, captions=first, distinct=len(data.classes))
     if isinstance(data, EncodedData | MaskedData):
         return contents_of(data.data)
     if isinstance(data, Source):
@@ -54,7 +64,8 @@ def contents_of(data: Any) -> Contents:
         return contents_of(data.file if isinstance(data, PromptRows) else data.rows)
     if isinstance(data, CachedData):
         skipped = (f"{len(data.skipped)} pictures, which cannot be used ({shortened(data.skipped)})",) if data.skipped else ()
-        return Contents(str(data.folder), len(data), data.class_names, data.captions, left_out=skipped, kind="cached examples")
+        shown = described(data.buckets.names, data.fits) if data.buckets else ""
+        return Contents(str(data.folder), len(data), data.class_names, data.captions, None, skipped, "cached examples", shown)
     return Contents(f"an object of type {type(data).__name__}")
 
 
@@ -68,8 +79,9 @@ def summary(data: Any) -> str:
         count = "" if known.distinct is None else f"{known.distinct:,} different "
         what = "" if known.kind == "prompts" else f" with {count}captions"
         parts += f"{what} ({', '.join(map(repr, map(short, known.captions)))}, ...)"
+    buckets = f"; buckets: {known.buckets}" if known.buckets else ""
     left = f"; left out: {'; '.join(known.left_out)}" if known.left_out else ""
-    return " ".join(f"data {known.path}: {parts}{left}".split())
+    return " ".join(f"data {known.path}: {parts}{buckets}{left}".split())
 
 
 def short(caption: str) -> str:

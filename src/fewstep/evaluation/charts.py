@@ -32,6 +32,11 @@ class Panel(NamedTuple):
     notes: list[str] = []  # noqa: RUF012 - what each point of every curve stands for
     linear: bool = False
 
+    @property
+    def has_legend(self) -> bool:
+        """Whether its curves are named below it."""
+        return bool(self.ticks or self.notes) or len(self.curves) > 1
+
 
 def quality_panels(rows: list[Row]) -> list[Panel]:
     """Fréchet distance against evaluations, a panel for every guidance scale, all with the same axes."""
@@ -93,11 +98,25 @@ def compared(row: Row, rows: list[Row]) -> str | None:
 
 def loss_panels(log: list[dict]) -> list[Panel]:
     """The loss of every stage over its updates."""
-    stages: dict[str, list[tuple[float, float]]] = {}
-    for line in log:
+    return loss_panels_of({"": log})
+
+
+def loss_panels_of(logs: dict[str, list[dict]]) -> list[Panel]:
+    """The loss of every stage over its updates, a curve for each log by its name."""
+    stages: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for name, line in ((name, line) for name, log in logs.items() for line in log):
         if (line.get("loss") or 0) > 0 and math.isfinite(line["loss"]):
-            stages.setdefault(line["stage"], []).append((line["update"], line["loss"]))
-    return [Panel(readable(s), "update", "loss", {"": sorted(c)}, [y for _, y in c]) for s, c in stages.items()]
+            stages.setdefault(line["stage"], {}).setdefault(name, []).append((line["update"], line["loss"]))
+    return [
+        Panel(
+            readable(stage),
+            "update",
+            "loss",
+            {name: sorted(c) for name, c in curves.items()},
+            [y for c in curves.values() for _, y in c],
+        )
+        for stage, curves in stages.items()
+    ]
 
 
 def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
@@ -108,7 +127,7 @@ def chart(panels: list[Panel], colours: dict[str, str]) -> Any:
     from PIL import Image
 
     down, across = -(-len(panels) // 4), min(len(panels), 4)
-    tall = 2.8 + 0.18 * max((-(-len(p.curves) // 2) for p in panels if p.ticks or p.notes), default=0)  # inches
+    tall = 2.8 + 0.18 * max((-(-len(p.curves) // 2) for p in panels if p.has_legend), default=0)  # inches
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     with rc_context(STYLE | dict.fromkeys(inks, colours["ink"])):
         figure = Figure((3.5 * across, tall * down), dpi=160, facecolor=colours["ground"], layout="constrained")
@@ -127,7 +146,7 @@ def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
     for (name, points), marker in zip(panel.curves.items(), "os^Dv<>Pp" * 9, strict=False):
         colour = colours.get(name) or (next(others) if name else colours["student, deterministic"])
         label = name.removeprefix("teacher, ").removesuffix(", deterministic")[:30]
-        axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker if named else "")
+        axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker if named or len(points) == 1 else "")
         for point, note in zip(points, panel.notes, strict=False):
             axes.annotate(note, point, (3, 3), textcoords="offset points", fontsize=6.5, color=colour)
     axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
@@ -141,7 +160,7 @@ def draw_panel(axes: Any, panel: Panel, colours: dict[str, str]) -> None:
         axes.set(xscale="log", xlim=(panel.ticks[0] / 1.3, panel.ticks[-1] * 1.3))
         axes.set_xticks(panel.ticks, [str(tick) for tick in panel.ticks], fontsize=8)
     axes.minorticks_off()
-    if named:
+    if panel.has_legend:
         spaces: dict[str, Any] = {"columnspacing": 1.2, "labelspacing": 0.3, "handlelength": 1.6}
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2, fontsize=7.5, **spaces)
 

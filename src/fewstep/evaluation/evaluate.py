@@ -28,6 +28,7 @@ from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
 from fewstep.evaluation.summary import summary
+from fewstep.evaluation.training_samples import strips_of
 from fewstep.files import contents, os_errors, utf8_path_of, write_atomically
 from fewstep.hashed import claim
 from fewstep.locks import locked
@@ -151,7 +152,7 @@ def examples_of(data: Any, models: EvaluatedModels, resize: bool, split: str | N
                 f"the model's pictures are {size}x{height}, and evaluate reads squares alone: give data of fewstep.Data"
             )
         known: dict[str, Any] = {"name": data} if data in NAMED and not Path(data).exists() else {"path": str(data)}
-        if resize or (trained and trained.size):
+        if resize or (trained and (trained.size or trained.buckets)):
             known |= {"size": size, "channels": channels}
         if trained:
             columns = {"image_column", "label_column", "caption_column"}
@@ -237,6 +238,6 @@ def write_results(out: Path, metrics: dict[str, Any], grids: Grids, models: Eval
     if state.is_main_process:
         text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         write_atomically(out / "metrics.json", lambda aside: aside.write_text(text, encoding="utf-8"))
-        lines = entries_of(models.run / "log.jsonl") if models.run else []
-        write_report(out, metrics, grids, title, recipe=to_toml(models.recipe) if models.recipe else "", log=lines)
+        lines, strips = (entries_of(models.run / "log.jsonl"), strips_of(models.run)) if models.run else ([], [])
+        write_report(out, metrics, grids, title, recipe=to_toml(models.recipe) if models.recipe else "", log=lines, training=strips)
     state.wait_for_everyone()

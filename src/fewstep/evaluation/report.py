@@ -1,7 +1,7 @@
 """The report of a run or of an evaluation: one page that needs no network, and its picture and its chart beside it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,27 @@ WIDTH, LEAST, MOST = 1200, 48, 128  # pixels: of the whole picture, of an image 
 Grids = dict[tuple[str, int, float], Tensor]
 
 
-def write_report(run: Path, metrics: dict[str, Any], grids: Grids, title: str, *, recipe: str, log: list[dict]) -> Path:
+def write_report(
+    run: Path,
+    metrics: dict[str, Any],
+    grids: Grids,
+    title: str,
+    *,
+    recipe: str,
+    log: list[dict],
+    training: Sequence[dict[str, Any]] = (),
+) -> Path:
     """Write `run/report.html`, with `run/grid.png` and `run/quality.png` beside it; the path of the page.
 
     `metrics` is what `metrics.json` holds; `grids` are samples (n, c, h, w) in [-1, 1] by model, steps and guidance scale, all from
-    the same noise; `recipe` is the resolved TOML; `log` the lines of `log.jsonl`. Pictures of which nothing is known are left out.
+    the same noise; `recipe` is the resolved TOML; `log` the lines of `log.jsonl`; `training` the strips of
+    `training_samples.strips_of`. Pictures of which nothing is known are left out.
 
     Raises:
         InputError: the disk is full or not writable; what was there is kept.
     """
     rows = metrics.get("rows", [])
-    html = page(metrics, rows, grids, title, recipe, log)
+    html = page(metrics, rows, grids, title, recipe, log, training)
     if grids:
         write_atomically(run / "grid.png", partial(grid_image(grids, rows).save, format="PNG"))
     if panels := quality_panels(rows):
@@ -39,18 +49,31 @@ def write_report(run: Path, metrics: dict[str, Any], grids: Grids, title: str, *
     return run / "report.html"
 
 
-def page(metrics: dict[str, Any], rows: list[Row], grids: Grids, title: str, recipe: str, log: list[dict]) -> str:
+def page(
+    metrics: dict[str, Any],
+    rows: list[Row],
+    grids: Grids,
+    title: str,
+    recipe: str,
+    log: list[dict],
+    training: Sequence[dict[str, Any]] = (),
+) -> str:
     """The page's HTML; all that comes from outside is escaped."""
-    from jinja2 import Environment, PackageLoader
-
     shown = columns(rows)
-    environment = Environment(loader=PackageLoader("fewstep.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         metrics, title=title, recipe=recipe, heads=[column[1] for column in shown], tables=tables(rows, shown),
         grid=grid(grids, rows), samples=span(row.get("samples") for row in rows),
-        quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), light=LIGHT, dark=DARK,
+        quality=quality_panels(rows), diversity=diversity_panels(rows), losses=loss_panels(log), training=training, light=LIGHT, dark=DARK,
     )  # fmt: skip
+
+
+def template(name: str) -> Any:
+    """A template of a page, with what pages are made of as filters."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("fewstep.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"inline": inline, "pair": pair, "readable": readable, "clock": clock, "chart": chart}
+    return environment.get_template(name)
 
 
 def grid(grids: Grids, rows: Iterable[Row]) -> dict[str, Any]:
@@ -88,9 +111,14 @@ def grid_image(grids: Grids, rows: Iterable[Row] = ()) -> Any:
 
     `rows` of the metrics say how many evaluations the column heads give.
     """
+    return image_of_grid(grid(grids, list(rows)))
+
+
+def image_of_grid(content: dict[str, Any]) -> Any:
+    """One PIL image of what `grid` gives."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font, gap, left, top, content = ImageFont.load_default(14), 14, 90, 76, grid(grids, list(rows))
+    font, gap, left, top = ImageFont.load_default(14), 14, 90, 76
     strips = [image for _, images in content["lines"] for image in images if image]
     words = [line for _, head in content["columns"] for line in head]
     width = math.ceil(max(*(image.width for image in strips), *map(font.getlength, words))) + gap

@@ -20,8 +20,8 @@ STABLE = (0.00085, 0.012)  # the first and last of the betas, linear in their ro
 SAME = 1e-4  # largest difference from them in alpha^2 that counts as none
 
 
-def write_comfyui(model: Model, folder: Path, name: str) -> Path:
-    """Write `NAME.safetensors` and `workflow.json` into a folder; the file.
+def write_comfyui(model: Model, folder: Path, name: str, dtype: torch.dtype | None = None) -> Path:
+    """Write `NAME.safetensors` and `workflow.json` into a folder, all weights in a dtype (None: each in its own); the file.
 
     Stable Diffusion 1.x, 2.x and XL become whole checkpoints (`models/checkpoints` of ComfyUI), Stable Diffusion 3 and Flux the network alone
     (`models/diffusion_models`). One scale must be baked in, except of Flux, whose network has an input for it there too.
@@ -45,7 +45,9 @@ def write_comfyui(model: Model, folder: Path, name: str) -> Path:
     check_times(info)
     network = merged(model.denoiser.network)
     stock: Any = family.stock_network(network)  # pyright: ignore[reportAttributeAccessIssue] - those of CONVERSIONS have one
-    weights = {key: value.detach().cpu().contiguous() for key, value in CONVERSIONS[family.name](family, stock).items()}
+    weights = {
+        key: as_dtype(value.detach().cpu(), dtype).contiguous() for key, value in CONVERSIONS[family.name](family, stock).items()
+    }
     if info.prediction == "v" and "xl" in family.name:
         weights["v_pred"] = torch.zeros(0)  # by its presence ComfyUI and Forge know that the network predicts v
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,11 @@ def write_comfyui(model: Model, folder: Path, name: str) -> Path:
     save_file(weights, file, {"format": "pt", "fewstep": json.dumps(known)})
     (folder / WORKFLOW).write_text(json.dumps(workflow(info, family.name, file.name), indent=1) + "\n", encoding="utf-8")
     return file
+
+
+def as_dtype(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """A weight in a dtype, where one is asked for; what is no number with a fraction (positions) stays as it is."""
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
 def check_times(info: Info) -> None:

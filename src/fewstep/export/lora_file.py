@@ -4,21 +4,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.method.parameterization import prediction_of
-from fewstep.models.lora import INPUTS, adapters_of, merged
+from fewstep.models.lora import adapters_of, is_input, merged
 from fewstep.models.model import Model
 
 EXPORTED = "pytorch_lora_weights.safetensors"  # the name that `load_lora_weights` looks for
 LAYOUTS = ("diffusers", "kohya")  # of names; kohya's are those of sd-scripts, which ComfyUI reads
 
 
-def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], layout: str = "diffusers") -> list[Path]:
-    """Write a LoRA student as a file for each scale, with the scheduler to use them with; the files.
+def write_loras(
+    model: Model, folder: Path, guidance_scales: Sequence[float], layout: str = "diffusers", dtype: torch.dtype = torch.float32
+) -> list[Path]:
+    """Write a LoRA student as a file for each scale, its weights in a dtype, with the scheduler to use them with; the files.
 
     In the teacher's pipeline: `load_lora_weights(folder)`, the scheduler of `folder/scheduler`, guidance off. One scale makes the file of the
     name that diffusers looks for, or with kohya's layout of the folder's; several make `scale-2.safetensors` and so on.
@@ -35,12 +38,13 @@ def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], la
     if found is None:
         raise InputError("this model was not trained with student.lora, so it has no adapters; use --format diffusers")
     tensors, known = found
-    family, kind = model.family, model.family.network_class()
-    if not hasattr(kind, "load_lora_adapter"):
-        raise InputError(f"diffusers loads no LoRA into {kind.__name__}; use --format diffusers")
+    family: Any = model.family
+    kind = family.network_class()
+    if not hasattr(kind, "load_lora_adapter") or not family.lora_files:
+        raise InputError(f"diffusers loads no LoRA into {kind.__name__} of the family {family.name}; use --format diffusers")
     if layout == "kohya" and family.component != "unet":
         raise InputError(f"kohya's layout is known of UNets alone, not of the family {family.name}; use --layout diffusers")
-    lora = {name.replace(".default.", "."): value.float() for name, value in tensors.items() if name not in INPUTS}
+    lora = {name.replace(".default.", "."): value.float() for name, value in tensors.items() if not is_input(name)}
     lora = {name: value * (known["alpha"] / known["rank"]) if ".lora_B." in name else value for name, value in lora.items()}
     folder.mkdir(parents=True, exist_ok=True)
     files, whole = [], replace(model, denoiser=replace(model.denoiser, network=merged(model.denoiser.network)))
@@ -51,7 +55,9 @@ def write_loras(model: Model, folder: Path, guidance_scales: Sequence[float], la
         files.append(folder / (usual if len(guidance_scales) == 1 else f"scale-{scale:g}.safetensors"))
         facts = known | {"guidance_scale": scale, "steps": model.info.steps}
         save_file(
-            {name: value.contiguous() for name, value in made.items()}, files[-1], {"format": "pt", "fewstep": json.dumps(facts)}
+            {name: value.to(dtype).contiguous() for name, value in made.items()},
+            files[-1],
+            {"format": "pt", "fewstep": json.dumps(facts)},
         )
     family.scheduler(model.denoiser.process, prediction_of(model.info.prediction)).save_pretrained(folder / "scheduler")
     return files

@@ -34,6 +34,11 @@ INPUTS = (  # layers for w, those of Flux, and for negative prompts
 )  # fmt: skip
 
 
+def is_input(name: str) -> bool:
+    """Whether a weight of this name is of a layer for w or for negative prompts, of one network or of several in one."""
+    return f".{name}".endswith(tuple(f".{known}" for known in INPUTS))
+
+
 def lora_student(
     teacher: nn.Module,
     family: Family,
@@ -58,7 +63,7 @@ def lora_student(
     with torch.device("meta"):  # the family makes its student without memory; the weights come from the teacher
         student = family.student_of(copy.deepcopy(teacher, empty | {id(b): b for b in teacher.buffers()}))
     new = _tie(student, teacher, family.new_weights(dict(teacher.named_parameters())))
-    if not new or not set(new) <= set(INPUTS):
+    if not new or not all(map(is_input, new)):
         raise InputError(f"student.lora is not known for the family {family.name}; leave it out, to train the whole network")
     names: Any = _layers(student, targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, base_model_name_or_path=base)  # pyright: ignore[reportArgumentType]
@@ -93,7 +98,7 @@ def _layers(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
         InputError: a target that no linear or convolution layer ends in, or nothing to adapt.
     """
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
-    layers = [name for name in layers if f"{name}.weight" not in INPUTS]  # those are trained whole
+    layers = [name for name in layers if not is_input(f"{name}.weight")]  # those are trained whole
 
     def ending(*ends: str) -> list[str]:
         return [name for name in layers if f".{name}".endswith(tuple(f".{end}" for end in ends))]
@@ -122,7 +127,7 @@ def has_adapters(network: nn.Module) -> bool:
 
 def added(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a student has besides its teacher's: adapters and the layer for w."""
-    return {name: p for name, p in network.named_parameters() if ".lora_" in name or name in INPUTS}
+    return {name: p for name, p in network.named_parameters() if ".lora_" in name or is_input(name)}
 
 
 def next_lora_student(network: nn.Module) -> nn.Module:

@@ -65,8 +65,8 @@ def _merged(folder: Path, loras: tuple[LoRA, ...], variant: str | None, times: t
     variant = variant_to_open(folder, variant)
     family: Any = family_of(info.family, folder=folder) if info else family_for(folder, variant)
     pipeline_class = family.pipeline_class()
-    if not hasattr(pipeline_class, "load_lora_weights"):
-        raise InputError(f"{pipeline_class.__name__} loads no LoRA ({folder}); leave lora out")
+    if not hasattr(pipeline_class, "load_lora_weights") or not family.lora_files:
+        raise InputError(f"{pipeline_class.__name__} loads no LoRA into all of {folder}; leave lora out")
     place = family.network_folder(folder)
     made = tempfile.TemporaryDirectory(prefix="fewstep-")
     out, files = Path(made.name) / _name(folder, loras), ", ".join(file.name for file, _ in loras)

@@ -65,6 +65,7 @@ class Info(BaseModel):
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 INFO = "fewstep.json"
+STAGE = re.compile(r"(steps|encoder)-\d+|stage-one|teacher")  # the name of a model folder in a run
 
 
 def bundled(name: str) -> Path:
@@ -108,6 +109,15 @@ def rung_of(run: Path, steps: int | None = None) -> Path:
         if (run / name / INFO).is_file():
             return run / name
     raise InputError(f"run {run} holds no finished model yet; run the same command again to go on")
+
+
+def name_of(path: str) -> str:
+    """What pages call a model of this path: the last part of it, of a stage of a run both; a hub id or a bundled name as it is."""
+    folder = Path(path)
+    if not folder.exists():
+        return path
+    *_, run, name = ("", *folder.resolve().parts)
+    return f"{run}/{name}" if STAGE.fullmatch(name) and run else name
 
 
 def write_info(folder: Path, info: Info) -> None:

@@ -6,8 +6,9 @@ layer of it, zero at first, is added to the output of the network's time embedde
 other, to the bit, in the stock pipeline too, which does not know the layer; and a negative prompt is baked into a bias, exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,17 @@ def summary(encoding: Condition) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def attach_embedding(network: nn.Module, family: Family, features: int) -> NegativeEmbedding:
-    """Give a student's network its layer, zero."""
-    outputs: list[Any] = family.time_embedding_outputs(network)
-    outputs = [layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in outputs]  # under a LoRA's adapter
-    made = NegativeEmbedding(features, outputs)
-    made.attach(network, outputs)
-    return made
+def attach_embedding(network: nn.Module, family: Family, features: int) -> list[NegativeEmbedding]:
+    """Give a student's network its layer, zero, or each of its networks one."""
+    layers = []
+    for part in family.networks(network):
+        outputs: list[Any] = family.time_embedding_outputs(part)
+        outputs = [
+            layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer for layer in outputs
+        ]  # under a LoRA's adapter
+        layers.append(made := NegativeEmbedding(features, outputs))
+        made.attach(part, outputs)
+    return layers
 
 
 def open_network(family: Family, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -88,22 +93,35 @@ def open_network(family: Family, folder: Path, dtype: torch.dtype = torch.float3
     network = family.open(folder, dtype)
     if (folder / WEIGHTS).is_file():
         weights = load_file(folder / WEIGHTS)
-        attach_embedding(network, family, weights["weight"].shape[1]).load_state_dict(weights)
+        for layer, name in zip(attach_embedding(network, family, weights["weight"].shape[1]), weight_names(), strict=False):
+            layer.load_state_dict({"weight": weights[name]})
     return network
 
 
+def weight_names() -> Iterator[str]:
+    """The names of the layers' weights in their file: "weight", "weight_2", ..., one for each network."""
+    return (f"weight_{number}" if number > 1 else "weight" for number in count(1))
+
+
+def embeddings(network: nn.Module) -> list[NegativeEmbedding]:
+    """The layers that a network has."""
+    return [module for module in network.modules() if isinstance(module, NegativeEmbedding)]
+
+
 def save_embedding(network: nn.Module, folder: Path) -> None:
-    """Write the layer into a student's folder; nothing of a network without."""
+    """Write the layers into a student's folder; nothing of a network without."""
     from safetensors.torch import save_file
 
-    layer = getattr(network, NegativeEmbedding.member, None)
-    if layer is not None:
-        save_file({"weight": layer.weight.detach().cpu().contiguous()}, folder / WEIGHTS, {"format": "pt"})
+    weights = {
+        name: layer.weight.detach().cpu().contiguous() for name, layer in zip(weight_names(), embeddings(network), strict=False)
+    }
+    if weights:
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
 
 
 def remove_embedding(network: nn.Module) -> nn.Module:
     """The network as its family knows it; it shares all weights with the one given."""
-    return detached(network, NegativeEmbedding.member) if hasattr(network, NegativeEmbedding.member) else network
+    return detached(network, NegativeEmbedding.member) if embeddings(network) else network
 
 
 @dataclass(frozen=True)
@@ -163,6 +181,6 @@ def fold_negative_prompt(denoiser: Denoiser, family: Family, plain: bool = False
         return denoiser
     network: Any = remove_embedding(denoiser.network)
     if call.chosen is not None:
-        layer: Any = denoiser.network.get_submodule(NegativeEmbedding.member)
-        bake_into(family.time_embedding_outputs(network), layer.constant(call.chosen))
+        for part, layer in zip(family.networks(network), embeddings(denoiser.network), strict=True):
+            bake_into(family.time_embedding_outputs(part), layer.constant(call.chosen))
     return replace(denoiser, network=network, call=call.call)

@@ -1,7 +1,7 @@
 """One sampling run: what was chosen, its noise, the loop over batches, and the samples that it gives."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def initial_noise(shape: tuple[int, ...], seed: int, noise: Tensor | None = None
     return noise
 
 
-def fresh_noise(seed: int, images: range) -> samplers.Noise:
+def fresh_noise(seed: int, images: Iterable[int]) -> samplers.Noise:
     """A function that gives each of these images (their places among all of a seed) its next noise: like (b, ...) -> (b, ...).
 
     An image's noise is a function of (seed, image, how often it was asked), whatever the batches. Drawn in float32 on the CPU.

@@ -11,6 +11,7 @@ from torch import nn
 from fewstep.errors import as_input_error
 from fewstep.models.families import family_for
 from fewstep.models.families.pipeline_folder import config_of, naming_damage, quiet
+from fewstep.models.lora import merged
 from fewstep.models.model import Model
 from fewstep.models.pretrained import denoiser_of
 
@@ -18,8 +19,10 @@ WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 CONFIGS = ["model_index.json", "*/config.json", "*/scheduler_config.json"]  # all that `open_shapes` reads of a hub repository
 
 
-def open_shapes(folder: Path, force: bool = False) -> Model:
-    """The teacher of a stock pipeline folder, its network of shapes alone: nothing is read but its configs; `force` as in `family_for`.
+def open_shapes(folder: Path, force: bool = False, dtype: torch.dtype | None = None) -> Model:
+    """The teacher of a stock pipeline folder, its network of shapes alone, its weights in a dtype (None: float32); `force` as in `family_for`.
+
+    Nothing is read but its configs.
 
     Raises:
         InputError: a folder of no known family, a config that makes no network, or no teacher.
@@ -28,8 +31,9 @@ def open_shapes(folder: Path, force: bool = False) -> Model:
         family = family_for(folder, force=force)
         config, info = config_of(folder, family.component), family.describe(folder)
     with quiet(), torch.device("meta"), as_input_error(f"{folder}: its config makes no network", "copy it again"):
-        network = family.network_class().from_config(config)
-    return Model(denoiser_of(network.to("meta").eval(), info, family), info, family)  # some make constants where they like
+        network = family.network_of(config)
+    network = merged(network.to("meta").eval(), dtype)  # some make constants where they like
+    return Model(denoiser_of(network, info, family), info, family)
 
 
 def has_configs_alone(folder: Path) -> bool:

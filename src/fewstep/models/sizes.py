@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fewstep.errors import InputError, check_whole_number
-from fewstep.models.metadata import Info
 from fewstep.models.model import Model
 
 LARGEST = 16384  # pixels a side
@@ -12,9 +11,9 @@ M = TypeVar("M", bound=Model)
 
 
 def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
-    """The model with pictures of that height and width in pixels, to sample with; a side that is left out stays as it is.
+    """The model with pictures of that height and width in pixels; a side that is left out stays as it is.
 
-    Pictures are best near the size that it was trained at: a network that takes any size has seen one, or those of its buckets.
+    Pictures are best near the sizes that it was trained at: a network that takes any size has seen one, or those of its buckets.
 
     Raises:
         InputError: a side is out of bounds or no multiple of what the network takes, or it takes its own size alone.
@@ -24,22 +23,23 @@ def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
     sides = (own[0] if height is None else height, own[1] if width is None else width)
     if sides == own:
         return model
-    known = model.family.any_size() if len(info.shape) == 3 else None
-    if known is None:
+    if (taken := sizes_taken(model)) is None:
         raise InputError(f"this model's network takes pictures of {own[1]}x{own[0]} alone: leave out height and width")
-    pixels = pixels_of_latent(info)
-    step, largest = known.step * pixels, min(LARGEST, (known.largest or LARGEST) * pixels)
+    step, largest = taken
     for name, side in zip(("height", "width"), sides, strict=True):
         check_whole_number(name, side, step, largest)
         if side % step:
-            raise InputError(
-                f"{name} {side} is no multiple of {step}, the pixels that the network takes as one: give {side // step * step}"
-            )
+            raise InputError(f"{name} {side} is no multiple of {step}, as the network takes them: give {side // step * step}")
+    pixels = own[1] // info.shape[-1]  # of a latent
     shape = (info.shape[0], *(side // pixels for side in sides))
     image_size = None if info.image_size is None else sides[1]
     return replace(model, info=info.model_copy(update={"latent_shape": shape, "size": shape[-1], "image_size": image_size}))
 
 
-def pixels_of_latent(info: Info) -> int:
-    """How many pixels along a side what the network denoises has for each of its own; 1 where it denoises pixels."""
-    return info.picture[1] // info.shape[-1]
+def sizes_taken(model: Model) -> tuple[int, int] | None:
+    """(of which sides are multiples, the largest side), in pixels, of the pictures that a model's network takes; None: of its own size alone."""
+    info, known = model.info, model.family.any_size()
+    if known is None or len(info.shape) != 3:
+        return None
+    pixels = info.picture[1] // info.shape[-1]
+    return known.step * pixels, min(LARGEST, (known.largest or LARGEST) * pixels)

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from fewstep.export.model_card import card, quality
-from fewstep.models.metadata import INFO, find_folder, is_run, rung_of
-from fewstep.playground.models import Models, name_of
+from fewstep.models.metadata import INFO, find_folder, is_run, name_of, rung_of
+from fewstep.playground.models import Models
 
 
 def facts_of(models: Models) -> str:

@@ -1,8 +1,6 @@
 """The models behind the page, opened once and checked together, and the bounds of every choice that a request makes."""
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +8,7 @@ import torch
 from fewstep.api import Model, open_model
 from fewstep.editing.style_transfer import encoder_folder
 from fewstep.errors import InputError, shown
-from fewstep.models.metadata import INFO, bundled, find_folder, is_run, rungs_in
+from fewstep.models.metadata import INFO, bundled, find_folder, is_run, name_of, rungs_in
 
 ANY_STEPS = (4, 8, 16, 64)  # offered of a model that takes any number
 ANY_SCALE = (1.0, 10.0)  # likewise
@@ -19,7 +17,6 @@ COUNT = 16  # images at a time, at most; of pictures wider than LARGE, 4
 LARGE = 128  # pixels
 LONGEST = 1000  # characters of a prompt
 SEEDS = 2**31  # below this
-STAGE = re.compile(r"(steps|encoder)-\d+|stage-one|teacher")  # the name of a model folder in a run
 
 
 @dataclass(frozen=True)
@@ -106,15 +103,6 @@ def open_models(
     coder = coder or guide or (own if own.model.info.steps is None else None)
     filling = Models(inpainter, _by_steps(inpainter, device)) if inpainter else None
     return check_together(Models(path, by_steps, guide, coder, filling))
-
-
-def name_of(path: str) -> str:
-    """What a page calls a model of this path: the last part of it, of a stage of a run both; a hub id or a bundled name as it is."""
-    folder = Path(path)
-    if not folder.exists():
-        return path
-    *_, run, name = ("", *folder.resolve().parts)
-    return f"{run}/{name}" if STAGE.fullmatch(name) and run else name
 
 
 def _by_steps(path: str, device: torch.device | str) -> dict[int, Opened]:

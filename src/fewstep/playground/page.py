@@ -16,12 +16,13 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from fewstep.errors import InputError
+from fewstep.models.metadata import name_of
 from fewstep.playground import controls, tasks
 from fewstep.playground.about import cards_of, facts_of, quality_of
 from fewstep.playground.generate import generate_tab
 from fewstep.playground.guard import UPLOAD, Guard, answers_to
 from fewstep.playground.html import NOTHING, SMALL
-from fewstep.playground.models import Models, name_of
+from fewstep.playground.models import Models
 from fewstep.playground.pictures import BOXES, painted
 from fewstep.playground.record import command_of, python_of, write_pictures
 from fewstep.playground.slot import Slot

@@ -12,6 +12,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from fewstep.data.batch_order import InBuckets
 from fewstep.devices import copied_to
 from fewstep.method.conditioning import each
 from fewstep.training.draws import Draws
@@ -41,6 +42,8 @@ class Batches:
         self.stage, self.data, self.settings, self.split = stage, stage.data or data, settings, split
         self.size, self.parts = settings.batch_size, settings.gradient_accumulation
         self.total = self.size * self.parts * split.processes  # examples of an update
+        if isinstance(self.data, InBuckets):
+            self.data = self.data.in_batches_of(self.total)
         self.waited = 0.0  # seconds that were spent waiting for data
         self._ahead = AHEAD if getattr(self.data, "ahead", True) else 0
         self._thread = ThreadPoolExecutor(1, "fewstep-data")
@@ -79,6 +82,7 @@ class Batches:
 
     def _read(self, start: int, part: int, updates: int) -> tuple[Any, ...]:
         """The data of a micro-batch; those that follow within so many updates are begun."""
+        start = self.data.aligned(start) if isinstance(self.data, InBuckets) else start
         began, numbers = time.perf_counter(), range(part, max(part + 1, min(part + 1 + self._ahead, updates * self.parts)))
         wanted = [start + k // self.parts * self.total + self._place(k % self.parts) for k in numbers]
         if self._reading and self._reading[0][0] != wanted[0]:  # the caller went elsewhere

@@ -8,16 +8,19 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
+from fewstep.models.half_weights import DTYPES
 from fewstep.models.lora import added, lora_student
 from fewstep.models.metadata import HUB_ID, INFO, bundled
 from fewstep.models.model import Model
 from fewstep.models.shapes import download_configs, has_configs_alone, open_shapes, shapes_of
+from fewstep.training.bucketing import largest_size
 from fewstep.training.distill import new_teacher
 from fewstep.training.memory_estimate import memory, needed, student, student_shapes
 from fewstep.training.network_cost import bytes_of, count, measure
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
 from fewstep.training.run_folder import teacher_of
+from fewstep.training.sample_plan import evaluations_of
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage_settings import LoraSettings, TeacherSettings
 from fewstep.training.trainer import checkpoint_blocks
@@ -53,7 +56,7 @@ def plan(
     if distilling:
         cost, first, later = needed(recipe, model, kind)
     else:
-        cost = count(shapes_of(model), train.batch_size, train.gradient_checkpointing)
+        cost = count(shapes_of(largest_size(recipe, model) if teacher else model), train.batch_size, train.gradient_checkpointing)
         first = later = memory(cost, 0, train, kind, cost["bytes"])
     known = kind in (here, "cpu") and (teacher is None or teacher.denoiser.device.type != "meta")
     if probe and known and cost["flops"]["forward"] <= LARGEST_PROBED:
@@ -65,17 +68,19 @@ def plan(
         speed = ASSUMED_SPEED.get(kind, 1e11)
         rates = {key: flops / speed for key, flops in cost["flops"].items()} | {"speed": speed}
     batch = train.batch_size * train.gradient_accumulation
-    stages = []
-    for name, updates, calls, trained in stages_of(recipe, distilling):
+    stages, planned = [], stages_of(recipe, distilling)
+    for name, updates, calls, trained in planned:
         examples = updates * batch if trained else recipe.paths.count
         stages.append({
             "name": name, "updates": updates, "batch_size": batch,
             "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
             "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": first if name == "stage-one" else later,
         })  # fmt: skip
+    pictures = evaluations_of(recipe, planned, batch, model.info.image_size is not None) if train.sample_every else 0
+    spent = {"evaluations": pictures, "seconds": pictures * rates["forward"]}  # of pictures by default next to nothing
     return {
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,
-        "stages": stages, "seconds": sum(stage["seconds"] for stage in stages), "memory": max(stage["memory"]["total"] for stage in stages),
+        "stages": stages, "pictures": spent, "seconds": sum(stage["seconds"] for stage in stages) + spent["seconds"], "memory": max(stage["memory"]["total"] for stage in stages),
     }  # fmt: skip
 
 
@@ -138,8 +143,9 @@ def planned_model(path: str, settings: TeacherSettings | None = None) -> Model:
             return teacher_of(path, None, settings)
         folder = download_configs(path, settings and settings.revision)
     stock = not (folder / INFO).is_file() and not (folder / "recipe.toml").is_file()
+    dtype = DTYPES.get((settings and settings.dtype) or "")
     return (
-        open_shapes(folder, bool(settings and settings.force))
+        open_shapes(folder, bool(settings and settings.force), dtype)
         if stock and has_configs_alone(folder)
         else teacher_of(folder, None, settings)
     )
@@ -179,7 +185,10 @@ def plan_text(planned: dict[str, Any]) -> str:
         f"memory    about {short(planned['memory'], 1024)}B: {sizes}",
         f"time      {source}; {planned['device']}, 1 process",
     ]
+    pictures = planned["pictures"]
     rows = [(s["name"], f"{s['updates']:,}", f" x {s['batch_size']:<6}", s["evaluations"]["total"], s["seconds"]) for s in stages]
+    if pictures["evaluations"]:
+        rows.append(("pictures", "", "", pictures["evaluations"], pictures["seconds"]))
     if len(rows) > 1:
         rows.append(("in all", "", " " * 9, sum(row[3] for row in rows), planned["seconds"]))
     for name, updates, batch, evaluations, span in rows:

@@ -5,6 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fewstep.data.bucketed import fits_of
+from fewstep.data.buckets import described, usual_buckets
+from fewstep.data.latent_cache import CachedData, is_cache, read_index
 from fewstep.data.loading import Data, open_data, open_source
 from fewstep.data.prompts import prompt_file
 from fewstep.data.sources import SourceSettings
@@ -17,10 +20,13 @@ from fewstep.training.cost_estimate import about, distillation_size, plan, plan_
 from fewstep.training.logging import entries_of
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import RECIPE, load_recipe, make_recipe, shipped_recipes, to_toml
+from fewstep.training.settings import DataSettings
 
 
-def describe(path: str, variant: str | None = None, **training: Any) -> dict[str, Any]:
-    """JSON-able facts about a model folder, run folder, recipe or data; `what` says which it is. `training` as for `describe_model`.
+def describe(path: str, variant: str | None = None, buckets: int | None = None, **training: Any) -> dict[str, Any]:
+    """JSON-able facts about a model folder, run folder, recipe, cache or data; `what` says which it is. `training` as for `describe_model`.
+
+    With `buckets` also how data would go to those of that square's area.
 
     Raises:
         InputError: it is none of these.
@@ -36,7 +42,9 @@ def describe(path: str, variant: str | None = None, **training: Any) -> dict[str
         return describe_model(here, variant, **training)
     if here.is_dir() and is_run(here):
         return describe_run(here)
-    return describe_recipe(here) if here.suffix == ".toml" else describe_data(here)
+    if is_cache(here):
+        return describe_cache(here)
+    return describe_recipe(here) if here.suffix == ".toml" else describe_data(here, buckets)
 
 
 def describe_model(folder: Path, variant: str | None = None, **training: Any) -> dict[str, Any]:
@@ -85,7 +93,15 @@ def describe_recipe(path: Path) -> dict[str, Any]:
         return facts | {"cost": None, "cost_unknown": str(error)}
 
 
-def describe_data(path: Path) -> dict[str, Any]:
+def describe_cache(folder: Path) -> dict[str, Any]:
+    """Facts about a cache: what made it, how many examples of what shapes, and how pictures went to buckets."""
+    data = CachedData(folder)
+    index = read_index(folder)
+    facts = {"examples": len(data), "shards": len(data.shards), "bytes": sum(shard["bytes"] for shard in data.shards)}
+    return {"what": "cache", "path": str(folder), "summary": summary(data), **facts, "shapes": index["leaves"], **data.made_by}
+
+
+def describe_data(path: Path, buckets: int | None = None) -> dict[str, Any]:
     """Facts about data, opened as training opens it (images resized to 64 where they differ in size), with the first captions.
 
     Where there are captions and classes as well, both are named: a teacher of text is distilled on the captions. `summary` is the
@@ -104,6 +120,10 @@ def describe_data(path: Path) -> dict[str, Any]:
         data = open_data(**silent, size=64)
     facts = {"what": "data", "path": str(path), "summary": summary(data), **data.description}
     facts |= {"left_out": list(contents_of(data).left_out), "skipped_files": list(data.skipped)}
+    if buckets is not None:
+        sizes = usual_buckets(buckets, buckets, DataSettings().bucket_step, DataSettings().bucket_ratio)
+        fits = fits_of(open_source(SourceSettings(path=str(path), captions=True)), sizes)
+        facts |= {"buckets": described(sizes.names, fits)}
     if facts["kind"] != "captions" or not isinstance(data, Data):
         return facts
     with suppress(InputError):

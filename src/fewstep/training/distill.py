@@ -33,6 +33,7 @@ from fewstep.training.paths import path_pool, paths_stage
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.processes import by_main
 from fewstep.training.recipe import Recipe, write_recipe
+from fewstep.training.samples import TrainingSamples
 from fewstep.training.stage import Stage
 from fewstep.training.start import begin, check_start
 from fewstep.training.trainer import Trainer
@@ -55,12 +56,15 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     check_start(recipe, made)
     negatives = negatives and negatives.to(trainer.accelerator.device)
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
-    stage = stage_one(recipe, with_null_on_device(in_precision_of(trainer, teacher)), data, negatives)
     trainer.stages = stages_of(recipe, distilling=True)
+    guided, samples = with_null_on_device(in_precision_of(trainer, teacher)), TrainingSamples(recipe, teacher, data, trainer)
+    samples.draw_teacher(guided.denoiser)
+    trainer.after_update = samples.after_update
+    stage = stage_one(recipe, guided, data, negatives)
     train = partial(train_or_open, trainer=trainer, dtype=DTYPES.get(recipe.student.dtype or ""), start=recipe.student.start)
     student, ladder = train(stage, made, position="1/2 "), rungs(recipe.stage_two.ladder)
     for_paths = None if recipe.paths.rung is None else teacher
-    del stage, made, teacher  # which hold the networks of this stage
+    del stage, made, teacher, guided  # which hold the networks of this stage
 
     for number, (steps, k) in enumerate(ladder, 1):
         position, by_paths = f"2/2 rung {number}/{len(ladder)} ", steps == recipe.paths.rung
@@ -97,6 +101,8 @@ def train_teacher(recipe: Recipe, data: Any, trainer: Trainer, start: Model | No
     model = new_teacher(recipe, data) if start is None else replace(start, info=start.info.model_copy(update={"quality": {}}))
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     model.denoiser.network.requires_grad_(True)
+    trainer.stages = stages_of(recipe, distilling=False)
+    trainer.after_update = TrainingSamples(recipe, model, data, trainer).after_update
     return train_or_open(teaching(recipe, model.denoiser), model, trainer)
 
 

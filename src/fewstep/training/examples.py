@@ -2,23 +2,24 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fewstep.data import fingerprints
+from fewstep.data.bucketed import EncodedBuckets
 from fewstep.data.cache_writer import Rows, Writer, processes
 from fewstep.data.class_names import check_classes
 from fewstep.data.datasets import Data, matched
 from fewstep.data.encoding import PictureRows, conditions, encoded, is_encoded, latents, source_of
 from fewstep.data.folders import files_below
 from fewstep.data.latent_cache import CachedData, check_made_by, is_cache, teacher_fingerprint
-from fewstep.data.loading import open_settings, open_source
+from fewstep.data.loading import load_buckets, open_settings, open_source
 from fewstep.data.masks import MaskedData
 from fewstep.data.prompts import PromptRows, TeacherSamples, prompt_file, read_prompts
-from fewstep.data.sources import Source, SourceSettings
+from fewstep.data.sources import Source, SourceSettings, resolve
 from fewstep.data.summary import announce
 from fewstep.errors import InputError
 from fewstep.locks import locked
@@ -26,6 +27,7 @@ from fewstep.models.families.class_conditional_inpainting import ClassConditiona
 from fewstep.models.model import Model
 from fewstep.models.negative_prompts import NegativePrompts
 from fewstep.progress import to_stderr
+from fewstep.training.bucketing import buckets_of, check_cache_of_buckets
 from fewstep.training.recipe import Recipe
 
 SOURCE_KEYS = ("name", "path", "split", "layout", "image_column", "label_column", "caption_column", "classes", "streaming")
@@ -66,12 +68,16 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
     Raises:
         InputError: no data, or data that cannot be used with the model.
     """
-    settings = recipe.data
+    settings, buckets = recipe.data, buckets_of(recipe, model)
     if model.info.condition == "class":
         data = matched(data, model.info.classes, settings.class_names)
     if model.family.takes_mask:
         return with_masks(data, recipe, model)
     if hasattr(data, "batch"):
+        if buckets:
+            raise InputError(
+                "data.buckets: the data given are open already, of one size: leave it out, or name their folder in data.path"
+            )
         return from_open_data(data, recipe, model)
     if settings.cache is not None:
         return from_cache(recipe, model)
@@ -81,6 +87,9 @@ def prepared(data: Any, recipe: Recipe, model: Model) -> "Any | ToCache":
         return to_cache(recipe, model)
     if settings.prompts is not None:
         return TeacherSamples(prompts_of(recipe, model), settings.encode_batch, recipe.train.seed)
+    if buckets:
+        chosen = source_settings(recipe, captions=True), buckets, model.info.picture_shape[0], settings.flip, recipe.train.seed
+        return EncodedBuckets(load_buckets(*chosen), model, settings.encode_batch, recipe.train.seed)
     return encoded(open_examples(recipe, model), model, settings.encode_batch)
 
 
@@ -126,6 +135,7 @@ def from_cache(recipe: Recipe, model: Model) -> CachedData:
     if settings.on_the_fly:
         raise InputError("data.cache and data.on_the_fly = true exclude each other: leave one of them out")
     folder = Path(str(settings.cache)).expanduser()
+    check_cache_of_buckets(recipe, model)
     check_made_by(folder, {"teacher": teacher_fingerprint(model), "data": data_fingerprint(recipe, model)})
     return CachedData(folder, recipe.train.seed, settings.flip)
 
@@ -146,17 +156,21 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         raise InputError("there are no data: set data.path (pictures with captions or classes) or data.prompts (a text file)")
     if settings.prompts is not None:
         return ToCache(prompts_of(recipe, model), model, record, recipe.train.seed)
-    channels, size = model.info.picture
+    buckets, (channels, size) = buckets_of(recipe, model), model.info.picture
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
             raise InputError(f"data.{what} is {given}, the teacher's pictures have {needed}: leave it out, or set it to that")
     source = open_source(source_settings(recipe, model.info.condition == "text"))
     if source.kind != "captions" and source.classes is None:  # only all labels together tell the classes
-        opened = open_examples(recipe, model)
-        assert isinstance(opened, Data)
-        source = source_of(opened)
+        if buckets:
+            labels = [example.label for example in source.examples(None, 0) if not example.fault]
+            source = replace(source, classes=resolve(labels, None, source.path)[1])
+        else:
+            opened = open_examples(recipe, model)
+            assert isinstance(opened, Data)
+            source = source_of(opened)
     check_pictures(source, model)
-    rows = PictureRows(source, model, settings.flip, settings.class_names)
+    rows = PictureRows(source, model, settings.flip, settings.class_names, buckets)
     return ToCache(rows, model, record, recipe.train.seed, settings.flip)
 
 
@@ -188,6 +202,8 @@ def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
     settings, captions = recipe.data, teacher is not None and teacher.info.condition == "text"
+    if settings.buckets and teacher is None:
+        raise InputError("data.buckets are for teachers of text: leave it out")
     channels, size = None, None
     if teacher is not None:
         channels, height, width = teacher.info.picture_shape
@@ -219,6 +235,8 @@ def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
     for key, default in (("layout", "auto"), ("class_names", "match")):  # a cache from before there was the key stays valid
         if record[key] == default:
             del record[key]
+    if buckets := buckets_of(recipe, model):
+        record["buckets"] = [[width, height] for height, width in buckets.sizes]
     return record | {"size": model.info.picture[1], "flip": settings["flip"]}
 
 

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -47,13 +48,28 @@ class RunLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
-        in_tensorboard = self.log_with == "tensorboard"
+        self._begin_trackers()
+        curves = {f"{values['stage']}/{key}": value for key, value in values.items() if isinstance(value, float)}
+        self.accelerator.log(curves, step=self._step(values["update"]))
+
+    def picture(self, stage: str, update: int, image: Any) -> None:
+        """Give a PIL image to the trackers that take pictures."""
+        self._begin_trackers()
+        pixels = np.asarray(image.convert("RGB"))[None]
+        for tracker in self.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                named = {"dataformats": "NHWC"} if self.log_with == "tensorboard" else {}
+                tracker.log_images({f"{stage}/samples": pixels}, step=self._step(update), **named)
+
+    def _begin_trackers(self) -> None:
         if self.log_with != "none" and not self.accelerator.trackers:
-            project = "tensorboard" if in_tensorboard else "fewstep"  # in tensorboard the name of its folder
+            project = "tensorboard" if self.log_with == "tensorboard" else "fewstep"  # in tensorboard the name of its folder
             of_wandb = {"name": self.path.parent.name, "dir": str(self.path.parent)}
             self.accelerator.init_trackers(project, init_kwargs={"wandb": of_wandb})
-        curves = {f"{values['stage']}/{key}": value for key, value in values.items() if isinstance(value, float)}
-        self.accelerator.log(curves, step=values["update"] + (0 if in_tensorboard else self.earlier))
+
+    def _step(self, update: int) -> int:
+        """An update of a stage as the trackers count it."""
+        return update + (0 if self.log_with == "tensorboard" else self.earlier)
 
     def close(self) -> None:
         """Flush the curves."""

@@ -16,8 +16,11 @@ from fewstep.models.lora import lora_student
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
 from fewstep.models.shapes import shapes_of
-from fewstep.training.network_cost import bytes_of, count
+from fewstep.training.bucketing import largest_size
+from fewstep.training.network_cost import bytes_of, count, decoding_bytes
+from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import Recipe
+from fewstep.training.sample_plan import sample_plans
 from fewstep.training.settings import TrainSettings
 from fewstep.training.stage_settings import LoraSettings
 
@@ -55,34 +58,43 @@ def saved_bytes(recipe: Recipe, teacher: Model, parameters: int) -> int:
     return parameters * dtype.itemsize
 
 
-def memory(cost: dict[str, Any], teacher: int, train: TrainSettings, kind: str, saved: int = 0) -> Parts:
-    """Bytes on each device, by what holds them, when they are most: in training, or when a student is saved and compared.
+def memory(cost: dict[str, Any], teacher: int, train: TrainSettings, kind: str, saved: int = 0, pictures: int = 0) -> Parts:
+    """Bytes on each device, by what holds them, when they are most: in training, when a student is saved and compared, or when pictures are drawn.
 
     Activations are as in float32, of which mixed precision keeps less. `teacher` is what is not the student's too, `saved` the network
-    as stock diffusers opens it.
+    as stock diffusers opens it, `pictures` what decodes latents.
     """
     trained, frozen = cost["trained_bytes"], {"weights": cost["bytes"], "teacher": teacher, "process": PROCESS.get(kind, 0)}
     moments = (2 if train.optimizer == "adamw" else 0.5) * trained
     average = 0 if train.ema_device == "cpu" and kind != "cpu" else trained
     training = frozen | {"gradients": trained, "moments": round(moments), "average": average, "activations": cost["activations"]}
-    if kind != "cpu":  # what is saved is merged there, and compared there where a GPU has no room
+    if kind != "cpu":  # what is saved is merged there, and compared and decoded there where a GPU has no room
         return training | {"total": sum(training.values())}
     saving = frozen | {"average": average, "comparison": saved + cost["evaluation"]}
-    most = max(training, saving, key=lambda parts: sum(parts.values()))
+    drawing = frozen | {"moments": round(moments), "average": average, "pictures": pictures}
+    most = max(training, saving, drawing, key=lambda parts: sum(parts.values()))
     return most | {"total": sum(most.values())}
 
 
-def needed(recipe: Recipe, teacher: Model, kind: str) -> tuple[dict[str, Any], Parts, Parts]:
+def needed(recipe: Recipe, teacher: Model, kind: str, cost: dict[str, Any] | None = None) -> tuple[dict[str, Any], Parts, Parts]:
     """(cost of the student's network, memory of stage one, memory of a rung) of `distill`; `teacher` may have shapes alone.
 
+    A `cost` that was counted before, as for another batch size, is taken as it is.
     A frozen network counts in the dtype that it is kept in: the teacher in its own, a rung's teacher in that which it was saved in.
     """
     train, lora, own = recipe.train, recipe.student.lora, bytes_of(teacher.denoiser.network.parameters())
-    cost = count(student_shapes(teacher, lora), train.batch_size, train.gradient_checkpointing)
+    cost = cost or count(student_shapes(largest_size(recipe, teacher), lora), train.batch_size, train.gradient_checkpointing)
     adapters = cost["trained_bytes"] if lora else 0
     saved = saved_bytes(recipe, teacher, cost["parameters"] - adapters // 4)
     first, later = (0, adapters) if lora else (own, saved)
-    return cost, memory(cost, first, train, kind, saved), memory(cost, later, train, kind, saved)
+    pictures = decoding_bytes(teacher) if kind == "cpu" and draws_pictures(recipe, teacher) else 0
+    return cost, memory(cost, first, train, kind, saved, pictures), memory(cost, later, train, kind, saved, pictures)
+
+
+def draws_pictures(recipe: Recipe, teacher: Model) -> bool:
+    """Whether pictures of a distillation's students are drawn while they train."""
+    batch = recipe.train.batch_size * recipe.train.gradient_accumulation
+    return bool(sample_plans(recipe, stages_of(recipe, distilling=True), batch, teacher.info.image_size is not None))
 
 
 def room(device: torch.device) -> int:

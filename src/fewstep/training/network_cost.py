@@ -1,5 +1,6 @@
 """What one evaluation of a network costs: FLOPs and memory, counted on shapes alone, and seconds, by a short probe."""
 
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -19,6 +20,9 @@ from fewstep.models.lora import has_adapters
 from fewstep.models.model import Model
 from fewstep.training.trainer import checkpoint_blocks
 
+SCRATCH = (
+    1.5  # what a decoding takes on a CPU of what its tensors hold (measured with Stable Diffusion's VAE): convolutions have buffers
+)
 PROBE_FLOPS = 2e11  # of a probe's forward and backward pass, about
 
 
@@ -117,14 +121,57 @@ def activation_bytes(model: Model, batch_size: int, checkpointing: bool = False)
     return sum(storage.nbytes() for storage in kept.values()) + largest
 
 
+def decoding_bytes(model: Model) -> int:
+    """Bytes that the autoencoder takes to decode the latents of one picture, its weights among them; 0 of a model of pixels.
+
+    Counted on shapes, `SCRATCH` times what tensors hold at most.
+    """
+    family = model.family.bare()
+    weights = family.load_shapes()
+    if not weights:
+        return 0
+    with torch.no_grad(), _Held() as held:
+        family.to_images(torch.zeros(1, *model.info.shape, device="meta"))
+    return weights + round(SCRATCH * held.most)
+
+
+class _Held(compat.DispatchMode):
+    """Counts the bytes that tensors made within it hold, now and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.storages: dict[int, list[int]] = {}  # [tensors, bytes] of each storage
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in compat.leaves(output):
+            if isinstance(tensor, Tensor):
+                key = compat.storage_key(tensor)
+                if key not in self.storages:
+                    self.storages[key] = [0, tensor.untyped_storage().nbytes()]
+                    self.now += self.storages[key][1]
+                self.storages[key][0] += 1
+                weakref.finalize(tensor, self.let_go, key)
+        self.most = max(self.most, self.now)
+        return output
+
+    def let_go(self, key: int) -> None:
+        """One tensor of a storage is gone."""
+        entry = self.storages[key]
+        entry[0] -= 1
+        if not entry[0]:
+            self.now -= self.storages.pop(key)[1]
+
+
 class _FusedAttention(TorchFunctionMode):
     """Attention that keeps no matrix of weights, as on a CPU and on GPUs: by itself the meta device takes the plain one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not nn.functional.scaled_dot_product_attention or not args or args[0].ndim != 4:
+        named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | (kwargs or {})
+        if func is not nn.functional.scaled_dot_product_attention or named["query"].ndim != 4:
             return func(*args, **(kwargs or {}))
-        mask = args[3] if len(args) > 3 else (kwargs or {}).get("attn_mask")
-        return compat.attention_without_weights(*args[:3], mask=mask)
+        return compat.attention_without_weights(named["query"], named["key"], named["value"], mask=named.get("attn_mask"))
 
 
 def measure(model: Model, device: torch.device, flops: float, batch_size: int, precision: str = "no") -> dict[str, Any]:

@@ -70,13 +70,14 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
         f"{start // SHARD:05d}.safetensors": range(settings.count)[start : start + SHARD]
         for start in range(0, settings.count, SHARD)
     }
-    line, began = LiveLine(quiet=trainer.quiet), time.monotonic()
+    line, began, made = LiveLine(quiet=trainer.quiet), time.monotonic(), 0
     for number, (name, rows) in enumerate(shards.items()):
         if number % accelerator.num_processes == accelerator.process_index and not (folder / name).is_file():
-            made = made_paths(recipe, teacher, process, data, rows, trainer)
-            write_tensors(folder / name, made)
-        so_far = f"paths  {rows.stop}/{settings.count}  {clock(time.monotonic() - began)} so far"
-        line.show(so_far, final=rows.stop == settings.count)
+            write_tensors(folder / name, made_paths(recipe, teacher, process, data, rows, trainer))
+            made += len(rows) * accelerator.num_processes
+        left = (settings.count - rows.stop) * (time.monotonic() - began) / made if made else 0.0
+        ending = "done" if rows.stop == settings.count else f"{clock(left)} left"
+        line.show(f"paths  {rows.stop}/{settings.count}  {ending}", final=rows.stop == settings.count)
     accelerator.wait_for_everyone()
     parts = [read_shard(folder / name, len(rows)) for name, rows in shards.items()]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

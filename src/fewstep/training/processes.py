@@ -9,6 +9,14 @@ from accelerate.utils import broadcast_object_list
 from fewstep.errors import InputError, first_line
 
 
+def said_by_main(accelerator: Accelerator, value: Any) -> Any:
+    """What the first process says, in all of them; each must ask."""
+    said = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(said)
+    return said[0]
+
+
 def by_main(accelerator: Accelerator, work: Callable[[], Any]) -> None:
     """Have the first process do some work that the others wait for; all end with an error where it fails, and none waits for ever.
 

@@ -17,7 +17,7 @@ NAMES = ("teacher.path", "teacher.weak", "student.start", "data.path", "teach.st
 PATHS = (*NAMES, "teacher.lora", "data.prompts", "data.negative_prompts", "data.cache", "evaluate.prompts")
 RECIPE = "recipe.toml"  # in a run folder
 MAY_CHANGE = (  # between a run and its resumption
-    "train.checkpoint_every", "train.log_every", "train.log_with", "train.compile", "train.batch_size", "train.gradient_accumulation", "evaluate.",
+    "train.checkpoint_every", "train.log_every", "train.sample_every", "train.log_with", "train.compile", "train.batch_size", "train.gradient_accumulation", "evaluate.",
 )  # fmt: skip
 
 

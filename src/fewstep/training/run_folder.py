@@ -4,13 +4,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fewstep.data.batch_order import InBuckets
 from fewstep.data.latent_cache import CachedData
 from fewstep.data.summary import announce
 from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
-from fewstep.models.half_weights import DTYPES, widened
+from fewstep.models.half_weights import DTYPES
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
@@ -119,8 +120,9 @@ def distill(
     ladder = recipe.stage_two.ladder
     name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
     if has_adapters(student.denoiser.network):
-        return open_model(run / name, student.denoiser.device)
-    widened(student.denoiser.network)
+        place = student.denoiser.device
+        del student  # which holds the base
+        return open_model(run / name, place, dtype=None)
     return student
 
 
@@ -179,9 +181,10 @@ def check_match(teacher: Model, data: Any) -> None:
     """Raises InputError where data and teacher differ in image size, channels or number of classes."""
     info, (x, _) = teacher.info, data.batch(0, 1)
     classes = len(getattr(data, "classes", info.classes)) if info.condition == "class" else 0
-    whole = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []
+    sizes = [("shape", tuple(x.shape[1:]), info.shape)] if info.latent_shape else []
+    sizes += [("size", x.shape[-1], info.size)]
     for what, ours, theirs in (
-        *whole, ("size", x.shape[-1], info.size), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
+        *([] if isinstance(data, InBuckets) and data.buckets else sizes), ("channels", x.shape[1], info.channels), ("number of classes", classes, len(info.classes)),
     ):  # fmt: skip
         if ours != theirs:
             raise InputError(

@@ -1,8 +1,8 @@
 """Settings: every key of a recipe with its default and its bound, in frozen models; those of models and stages are in `stage_settings`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fewstep.training.stage_settings import (
     EncoderSettings,
@@ -16,13 +16,33 @@ from fewstep.training.stage_settings import (
     Updates,
 )
 
+Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+def _sizes(given: Any) -> Any:
+    listed = given if isinstance(given, list | tuple) and 1 <= len(given) <= 256 else [given]
+    if given in (None, "auto") or all(
+        isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and 1 <= side <= 8192 for side in size)
+        for size in listed
+    ):
+        return given
+    raise ValueError('give "auto", or 1 to 256 sizes [width, height] of 1 to 8192 pixels, as [[1024, 1024], [1216, 832]]')
+
+
+Sizes = Annotated[
+    Literal["auto"] | Annotated[tuple[tuple[Side, Side], ...], Field(min_length=1, max_length=256)] | None, BeforeValidator(_sizes)
+]
+
 
 class DataSettings(Section):
     name: str | None = None  # built-in data: "digits"
     path: str | None = None  # an image folder, .npz, or anything that `datasets` opens
     split: str = "train"  # of a folder or data set that has several
     layout: Literal["auto", "classes", "splits", "captions", "table"] = "auto"  # of a folder whose names allow two readings
-    size: Annotated[int, Field(ge=1, le=8192)] | None = None  # images are resized and centre-cropped to this
+    size: Side | None = None  # images are resized and centre-cropped to this
+    buckets: Sizes = None  # [width, height] of pictures, each of which goes to the nearest; "auto": of the teacher's area; None: the teacher's size alone
+    bucket_step: Annotated[int, Field(ge=1, le=8192)] = 64  # of "auto": sides are multiples of it
+    bucket_ratio: Annotated[float, Field(ge=1, le=16)] = 2.0  # of "auto": the longer side is at most so many times the shorter
     channels: Literal[1, 3] | None = None  # 1 is grey; None: the pictures' own
     image_column: str | None = None  # of a table; without it the one that holds pictures
     label_column: str | None = None  # of classes
@@ -91,6 +111,9 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # updates
     log_every: Annotated[int, Field(ge=1)] = 25  # updates
+    sample_every: Annotated[int, Field(ge=0)] | None = (
+        None  # updates between pictures from fixed noise, in RUN/samples; None: a handful a stage, for 2 % of its evaluations; 0: none
+    )
     log_with: str = "tensorboard"  # curves: in RUN/tensorboard, or "wandb" and others that accelerate knows, or "none"
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # of everything random
     compile: bool = False  # torch.compile

@@ -10,6 +10,7 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 
 from fewstep import compat
+from fewstep.data.batch_order import InBuckets
 from fewstep.devices import check_device
 from fewstep.errors import InputError
 from fewstep.training.logging import tracker_arguments
@@ -84,6 +85,16 @@ def check_examples(data: Examples, accelerator: Accelerator) -> None:
     count = len(known) if hasattr(known, "__len__") else accelerator.num_processes
     if count < accelerator.num_processes:
         raise InputError(f"{accelerator.num_processes} processes for {count} examples: start at most {count}, or give more data")
+
+
+def small_buckets(data: Examples, total: int) -> str:
+    """A line that names the buckets of fewer pictures than the `total` of an update; empty where there are none."""
+    if not isinstance(data, InBuckets) or data.buckets is None:
+        return ""
+    small = [f"{fit.count} {name}" for name, fit in zip(data.buckets.names, data.fits, strict=True) if 0 < fit.count < total]
+    if not small:
+        return ""
+    return f"buckets with fewer pictures than the {total} of an update, which repeat them within one, and come the less often: {', '.join(small)}"
 
 
 def described(accelerator: Accelerator, settings: TrainSettings) -> str:

@@ -16,7 +16,7 @@ from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from fewstep.training.settings import TrainSettings
-from fewstep.training.sharing import is_sharded, sharded, whole
+from fewstep.training.sharing import is_part, is_sharded, sharded, whole
 from fewstep.training.stage import Stage
 
 
@@ -54,10 +54,16 @@ class Ema:
         average_into(self.average, [self.there(p) for p in trained(network).values()], None)
 
     @torch.no_grad()
-    def copy_to(self, network: nn.Module) -> None:
-        """Put the average into the network."""
-        for p, average in zip(trained(network).values(), self.average, strict=True):
-            p.copy_(average)
+    def change_places(self, network: nn.Module) -> None:
+        """Put the average into the network and the network's weights into the average; no copy is made where both are on one device."""
+        for i, p in enumerate(trained(network).values()):
+            average = self.average[i]
+            if is_part(p) or average.device != p.device:
+                kept = p.detach().clone()
+                p.copy_(average)
+                average.copy_(kept)
+            else:
+                self.average[i], p.data = p.data, average
 
 
 def optimizer_of(settings: TrainSettings, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
@@ -167,16 +173,29 @@ class State:
         impatient = bool(patience) and len(errors) > patience and min(errors[-patience:]) >= min(errors[:-patience])
         return self.update >= self.stage.updates or impatient
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network has the averaged weights; those in training come back to the bit."""
+        self.reshard()
+        self.ema.change_places(self.network)
+        try:
+            yield
+        finally:
+            self.reshard()
+            self.ema.change_places(self.network)
+
+    def reshard(self) -> None:
+        """Let go of what was gathered of a sharded network, which is of the weights that it had then."""
+        if self.sharded:
+            for module in self.network.modules():
+                if hasattr(module, "reshard"):
+                    module.reshard()  # pyright: ignore[reportCallIssue]
+
     def validate(self, denoiser: Denoiser) -> None:
         """Note the averaged weights' error on what is kept out; the weights in training stay as they are."""
         assert self.stage.validate is not None
-        weights = trained(self.network).values()
-        kept = [p.detach().clone() for p in weights]
-        self.ema.copy_to(self.network)
-        self.held_out.append(self.stage.validate(denoiser))
-        with torch.no_grad():
-            for p, before in zip(weights, kept, strict=True):
-                p.copy_(before)
+        with self.averaged():
+            self.held_out.append(self.stage.validate(denoiser))
 
     def read(self) -> float:
         """The mean loss since the last call, over all processes; also the counters."""

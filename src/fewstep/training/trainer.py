@@ -30,7 +30,7 @@ from fewstep.training.checkpoint import load_newest, save_newest, save_shards
 from fewstep.training.logging import RunLog
 from fewstep.training.plan_of_stages import Planned, seconds_left
 from fewstep.training.settings import TrainSettings
-from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded
+from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded, small_buckets
 from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
@@ -74,9 +74,12 @@ class Trainer:
         self.line = LiveLine(quiet=self.quiet)
         self.log = RunLog(run, self.accelerator, settings.log_with)
         self.signals: list[int] = []
+        self.after_update: Callable[[Stage, State, Denoiser], None] = lambda stage, state, denoiser: None  # pictures while training
         self.stages: list[Planned] = []  # of the whole run, for the time that is left
         if not self.quiet:
             to_stderr(described(self.accelerator, settings))
+            if few := small_buckets(data, settings.batch_size * settings.gradient_accumulation * self.accelerator.num_processes):
+                to_stderr(few)
 
     def close(self) -> None:
         """Flush the log."""
@@ -164,6 +167,7 @@ class Trainer:
                         f"{stage.name}: {BAD_IN_A_ROW} updates in a row had a loss or gradient that is not finite; the last good state is saved: "
                         "lower the learning_rate or set train.precision to 'no', in a new --out"
                     )
+            self.after_update(stage, state, denoiser)
             if self._asked_to_stop(state):
                 self._save(state)
                 raise Interrupted(f"stopped at {stage.name}, update {state.update}; the same command goes on from there")

@@ -4,6 +4,7 @@
 `labelled`, `masked`, `unet`, `added_embedding`, `text_transformer`, `flow_latents`, `flow_grid` and `learned_variance` hold what several share.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +28,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "stable_diffusion_inpainting": "fewstep.models.families.stable_diffusion_inpainting:StableDiffusionInpainting",
     "stable_diffusion_xl": "fewstep.models.families.stable_diffusion_xl:StableDiffusionXL",
     "stable_diffusion_xl_inpainting": "fewstep.models.families.stable_diffusion_xl:StableDiffusionXLInpainting",
+    "kolors": "fewstep.models.families.kolors:Kolors",
     "deepfloyd_if": "fewstep.models.families.deepfloyd:DeepFloyd",
     "deepfloyd_if_super_resolution": "fewstep.models.families.deepfloyd:DeepFloydSuperResolution",
     "dit": "fewstep.models.families.dit:DiT",
@@ -35,6 +37,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux": "fewstep.models.families.flux:Flux",
     "qwen_image": "fewstep.models.families.qwen_image:QwenImage",
     "wan": "fewstep.models.families.wan:Wan",
+    "wan_two": "fewstep.models.families.wan_two:WanTwo",
     "chroma": "fewstep.models.families.chroma:Chroma",
     "z_image": "fewstep.models.families.z_image:ZImage",
     "sana": "fewstep.models.families.sana:Sana",
@@ -74,6 +77,7 @@ class Family:
     takes_mask = False  # whether a condition holds a mask and the picture that it leaves: `with_mask`
     time_embedding = ""  # names (fnmatch) of the linear layers that end the time embedders; "": they are not known
     folder: Path | None = None  # of the model's other parts
+    max_shard_size = "10GB"  # of a file of the network's weights, as diffusers takes it
     force = False  # whether a folder that looks distilled already is taken as a teacher
 
     def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
@@ -91,6 +95,10 @@ class Family:
     def network_class(self) -> Any:
         """The diffusers class of the network."""
         self._lacks("does not say the class of its network", "plan it with its weights")
+
+    def network_of(self, config: dict[str, Any]) -> nn.Module:
+        """The network of a config, its weights not those of any model."""
+        return self.network_class().from_config(config)
 
     def pipeline_class(self) -> Any:
         """The diffusers class of the pipeline that students are saved as."""
@@ -127,6 +135,10 @@ class Family:
         """By name, the weights with which a student begins where they are neither its teacher's (given here by name) nor zero."""
         return {}
 
+    def networks(self, network: nn.Module) -> list[Any]:
+        """The networks with time embedders of their own that this one is made of: itself, if it is one."""
+        return [network]
+
     def time_embedding_outputs(self, network: nn.Module) -> list[nn.Linear]:
         """The linear layers that end the network's time embedders, all of one width: where a layer of ours is added."""
         from fnmatch import fnmatchcase
@@ -148,6 +160,13 @@ class Family:
     def size_arguments(self, info: Info) -> dict[str, Any]:
         """What `encode` takes for pictures of the model's height and width, of a family that tells its network the size."""
         return {}
+
+    def with_sizes(self, condition: Condition, original: Tensor, top_left: Tensor, target: Tensor) -> Condition:
+        """The condition (n, ...) of pictures of `original` (height, width), (n, 2), of which a part of `target` size was cut out at `top_left`.
+
+        Of a family that tells its network so; others give the condition as it is.
+        """
+        return condition
 
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition (n, ...) of n prompts; `extra` is what else the family takes (image, mask).
@@ -183,6 +202,16 @@ class Family:
 
     def free(self) -> None:
         """Let go of text encoder and VAE; they are loaded again when needed."""
+
+    def load_shapes(self) -> int:
+        """Have an autoencoder of shapes alone, on the meta device, until `free`; the bytes of its weights, 0 where there is none."""
+        return 0
+
+    def bare(self) -> "Family":
+        """The same family with nothing loaded, and parts of its own."""
+        made = copy.copy(self)
+        made.free()
+        return made
 
     def scheduler(self, process: Process, prediction: Prediction) -> Any:
         """The diffusers scheduler with which the pipeline visits the times of our samplers."""

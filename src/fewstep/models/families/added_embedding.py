@@ -58,7 +58,7 @@ class AddedEmbedding(DiffusersFamily):
 
     def takes_w(self, network: nn.Module) -> bool:
         """Whether the network has the layer for w."""
-        return hasattr(network, WEmbedding.member)
+        return all(hasattr(part, WEmbedding.member) for part in self.networks(network))
 
     def student_of(self, network: nn.Module) -> nn.Module:
         """A copy with an input for w that is zero.
@@ -68,35 +68,39 @@ class AddedEmbedding(DiffusersFamily):
         """
         if self.takes_w(network):
             raise InputError("this model takes a guidance weight already (w_embedding): it is a student; name its teacher")
-        return self._with_w(copy.deepcopy(network))
+        made = copy.deepcopy(network)
+        for part in self.networks(made):
+            self._add_w(part)
+        return made
 
     def bake(self, network: nn.Module, guidance_scale: float) -> nn.Module:
         """A plain copy of the student `network`, of one scale."""
-        layer, made = network.get_submodule(WEmbedding.member), copy.deepcopy(self.stock_network(network))
-        assert isinstance(layer, WEmbedding)
-        bake_into(self.time_embedding_outputs(made), layer.of(guidance_scale))
+        made = copy.deepcopy(self.stock_network(network))
+        for plain, part in zip(self.networks(made), self.networks(network), strict=True):
+            bake_into(self.time_embedding_outputs(plain), part.w_embedding.of(guidance_scale))
         return made
 
-    def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The network of a folder, in evaluation mode, with its layer for w if it is a student's."""
-        network = super().open(folder, dtype)
+    def open_part(self, folder: Path, part: str, dtype: torch.dtype) -> Any:
+        """The network in one part of a folder, in evaluation mode, with its layer for w if it is a student's."""
+        network = super().open_part(folder, part, dtype)
         if self.network_folder(folder) != STUDENT:
             return network
-        self._with_w(network).get_submodule(WEmbedding.member).load_state_dict(load_file(folder / STUDENT / WEIGHTS))
+        self._add_w(network).w_embedding.load_state_dict(load_file(folder / part / WEIGHTS))
         return network
 
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
         """Write the whole pipeline, with a student's layer for w."""
         super().write(network, process, prediction, folder)
         if self.takes_w(network):
-            added = {name: value.contiguous() for name, value in network.get_submodule(WEmbedding.member).state_dict().items()}
-            save_file(added, folder / STUDENT / WEIGHTS, {"format": "pt"})
+            for name, part in zip(self.stock_parts(network), self.networks(network), strict=True):
+                added = {key: value.contiguous() for key, value in part.w_embedding.state_dict().items()}
+                save_file(added, folder / (STUDENT + name.removeprefix(self.component)) / WEIGHTS, {"format": "pt"})
 
     def stock_network(self, network: nn.Module) -> nn.Module:
         """The network without a student's layer for w; it shares all weights with the student."""
         return detached(network, WEmbedding.member) if self.takes_w(network) else network
 
-    def _with_w(self, network: nn.Module) -> nn.Module:
+    def _add_w(self, network: nn.Module) -> Any:
         outputs = self.time_embedding_outputs(network.eval())
         WEmbedding(EMBEDDING_SIZE, outputs).attach(network, outputs)
         return network

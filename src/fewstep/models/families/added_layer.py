@@ -79,11 +79,11 @@ class AddedLayer(nn.Linear):
 
 
 def detached(network: nn.Module, member: str) -> Any:
-    """The network without an added layer; it shares all weights with the one given."""
+    """The network without its added layers of this name; it shares all weights with the one given."""
     made = copy.deepcopy(network, {id(kept): kept for kept in chain(network.parameters(), network.buffers())})
-    layer = made.get_submodule(member)
-    assert isinstance(layer, AddedLayer)
-    layer.detach_from(made)
+    for module in list(made.modules()):
+        if isinstance(layer := getattr(module, member, None), AddedLayer):
+            layer.detach_from(module)
     return made
 
 

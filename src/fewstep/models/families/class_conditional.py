@@ -90,7 +90,8 @@ class ClassConditional(Labelled, UNet):
     def write(self, network: nn.Module, process: Process, prediction: Prediction, folder: Path) -> None:
         """Write `unet/`, `scheduler/`, `model_index.json`, and the VAE where there is one."""
         with quiet():
-            self.pipeline_class()(network, self.scheduler(process, prediction)).save_pretrained(folder)
+            pipeline = self.pipeline_class()(network, self.scheduler(process, prediction))
+            pipeline.save_pretrained(folder, max_shard_size=self.max_shard_size)
         if self.latent and self.folder is not None:
             write_part(self.folder, folder, "vae", self.variant)
             known = index_of(folder) | {"vae": index_of(self.folder)["vae"]}

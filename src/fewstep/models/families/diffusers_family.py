@@ -1,6 +1,7 @@
 """What all families of diffusers pipelines share: a folder opened part by part, written whole, and sampled by its own pipeline."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class DiffusersFamily(Family):
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
     stock_reads_autoencoder = False  # whether the stock pipeline takes numbers from the autoencoder to sample latents
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
+    lora_files = True  # whether its stock pipeline loads a LoRA into all that the network is
     unguided = 1.0  # the stock pipeline's guidance_scale at which it makes one evaluation a step
     pipeline_arguments: dict[str, str] = {}  # noqa: RUF012 - what the stock pipeline takes for a condition: its argument -> our leaf
 
@@ -140,7 +142,10 @@ class DiffusersFamily(Family):
 
     def open(self, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         """The network of a folder, its weights in a dtype, in evaluation mode."""
-        part = self.network_folder(folder)
+        return self.open_part(folder, self.network_folder(folder), dtype)
+
+    def open_part(self, folder: Path, part: str, dtype: torch.dtype) -> Any:
+        """The network in one part of a folder, its weights in a dtype, in evaluation mode."""
         variant = self.variant if folder == self.folder and self.variant in variants_of(folder / part) else None
         with quiet():
             made, found = self.network_class().from_pretrained(
@@ -181,7 +186,19 @@ class DiffusersFamily(Family):
 
     def free(self) -> None:
         """Let go of the parts; they are loaded again when needed."""
-        self._loaded.clear()
+        self._loaded = {}
+
+    def load_shapes(self) -> int:
+        """Have an autoencoder of shapes alone, by its config, until `free`; the bytes of its weights, 0 where there is none."""
+        import diffusers
+
+        if not self.latent or self.folder is None:
+            return 0
+        config = config_of(self.folder, self.autoencoder)
+        with quiet(), torch.device("meta"):
+            made = getattr(diffusers, config["_class_name"]).from_config(config).eval().to("meta")
+        self._loaded[(self.autoencoder,)] = SimpleNamespace(**{self.autoencoder: made})
+        return sum(p.numel() * p.element_size() for p in made.parameters())
 
     @property
     def latent(self) -> bool:
@@ -208,16 +225,23 @@ class DiffusersFamily(Family):
         """
         if self.folder is None:
             raise InputError("the folder of this model's text encoder and VAE is not known; open the model with fewstep.open_model")
-        mine = {self.component: self.stock_network(network), "scheduler": self.scheduler(process, prediction)}
-        names = {self.component: STUDENT} if not self.stock_takes_w and self.takes_w(network) else {}
+        networks = self.stock_parts(network)
+        mine = networks | {"scheduler": self.scheduler(process, prediction)}
+        hidden = not self.stock_takes_w and self.takes_w(network)
+        names = {name: STUDENT + name.removeprefix(self.component) for name in networks} if hidden else {}
         write_parts(self.folder, folder, self.variant, self.pipeline_class(), mine)
         with quiet():
             for name, part in mine.items():
-                part.save_pretrained(folder / names.get(name, name))
+                shards = {"max_shard_size": self.max_shard_size} if name in networks else {}
+                part.save_pretrained(folder / names.get(name, name), **shards)
 
     def stock_network(self, network: nn.Module) -> nn.Module:
         """The network as diffusers writes it, sharing its weights."""
         return network
+
+    def stock_parts(self, network: nn.Module) -> dict[str, Any]:
+        """The components of the stock pipeline that the network is, by their names, as diffusers writes them."""
+        return {self.component: self.stock_network(network)}
 
     def takes_w(self, network: Any) -> bool:
         """Whether the network is a student's, with an input for w."""
@@ -233,7 +257,7 @@ class DiffusersFamily(Family):
         baked, samples = w is not None and not self.stock_takes_w, []
         network = self.open(folder, self.stored_dtype(folder)).to(z.device)
         with quiet(), InFloat32():
-            parts = {self.component: self.stock_network(network)}
+            parts = self.stock_parts(network)
             if self.stock_reads_autoencoder:
                 parts[self.autoencoder] = self.autoencoder_on(z.device)
             pipeline = bare_pipeline(self.sampling_class(), folder, parts, self.autoencoder)
@@ -241,7 +265,7 @@ class DiffusersFamily(Family):
             for i in range(len(z)):
                 scale = 1.0 if w is None else float(scale_of(w[i]))
                 if baked:
-                    pipeline.register_modules(**{self.component: self.bake(network, scale)})
+                    pipeline.register_modules(**self.stock_parts(self.bake(network, scale)))
                 row, settings["guidance_scale"] = take(condition, slice(i, i + 1)), self.unguided if baked or w is None else scale
                 samples.append(self.stock_call(pipeline, z[i : i + 1], row, settings))
         return torch.cat(samples)

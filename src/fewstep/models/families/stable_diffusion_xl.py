@@ -58,6 +58,11 @@ class StableDiffusionXL(StableDiffusion):
         """The original and the target size, as the stock pipelines give them for a height and width."""
         return dict.fromkeys(("original_size", "target_size"), info.picture_shape[1:])
 
+    def with_sizes(self, condition: Condition, original: Tensor, top_left: Tensor, target: Tensor) -> Condition:
+        """The condition (n, ...) with these sizes, (n, 2) each."""
+        assert isinstance(condition, dict)
+        return {**condition, "sizes": torch.cat([original, top_left, target], 1).to(condition["text"].device, torch.float32)}
+
     def encode(self, prompts: list[str], device: torch.device, **extra: Any) -> Condition:
         """The condition of prompts; `extra` may be the stock pipelines' `original_size`, `crops_coords_top_left`, `target_size`.
 

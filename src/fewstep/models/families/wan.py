@@ -15,6 +15,7 @@ from fewstep.models.families.pipeline_folder import config_of, has_part
 from fewstep.models.families.text_transformer import TextTransformer
 from fewstep.models.families.vae import decoded_video, encoded_video
 
+SECOND = "transformer_2"  # the network for the late times of those that have two (`wan_two`)
 VIDEO = (81, 480, 832)  # frames, height and width: the stock pipeline's default
 
 
@@ -26,12 +27,12 @@ class Wan(FlowGrid, ChosenSize, TextTransformer):
     encode_arguments: dict[str, Any] = {"do_classifier_free_guidance": False, "max_sequence_length": TEXT_TOKENS}  # noqa: RUF012
     text_tokens, text_width = TEXT_TOKENS, "text_dim"
 
+    def opens(self, pipeline: str, config: dict[str, Any]) -> bool:
+        """Whether it opens the folder: one with one network."""
+        return super().opens(pipeline, config) and not has_part(self.folder, SECOND)
+
     def check(self, folder: Path, config: dict[str, Any]) -> None:
-        """Raises InputError for two networks, one that takes a picture, or a text encoder or VAE of another model."""
-        if has_part(folder, "transformer_2"):
-            raise InputError(
-                f"{folder} has a second network for the late times (Wan 2.2 A14B), which is not known here; name one with one"
-            )
+        """Raises InputError for one that takes a picture, or a text encoder or VAE of another model."""
         if config.get("image_dim") or config["in_channels"] != config["out_channels"]:
             raise InputError(f"{folder} begins from a picture; name a Wan of text to video")
         super().check(folder, config)

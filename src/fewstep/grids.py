@@ -1,10 +1,22 @@
 """Pictures in a grid, with labels beside its rows and over its columns."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 SIDE = 64  # pixels: smaller pictures are enlarged, so that their labels can be read
 MARGIN = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A PIL image of pictures in rows and columns, and where they are in it."""
+
+    image: Any
+    x: tuple[int, ...]  # the left edge of each column's pictures
+    y: tuple[int, ...]  # the upper edge of each row's
+    width: int  # of a picture
+    height: int
 
 
 def labelled_grid(
@@ -14,6 +26,13 @@ def labelled_grid(
 
     Every picture is shown at the size of the first, enlarged `times`; without it until its shorter side has `SIDE` pixels.
     """
+    return grid_of(rows, sides, tops, times, margin).image
+
+
+def grid_of(
+    rows: list[list[Any]], sides: Sequence[str] = (), tops: Sequence[str] = (), times: int | None = None, margin: int = MARGIN
+) -> Grid:
+    """As `labelled_grid`, with the places of the pictures."""
     from PIL import Image, ImageDraw, ImageFont
 
     sides, tops = ([text.encode(errors="backslashreplace").decode() for text in texts] for texts in (sides, tops))  # of any path
@@ -27,12 +46,13 @@ def labelled_grid(
     below = max([height, *(int(boxes[text][1]) for text in sides)]) + margin
     mode = "L" if all(image.mode in ("L", "1") for row in rows for image in row) else "RGB"
     grid = Image.new(mode, (left + sum(widths) - margin, head + below * len(rows) - margin), "white")
+    x, y = tuple(left + sum(widths[:j]) for j in range(columns)), tuple(head + below * i for i in range(len(rows)))
     pen = ImageDraw.Draw(grid)
-    for j, text in enumerate(tops):
-        pen.multiline_text((left + sum(widths[:j]), margin), text, fill="black", font=font)
-    for i, text in enumerate(sides):
-        pen.multiline_text((margin, head + below * i), text, fill="black", font=font)
+    for place, text in zip(x, tops, strict=False):
+        pen.multiline_text((place, margin), text, fill="black", font=font)
+    for place, text in zip(y, sides, strict=False):
+        pen.multiline_text((margin, place), text, fill="black", font=font)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (left + sum(widths[:j]), head + below * i))
-    return grid
+            grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (x[j], y[i]))
+    return Grid(grid, x, y, width, height)
