@@ -184,3 +184,15 @@ def emoji(result: Row) -> str:
         table = grid(rows, ["", "evaluations"], line, lambda key, _: [bold(key[0], "student" in key[0]), str(key[1])], cell)
         parts.append(f"**{title}**\n\n{table}")
     return "\n\n".join(parts)
+
+
+def any_steps(result: Row) -> str:
+    """Fréchet distance to the teacher's samples of each way, a column a number of steps and a guidance scale."""
+    variants = result["variants"]
+    keys = sorted({(-row["steps"], row["guidance_scale"]) for known in variants.values() for row in known["rows"]})
+    lines = []
+    for name, known in variants.items():
+        found = {(-row["steps"], row["guidance_scale"]): row["frechet"] for row in known["rows"]}
+        lines.append([name, f"{known['evaluations']:,}", *(f"{found[key]:.3f}" for key in keys)])
+    heads = [f"{-steps} step{'s' * (steps < -1)}, scale {scale:g}" for steps, scale in keys]
+    return markdown(["students, times the quickstart's updates", "evaluations", *heads], lines)

@@ -11,7 +11,7 @@ from fewstep.devices import best_device, check_device
 from fewstep.errors import InputError
 from fewstep.files import contents, os_errors, utf8_path_of
 from fewstep.models.denoiser import Denoiser, check_finite
-from fewstep.models.half_weights import DTYPES, widened
+from fewstep.models.half_weights import DTYPES
 from fewstep.models.lora import has_adapters
 from fewstep.models.metadata import INFO
 from fewstep.models.model import Model
@@ -120,8 +120,9 @@ def distill(
     ladder = recipe.stage_two.ladder
     name = f"steps-{ladder[-1]:04d}" if len(ladder) > 1 else "stage-one"
     if has_adapters(student.denoiser.network):
-        return open_model(run / name, student.denoiser.device)
-    widened(student.denoiser.network)
+        place = student.denoiser.device
+        del student  # which holds the base
+        return open_model(run / name, place, dtype=None)
     return student
 
 
