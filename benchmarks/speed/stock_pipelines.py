@@ -60,7 +60,7 @@ def row_of(name: str, model: Model, repeats: int) -> Row | None:
     noise = torch.randn(1, *info.shape, generator=torch.Generator().manual_seed(0))
     condition = to(model.example(1), device)
     with quiet():
-        parts = {family.component: family.stock_network(model.denoiser.network)}
+        parts = family.stock_parts(model.denoiser.network)
         if family.stock_reads_autoencoder:
             parts[family.autoencoder] = family.autoencoder_on(device)
         pipeline: Any = bare_pipeline(family.sampling_class(), family.folder, parts, family.autoencoder)

@@ -1,7 +1,7 @@
 """The tables of speed."""
 
 from benchmarks.command import Row
-from benchmarks.markdown import markdown
+from benchmarks.markdown import bold, markdown
 
 
 def headline(result: Row) -> str:
@@ -76,7 +76,7 @@ def stock_pipelines(result: Row) -> str:
     lines = [
         [
             row["family"], row["pipeline"], str(row["steps"]), f"{1e3 * row['seconds']:.1f}", f"{1e3 * row['bare_seconds']:.1f}",
-            f"**{row['ratio']:.2f}**", f"{row['goal']:g}",
+            bold(f"{row['ratio']:.2f}", row["ratio"] <= row["goal"]), f"{row['goal']:g}",
         ]
         for row in result["rows"]
     ]  # fmt: skip
