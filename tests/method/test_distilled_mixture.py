@@ -99,10 +99,10 @@ def distance(denoiser, steps: int) -> float:
 def test_a_distilled_student_reaches_the_teachers_solution_in_four_steps_and_in_one():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    student, students = stage_one(900, generator), {}
+    student, students = stage_one(750, generator), {}
     for steps, k in rungs([64, 4, 1]):
-        student = students[steps] = stage_two(student, steps, k, 350, generator)
+        student = students[steps] = stage_two(student, steps, k, 300, generator)
     assert distance(RING.denoiser(PROCESS), 4) > 0.2  # the teacher itself in 4 steps, 8 evaluations: measured 0.216
     assert distance(RING.denoiser(PROCESS), 1) > 1  # and in 1: measured 1.17
-    assert distance(students[4], 4) < 0.06  # measured 0.039
-    assert distance(students[1], 1) < 0.12  # measured 0.081
+    assert distance(students[4], 4) < 0.06  # measured 0.048
+    assert distance(students[1], 1) < 0.12  # measured 0.093

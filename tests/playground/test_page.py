@@ -297,6 +297,7 @@ def test_what_is_stopped_superseded_or_left_behind_keeps_nobody_waiting(visit, p
     assert len(sources(visit())) == 8
 
 
+@pytest.mark.slow  # choose_in_menu is what test_generate uses at 400 pixels
 def test_tabs_that_do_not_fit_are_in_a_menu(visit):
     page = visit(width=260)
     page.locator(MENU).filter(visible=True).wait_for()
