@@ -2,7 +2,7 @@
 # make faults: kills, damage, full disks and hostile input, an hour or two; writes benchmarks/results/reliability.json.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-slow faults wheel-test lint types docs check clean
 

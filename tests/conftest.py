@@ -32,12 +32,6 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def pytest_itemcollected(item):
-    """A worker of xdist has whole files, and one of them all tests of the page, whose server takes long to begin."""
-    group = "playground" if "playground" in getattr(item, "fixturenames", ()) else str(item.path)
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Two threads on tiny tensors are slower than one, and equal runs need equal threads."""
