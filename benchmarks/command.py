@@ -10,8 +10,8 @@ from typing import Any
 
 from fewstep.progress import to_stderr as progress  # noqa: F401 - what every benchmark shows lines with
 
-RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
 Row = dict[str, Any]
 
 
@@ -41,7 +41,9 @@ def write_result(path: Path, result: dict[str, Any], device: Any = "cpu") -> Non
 
     from fewstep.evaluation.latency import machine
 
-    known = {"command": " ".join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    script = Path(sys.argv[0]).resolve()
+    module = ".".join(script.relative_to(ROOT).with_suffix("").parts) if script.is_relative_to(ROOT) else script.name
+    known = {"command": " ".join(["python -m", module, *sys.argv[1:]]), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(path, known | {"machine": machine(torch.device(device))} | result)
 
 
