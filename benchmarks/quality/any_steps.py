@@ -34,7 +34,7 @@ from fewstep.method.process import add_noise
 from fewstep.method.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, forward_path, rungs
 from fewstep.models.denoiser import Call, Denoiser
-from fewstep.models.families.added_layer import AddedLayer
+from fewstep.models.families.added_layer import AddedLayer, WithArgument
 from fewstep.models.model import Model
 from fewstep.training.distill import distill_model, student_of
 from fewstep.training.draws import Draws
@@ -67,21 +67,8 @@ class StepsCall:
     steps: int
 
     def __call__(self, network: nn.Module, z: Tensor, time: Tensor, condition: Any, w: Tensor | None) -> Tensor:
-        told = _Told(network, torch.full((len(z),), self.steps, device=z.device))
-        return self.call(told, z, time, condition, w)  # pyright: ignore[reportArgumentType]
-
-
-class _Told:
-    """A network whose calls have the number of steps as one argument more."""
-
-    def __init__(self, network: nn.Module, steps: Tensor) -> None:
-        self.network, self.steps = network, steps
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        return self.network(*inputs, **named, num_steps=self.steps)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
+        called: Any = WithArgument(network, StepsEmbedding.argument, torch.full((len(z),), self.steps, device=z.device))
+        return self.call(called, z, time, condition, w)
 
 
 def at(denoiser: Denoiser, steps: int) -> Denoiser:

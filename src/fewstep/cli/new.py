@@ -36,13 +36,13 @@ def new(
 
     load_recipe(None, changes)
 
-    def told(found: tuple[Value, str]) -> tuple[Value, str]:
+    def shown(found: tuple[Value, str]) -> tuple[Value, str]:
         say(f"  {found[1]}")
         return found
 
-    path, (model, facts) = ask("Teacher", "--teacher", teacher, "digits", lambda path: (path, told(open_teacher(path, changes))))
+    path, (model, facts) = ask("Teacher", "--teacher", teacher, "digits", lambda path: (path, shown(open_teacher(path, changes))))
     known = "digits" if path == "digits" else None
-    keys, contents = ask("Data", "--data", data, known, lambda given: told(open_data_of(given, model, changes)))
+    keys, contents = ask("Data", "--data", data, known, lambda given: shown(open_data_of(given, model, changes)))
     device = ask("Device", "--device", device, best(), checked_device)
     room = memory_of(
         device, lambda: ask("Its memory in GB", "--memory", None if memory is None else str(memory), MEMORY, gigabytes)

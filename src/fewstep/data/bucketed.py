@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ from torch import Tensor
 from fewstep.data.batch_order import BatchOrder, InBuckets
 from fewstep.data.buckets import Buckets, Fit, Placed, placed_in
 from fewstep.data.datasets import Data, rows_at, span
-from fewstep.data.decoding import Example, check_memory, threads
+from fewstep.data.decoding import Example, check_memory, check_readable, read_in_parallel
 from fewstep.data.encoding import label_conditions, latents, placements
 from fewstep.data.sources import Source
-from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
 from fewstep.models.model import Model
 
@@ -25,7 +23,7 @@ NOTHING = np.zeros((0, 0, 0), np.uint8)
 
 @dataclass(frozen=True, eq=False)
 class BucketedPictures:
-    """The pictures of each bucket with their labels, and how each was put into it; `pictures` has the classes and the description of all."""
+    """The pictures of each bucket with their labels, and how each was put into it; each part has the classes and the description of all."""
 
     buckets: Buckets
     parts: tuple[Data, ...]  # of no picture where a bucket has none
@@ -52,22 +50,18 @@ def gather_in_buckets(
     buffers: list[bytearray] = [bytearray() for _ in buckets.sizes]
     placed: list[list[Placed]] = [[] for _ in buckets.sizes]
     labels: list[list[Any]] = [[] for _ in buckets.sizes]
-    skipped, several, items = [], 0, iter(examples)
+    skipped, several = [], 0
 
-    with threads() as pool:
-        while chunk := list(islice(items, 256)):
-            for example, one in zip(chunk, pool.map(partial(placed_in, buckets=buckets, channels=channels), chunk), strict=True):
-                if isinstance(one, str):
-                    skipped.append(f"{example.title}: {one}")
-                    continue
-                check_memory(sum(map(len, buffers)) + one.pixels.nbytes, limit)
-                buffers[one.bucket] += one.pixels.tobytes()
-                placed[one.bucket].append(replace(one, pixels=NOTHING))
-                labels[one.bucket].append(example.label)
-                several += example.others > 0
-    if not any(labels):
-        why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
-        raise InputError(f"{why}: give data with readable pictures")
+    for example, one in read_in_parallel(examples, partial(placed_in, buckets=buckets, channels=channels)):
+        if isinstance(one, str):
+            skipped.append(f"{example.title}: {one}")
+            continue
+        check_memory(sum(map(len, buffers)) + one.pixels.nbytes, limit)
+        buffers[one.bucket] += one.pixels.tobytes()
+        placed[one.bucket].append(replace(one, pixels=NOTHING))
+        labels[one.bucket].append(example.label)
+        several += example.others > 0
+    check_readable([label for part in labels for label in part], skipped)
     shapes = [(-1, channels, *size) for size in buckets.sizes]
     pixels = [np.frombuffer(buffer, np.uint8).reshape(shape) for buffer, shape in zip(buffers, shapes, strict=True)]
     return pixels, placed, labels, skipped, several
@@ -75,12 +69,10 @@ def gather_in_buckets(
 
 def fits_of(source: Source, buckets: Buckets) -> list[Fit]:
     """How the pictures of a source, those that can be read, would be made to fit each bucket; each is decoded, and none is kept."""
-    fits, items = [Fit()] * len(buckets.sizes), iter(source.examples(None, 0))
-    with threads() as pool:
-        while chunk := list(islice(items, 256)):
-            for one in pool.map(partial(placed_in, buckets=buckets, channels=None), chunk):
-                if not isinstance(one, str):
-                    fits[one.bucket] += one.fit
+    fits = [Fit()] * len(buckets.sizes)
+    for _, one in read_in_parallel(source.examples(None, 0), partial(placed_in, buckets=buckets, channels=None)):
+        if not isinstance(one, str):
+            fits[one.bucket] += one.fit
     return fits
 
 
@@ -93,7 +85,7 @@ class EncodedBuckets(InBuckets):
         self.data, self.model, self.encode_batch, self.seed, self.buckets = data, model, batch, seed, data.buckets
         self.classes, self.description, self.fits = first.classes, first.description, data.fits
         self.conditions = label_conditions(model, first.classes, batch)
-        self._told = [placements(placed, data.buckets) if placed else () for placed in data.placed]
+        self._sizes = [placements(placed, data.buckets) if placed else () for placed in data.placed]
         self.order = BatchOrder([len(part) for part in data.parts], seed)
 
     def first_conditions(self, count: int) -> tuple[list[str], Condition]:
@@ -106,8 +98,8 @@ class EncodedBuckets(InBuckets):
         """Latents (count, c, h, w) and conditions (count, ...) from position `start` on; raises InputError where they are of two updates."""
         span(start, count)  # which checks them
         bucket, first = self.order.at(start, count)
-        part, told = self.data.parts[bucket], self._told[bucket]
+        part, sizes = self.data.parts[bucket], self._sizes[bucket]
         x, labels = part.batch(first, count)
         rows = torch.from_numpy(rows_at(span(first, count), len(part), part.seed))
-        condition = self.model.family.with_sizes(self.conditions(labels), *(numbers[rows] for numbers in told))
+        condition = self.model.family.with_sizes(self.conditions(labels), *(numbers[rows] for numbers in sizes))
         return latents(self.model, x, self.encode_batch), condition

@@ -1,7 +1,7 @@
 """Aspect-ratio buckets: a list of sizes, of which each picture goes to the one with the proportions nearest to its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -48,6 +48,16 @@ class Buckets:
     """Sizes (height, width) in pixels, no two of the same proportions."""
 
     sizes: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[Sequence[int]]) -> "Buckets":
+        """Those of `pairs`, (width, height) each, as recipes and caches have them."""
+        return cls(tuple((height, width) for width, height in pairs))
+
+    @property
+    def pairs(self) -> list[list[int]]:
+        """[width, height] of each."""
+        return [[width, height] for height, width in self.sizes]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -161,6 +161,21 @@ def tried(example: Example, read: Callable[[Pixels], T]) -> T | str:
         )
 
 
+def read_in_parallel(examples: Iterable[Example], read: Callable[[Example], T]) -> Iterator[tuple[Example, T]]:
+    """Each example with what `read` makes of it, in their order; 256 at a time are read by all threads."""
+    items = iter(examples)
+    with threads() as pool:
+        while chunk := list(islice(items, 256)):
+            yield from zip(chunk, pool.map(read, chunk), strict=True)
+
+
+def check_readable(labels: Sequence[Any], skipped: list[str]) -> None:
+    """Raises InputError where no picture could be read."""
+    if not labels:
+        why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
+        raise InputError(f"{why}: give data with readable pictures")
+
+
 def shortened(lines: list[str]) -> str:
     """The first five of the lines, and how many more there are."""
     return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
@@ -184,28 +199,24 @@ def gather(
     Raises:
         InputError: none can be read, they need more than `limit` bytes, or `size` is None and they are not of one square size.
     """
-    buffer, labels, skipped, items = bytearray(), [], [], iter(examples)
+    buffer, labels, skipped = bytearray(), [], []
     shape, first, several = (0, 0, 0), "", 0
-    with threads() as pool:
-        while chunk := list(islice(items, 256)):
-            for example, array in zip(chunk, pool.map(partial(attempt, size=size, channels=channels), chunk), strict=True):
-                if isinstance(array, str):
-                    skipped.append(f"{example.title}: {array}")
-                    continue
-                if not labels:
-                    shape, first = array.shape, example.title
-                if size is None:
-                    check_shape(array, example.title, shape, first)
-                if len(array) > shape[0]:  # the first in colour after grey ones
-                    grey = np.frombuffer(buffer, np.uint8).reshape(-1, *shape)
-                    buffer, shape = bytearray(np.repeat(grey, 3, axis=1).tobytes()), array.shape
-                labels.append(example.label)
-                several += example.others > 0
-                check_memory(max(len(labels), total or 0) * math.prod(shape), limit)
-                buffer += np.broadcast_to(array, shape).tobytes()
-    if not labels:
-        why = f"none of the {len(skipped)} pictures can be read ({skipped[0]})" if skipped else "there are no pictures"
-        raise InputError(f"{why}: give data with readable pictures")
+    for example, array in read_in_parallel(examples, partial(attempt, size=size, channels=channels)):
+        if isinstance(array, str):
+            skipped.append(f"{example.title}: {array}")
+            continue
+        if not labels:
+            shape, first = array.shape, example.title
+        if size is None:
+            check_shape(array, example.title, shape, first)
+        if len(array) > shape[0]:  # the first in colour after grey ones
+            grey = np.frombuffer(buffer, np.uint8).reshape(-1, *shape)
+            buffer, shape = bytearray(np.repeat(grey, 3, axis=1).tobytes()), array.shape
+        labels.append(example.label)
+        several += example.others > 0
+        check_memory(max(len(labels), total or 0) * math.prod(shape), limit)
+        buffer += np.broadcast_to(array, shape).tobytes()
+    check_readable(labels, skipped)
     return np.frombuffer(buffer, np.uint8).reshape(-1, *shape), labels, skipped, several
 
 

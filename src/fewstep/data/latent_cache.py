@@ -67,7 +67,7 @@ class CachedData(InBuckets):
         self.class_names, self.captions = tuple(noted.get("classes", ())), tuple(noted.get("captions", ()))
         self.skipped = [text for shard in index["shards"] for text in shard.get("skipped", ())]
         sizes = self.made_by["data"].get("buckets")
-        self.buckets = Buckets(tuple((height, width) for width, height in sizes)) if sizes else None
+        self.buckets = Buckets.of(sizes) if sizes else None
         self._names = self.buckets.names if self.buckets else ("",)
         self.fits = fits_in(self._names, self.shards) if self.buckets else ()
         counts = [[count_in(shard, name) for shard in self.shards] for name in self._names]

@@ -19,7 +19,7 @@ from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition, expand, take, to
 from fewstep.models.denoiser import Call, Denoiser
 from fewstep.models.families import Family
-from fewstep.models.families.added_layer import AddedLayer, bake_into, detached
+from fewstep.models.families.added_layer import AddedLayer, WithArgument, bake_into, detached
 from fewstep.models.metadata import Info
 
 LEAF = "negative"  # of a condition
@@ -43,21 +43,8 @@ class NegativeCall:
         negative = condition.get(LEAF)
         if negative is None and self.chosen is not None:
             negative = self.chosen.to(z).expand(len(z), -1)
-        called: Any = network if negative is None else _WithNegative(network, negative)
+        called: Any = network if negative is None else WithArgument(network, LEAF, negative)
         return self.call(called, z, time, condition, w)
-
-
-class _WithNegative:
-    """A network whose calls have the summaries (b, features) as one argument more."""
-
-    def __init__(self, network: nn.Module, negative: Tensor) -> None:
-        self.network, self.negative = network, negative
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        return self.network(*inputs, **named, **{LEAF: self.negative})
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.network, name)
 
 
 def summary(encoding: Condition) -> Tensor:

@@ -33,7 +33,7 @@ def buckets_of(recipe: Recipe, model: Model) -> Buckets | None:
             )
         found = usual_buckets(height, width, settings.bucket_step, settings.bucket_ratio)
     else:
-        found = Buckets(tuple((height, width) for width, height in settings.buckets))
+        found = Buckets.of(settings.buckets)
     check_sizes(found, step, largest)
     check_recipe(recipe)
     return found
@@ -70,7 +70,7 @@ def check_cache_of_buckets(recipe: Recipe, model: Model) -> None:
     """Raises InputError where `data.cache` holds buckets that are not the recipe's, or that do not go with the rest of it."""
     made = read_index(Path(str(recipe.data.cache)).expanduser())["made_by"]["data"].get("buckets")
     given = buckets_of(recipe, model)
-    if given is not None and [[width, height] for height, width in given.sizes] != made:
+    if given is not None and given.pairs != made:
         raise InputError(
             f"data.buckets are not those of the cache {recipe.data.cache} ({made or 'it has none'}): leave them out, or make another cache"
         )
@@ -83,5 +83,5 @@ def largest_size(recipe: Recipe, model: Model) -> Model:
     buckets, cache = buckets_of(recipe, model), recipe.data.cache and Path(recipe.data.cache).expanduser()
     if buckets is None and cache and is_cache(cache):
         made: Any = read_index(cache)["made_by"]["data"].get("buckets")
-        buckets = made and Buckets(tuple((height, width) for width, height in made))
+        buckets = made and Buckets.of(made)
     return at_size(model, *buckets.largest) if buckets else model

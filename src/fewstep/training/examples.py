@@ -236,7 +236,7 @@ def data_fingerprint(recipe: Recipe, model: Model) -> dict[str, Any] | None:
         if record[key] == default:
             del record[key]
     if buckets := buckets_of(recipe, model):
-        record["buckets"] = [[width, height] for height, width in buckets.sizes]
+        record["buckets"] = buckets.pairs
     return record | {"size": model.info.picture[1], "flip": settings["flip"]}
 
 

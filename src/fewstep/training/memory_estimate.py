@@ -151,7 +151,7 @@ def written_bytes(recipe: Recipe, teacher: Model, run: Path) -> int:
     left = sum(not (run / name / INFO).is_file() for name in names)
     parts, folder = 0, teacher.family.folder
     if folder is not None and left == len(names):
-        component = folder / getattr(teacher.family, "component", "")
+        component = folder / teacher.family.component
         parts = sum(f.stat().st_size for f in folder.rglob("*.safetensors") if component not in f.parents)
     return left * network + parts + (CHECKPOINTS * 4 * trained if left else 0)  # weights, average, two moments
 

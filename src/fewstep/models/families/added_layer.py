@@ -78,6 +78,19 @@ class AddedLayer(nn.Linear):
         return to_float64(self.weight) @ to_float64(self.embedded(value.to(self.weight.device))[0])
 
 
+class WithArgument:
+    """A network whose calls have one argument more, `name`."""
+
+    def __init__(self, network: nn.Module, name: str, value: Tensor) -> None:
+        self.network, self.name, self.value = network, name, value
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        return self.network(*inputs, **named, **{self.name: self.value})
+
+    def __getattr__(self, member: str) -> Any:
+        return getattr(self.network, member)
+
+
 def detached(network: nn.Module, member: str) -> Any:
     """The network without its added layers of this name; it shares all weights with the one given."""
     made = copy.deepcopy(network, {id(kept): kept for kept in chain(network.parameters(), network.buffers())})

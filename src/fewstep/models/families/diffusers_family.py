@@ -41,6 +41,9 @@ class DiffusersFamily(Family):
 
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
+    stock_size_factor = (
+        ""  # the pixels of a latent, as the stock pipeline calls them, where it has to be given height and width; "": it has not
+    )
     stock_reads_autoencoder = False  # whether the stock pipeline takes numbers from the autoencoder to sample latents
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     lora_files = True  # whether its stock pipeline loads a LoRA into all that the network is
@@ -281,6 +284,9 @@ class DiffusersFamily(Family):
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
         """Samples, unscaled, of the stock pipeline from noise z (1, ...) for a condition of one row."""
         arguments = self.stock_arguments(condition, pipeline) | {"output_type": "latent", "return_dict": False} | settings
+        if self.stock_size_factor:
+            height, width = (side * getattr(pipeline, self.stock_size_factor) for side in z.shape[2:])
+            arguments |= {"height": height, "width": width}
         return pipeline(**{"latents": z} | arguments)[0]
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class HunyuanDiT(TextTransformer):
     """A condition is {"text", "text_2" (b, tokens, features), "mask", "mask_2" (b, tokens)}, of BERT and of the T5."""
 
     name, network_type, time_embedding = "hunyuan_dit", "HunyuanDiT2DModel", "time_extra_emb.timestep_embedder.linear_2"
-    pipelines, text_width = ("HunyuanDiTPipeline",), "cross_attention_dim"
+    pipelines, text_width, stock_size_factor = ("HunyuanDiTPipeline",), "cross_attention_dim", "vae_scale_factor"
     encoders, longest, text_tokens = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"), "tokenizer_2", LEAVES["text_2"]
     network_arguments: dict[str, str] = {  # noqa: RUF012
         "encoder_hidden_states": "text", "text_embedding_mask": "mask", "encoder_hidden_states_t5": "text_2", "text_embedding_mask_t5": "mask_2"
@@ -70,11 +70,6 @@ class HunyuanDiT(TextTransformer):
     def output(self, output: Tensor, z: Tensor) -> Tensor:
         """Without the learned sigma."""
         return output[:, : z.shape[1]]
-
-    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
-        """Samples of the size of z, which the pipeline tells the network."""
-        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
-        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The texts and their masks; sizes that the pipeline does not know are taken as they are."""

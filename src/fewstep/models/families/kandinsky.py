@@ -23,7 +23,7 @@ PRIOR = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler", "im
 class Kandinsky(LearnedVariance):
     """A condition is {"image": embeddings of pictures (b, features)}, which the prior makes of prompts; none is that of a black picture."""
 
-    name = "kandinsky"
+    name, stock_size_factor = "kandinsky", "movq_scale_factor"
     pipelines = (DECODER, "KandinskyV22Img2ImgPipeline", WHOLE, "KandinskyV22Img2ImgCombinedPipeline")
     autoencoder = "movq"
 
@@ -125,11 +125,6 @@ class Kandinsky(LearnedVariance):
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The embedding, twice, since the pipeline asks for the negative one, which it does not read."""
         return {"image_embeds": condition["image"], "negative_image_embeds": condition["image"]}
-
-    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
-        """Samples (1, c, h, w) of the size of z, for which the pipeline asks."""
-        height, width = (side * pipeline.movq_scale_factor for side in z.shape[2:])
-        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
 
 class KandinskyPrior(DiffusersFamily):

@@ -18,7 +18,7 @@ class PixArt(AddedEmbedding, Prompts):
     """A condition is {"text": hidden states (b, tokens, features), "mask": which tokens are words (b, tokens)}."""
 
     name, network_type, time_embedding = "pixart", "PixArtTransformer2DModel", "adaln_single.emb.timestep_embedder.linear_2"
-    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    pipelines, stock_size_factor = ("PixArtAlphaPipeline", "PixArtSigmaPipeline"), "vae_scale_factor"
     encoding = ("text", "mask", "", "")
     encode_arguments: dict[str, Any] = {"do_classifier_free_guidance": False, "clean_caption": True}  # noqa: RUF012
     pipeline_arguments: dict[str, str] = {"prompt_embeds": "text", "prompt_attention_mask": "mask"}  # noqa: RUF012
@@ -55,11 +55,6 @@ class PixArt(AddedEmbedding, Prompts):
         words = self.text_tokens - torch.arange(n, device="cpu") % self.text_tokens
         mask = (torch.arange(self.text_tokens, device="cpu")[None] < words[:, None]).long()
         return {"text": random_text(n, self.text_tokens, text_features(network.config)), "mask": mask}
-
-    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
-        """Samples of the size of z, which the pipeline tells the network."""
-        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
-        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """The pipeline's embeddings and their mask; sizes that it does not know are taken as they are."""

@@ -27,7 +27,7 @@ SIZES = (
 class StableDiffusionXL(StableDiffusion):
     """A condition is {"text" (b, tokens, features), "pooled" (b, features), "sizes" (b, 6): original, top left of the crop, target}."""
 
-    name = "stable_diffusion_xl"
+    name, stock_size_factor = "stable_diffusion_xl", "vae_scale_factor"
     pipelines: tuple[str, ...] = (
         "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
     )  # fmt: skip
@@ -97,11 +97,6 @@ class StableDiffusionXL(StableDiffusion):
         sizes = torch.tensor([[2 * side, side, i, 0, side, side] for i in range(n)], device="cpu").float()
         pooled = random_text(n, pooled_features(network.config), seed=2)
         return super().example(network, info, n) | {"pooled": pooled, "sizes": sizes}
-
-    def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:
-        """Samples (1, c, h, w) of the size of z, which the pipeline takes to be a square otherwise."""
-        height, width = (side * pipeline.vae_scale_factor for side in z.shape[2:])
-        return super().stock_call(pipeline, z, condition, settings | {"height": height, "width": width})
 
     def stock_arguments(self, condition: Any, pipeline: Any) -> dict[str, Any]:
         """Embeddings, and the sizes under their names."""
