@@ -21,7 +21,7 @@ from benchmarks.uses import tables as uses
 TABLES: dict[str, Callable[[Row], str]] = {
     "mixtures": quality.mixtures, "digits-full": quality.digits_full, "choosing": quality.choosing, "own-images": quality.own_images,
     "digits-evaluate": quality.evaluation, "fashion-evaluate": quality.evaluation, "fashion-latent": quality.evaluation,
-    "cifar10-evaluate": quality.evaluation, "stage-one-trials": quality.trials, "digits-variants": quality.recipe_variants,
+    "cifar10-evaluate": quality.evaluation, "stage-one-trials": quality.trials,
     "method-variants": quality.method_variants, "emoji": quality.emoji, "headline": speed.headline, "overhead": speed.overhead, "input": speed.waiting, "scaling": speed.scaling,
     "stock-pipelines": speed.stock_pipelines, "ladders": quality.ladders,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,

@@ -129,17 +129,6 @@ def method_variants(result: Row) -> str:
     )  # fmt: skip
 
 
-def recipe_variants(result: Row) -> str:
-    """A line a variant of the quickstart's recipe and model, the teacher first: Fréchet distance / rms to the teacher's many steps."""
-    teacher = [{"variant": "", **row} for row in next(iter(result.values()))["rows"] if row["model"] == "teacher"]
-    others = [{"variant": name, **row} for name, found in result.items() for row in found["rows"] if row["model"] != "teacher"]
-    line = ("variant", "model", "steps")
-    return grid(
-        teacher + others, ["variant", "model, steps"], lambda row: tuple(row[key] for key in line),
-        lambda key, _: [key[0], f"{key[1]}, {key[2]}"], distances,
-    )  # fmt: skip
-
-
 def ladders(result: Row) -> str:
     """A line a ladder: its updates, what the whole distillation takes in evaluations of the teacher, and the quality where it was measured."""
     lines, first = [], result["rows"][0]["evaluations"]
