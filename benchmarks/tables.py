@@ -28,6 +28,10 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "style-transfer": uses.style_transfer,
     "any-steps": quality.teacher_distance,
     "paths": quality.teacher_distance,
+    "guidance-rules": quality.guidance_rules,
+    "to-reach": quality.to_reach,
+    "small-samples": quality.small_samples,
+    "scale-by-step": quality.scale_by_step,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
 FILES = {"choosing": "digits-full"}  # tables that are not named as their result
