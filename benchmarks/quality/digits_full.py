@@ -6,11 +6,10 @@
 Prints the table and, for each scale, the ratio of the students' Fréchet distance to that of the teacher's 256 steps.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.command import parser_of, run_main, write_json
+from benchmarks.command import parser_of, run_main, write_result
 from benchmarks.quality import tables
 from fewstep.data.loading import Data
 from fewstep.evaluation.quickstart import evaluate_digits, find
@@ -37,7 +36,7 @@ def main(words: list[str] | None = None) -> None:
     print(text_table(metrics["rows"], brief=True))
     print("\n" + tables.digits_full(metrics | {"ratios": ratios}))
     if args.out:
-        write_json(args.out, {"command": sys.argv, **metrics, "ratios": ratios})
+        write_result(args.out, metrics | {"ratios": ratios})
 
 
 def ratio_rows(rows: list[dict]) -> list[dict]:
