@@ -196,3 +196,16 @@ def any_steps(result: Row) -> str:
         lines.append([name, f"{known['evaluations']:,}", *(f"{found[key]:.3f}" for key in keys)])
     heads = [f"{-steps} step{'s' * (steps < -1)}, scale {scale:g}" for steps, scale in keys]
     return markdown(["students, times the quickstart's updates", "evaluations", *heads], lines)
+
+
+def critic(result: Row) -> str:
+    """Each student's figures at the three guidance scales."""
+    columns = {
+        "to the teacher's samples": ("frechet", ".4f"), "of pixels": ("frechet_of_pixels", ".4f"), "ratio to the data": ("ratio_to_data", ".3f"),
+        "precision": ("precision", ".3f"), "recall": ("recall", ".3f"), "diversity": ("diversity", ".3f"),
+    }  # fmt: skip
+    lines = []
+    for name, known in result["variants"].items():
+        cells = [" / ".join(format(row[key], form) for row in known["rows"]) for key, form in columns.values()]
+        lines.append([name, f"{known['updates']:,}", f"{known.get('evaluations', 0):,}", *cells])
+    return markdown(["steps: student", "updates", "evaluations", *columns], lines)
