@@ -215,6 +215,7 @@ CASES = {
     "HunyuanDiT": Case(
         text_pipelines.hunyuan_dit_pipeline, of_text, "HunyuanDiTPipeline", BAKED, {"use_resolution_binning": False}, slow=True
     ),
+    "PRX": Case(text_pipelines.prx_pipeline, of_text, "PRXPipeline", BAKED, SIZE | {"use_resolution_binning": False}, slow=True),
     "LTX": Case(
         text_pipelines.ltx_pipeline, of_text, "LTXPipeline", BAKED, {"num_frames": 5, "height": 32, "width": 64}, slow=True, front=as_tokens,
         back=as_video,

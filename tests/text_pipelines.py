@@ -1,6 +1,9 @@
 """Tiny pipelines of the text transformers of 2024 to 2026 with random weights, as diffusers writes them."""
 
+import json
+
 import diffusers
+import pytest
 import torch
 
 import pipelines
@@ -211,3 +214,26 @@ def cogvideox_pipeline(folder, rotary=True):
     noise = diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=3.0)
     diffusers.CogVideoXPipeline(t5_tokenizer(), t5(), vae, awake(network), noise).save_pretrained(folder)
     return folder
+
+
+def prx_pipeline(folder, sides=SIDE):
+    """It needs ftfy. The encoder's folder has the config of a whole T5Gemma, from which diffusers opens it: without, it would be of 2 G parameters."""
+    from transformers import GemmaTokenizer, T5GemmaConfig
+    from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
+
+    pytest.importorskip("ftfy", reason="ftfy is not installed (pip install 'fewstep[prx]')")
+    torch.manual_seed(0)
+    network = diffusers.PRXTransformer2DModel(
+        in_channels=4, patch_size=2, context_in_dim=16, hidden_size=16, mlp_ratio=2.0, num_heads=2, depth=2, axes_dim=[4, 4]
+    )
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *pipelines.LETTERS]
+    tokenizer = GemmaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=256)
+    sizes = TEXT | {"num_hidden_layers": 1, "head_dim": 8, "query_pre_attn_scalar": 8, "vocab_size": len(words)}
+    config = T5GemmaConfig(encoder=sizes, decoder=sizes)
+    parts = {"text_encoder": T5GemmaEncoder(config.encoder), "tokenizer": tokenizer, "vae": pipelines.vae(**SHIFTED)}
+    with quiet():
+        made = saved(diffusers.PRXPipeline(awake(network), flow_scheduler(shift=3.0), **parts), folder, sides)
+    config.save_pretrained(made / "text_encoder")
+    index = made / "model_index.json"  # as the conversion script of diffusers writes it
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"text_encoder": ["prx", "T5GemmaEncoder"]}))
+    return made

@@ -12,39 +12,30 @@ the teacher's samples of 64 steps from the same noise, which are class-balanced.
 """
 
 import copy
-import tempfile
-from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
+from benchmarks.command import parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
+from benchmarks.quality.teacher_distance import References, digits_recipe, students_of
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
-from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
-from fewstep.evaluation.metrics import Statistics, frechet_distance, rms
-from fewstep.method import samplers
 from fewstep.method.conditioning import take
-from fewstep.method.guidance import draw_w, embed_w, weight_of
+from fewstep.method.guidance import draw_w, embed_w
 from fewstep.method.process import add_noise
 from fewstep.method.stage_one import WEIGHTINGS, balance, guided_target, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, forward_path, rungs
 from fewstep.models.denoiser import Call, Denoiser
 from fewstep.models.families.added_layer import AddedLayer, WithArgument
 from fewstep.models.model import Model
-from fewstep.training.distill import distill_model, student_of
+from fewstep.training.distill import student_of
 from fewstep.training.draws import Draws
-from fewstep.training.recipe import Recipe, load_recipe
-from fewstep.training.run_folder import open_run
-from fewstep.training.train_state import Ema
-from fewstep.training.trainer import Trainer
+from fewstep.training.recipe import Recipe
+from fewstep.training.train_state import Ema, trained
 
-SCALES = (1.0, 2.0, 5.0)
-REFERENCE_STEPS = 64
 WITH_GRADIENT = 3  # evaluations that one with its gradient counts
 OPENED = 0.5  # the share of the updates after which every number of steps is trained
 
@@ -76,30 +67,12 @@ def at(denoiser: Denoiser, steps: int) -> Denoiser:
     return replace(denoiser, call=StepsCall(denoiser.call, steps))
 
 
-def recipe_of(times: float) -> Recipe:
-    """The quickstart's recipe with so many times its updates."""
-    quick = load_recipe("digits")
-    updates = {"stage_one.updates": quick.stage_one.updates, "stage_two.updates": quick.stage_two.updates}
-    updates["stage_two.last_updates"] = quick.stage_two.last_updates
-    return load_recipe("digits", {key: round(times * value) for key, value in updates.items()} | {"train.log_with": "none"})
-
-
 def budget_of(recipe: Recipe) -> int:
     """Evaluations for an example's place in the batch, of stage one and of all rungs."""
     two, total = recipe.stage_two, recipe.stage_one.updates * (2 + WITH_GRADIENT)
     for steps, k in rungs(two.ladder):
         total += (two.last_updates if steps <= 2 else two.updates) * (k + WITH_GRADIENT)
     return total
-
-
-def separate(recipe: Recipe, teacher: Model, data: Data) -> tuple[dict[int, Denoiser], float]:
-    """The students of the product's own ladder, and the evaluations that they took."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = open_run(Path(folder) / "run", recipe)
-        with closing(Trainer(run, data, recipe.train)) as trainer:
-            distill_model(recipe, teacher, data, trainer)
-        students = {steps: open_model(run / f"steps-{steps:04d}").denoiser for steps in recipe.stage_two.ladder[1:]}
-    return students, budget_of(recipe)
 
 
 def any_steps(recipe: Recipe, teacher: Model, data: Data, anchored: float) -> tuple[dict[int, Denoiser], float]:
@@ -109,6 +82,8 @@ def any_steps(recipe: Recipe, teacher: Model, data: Data, anchored: float) -> tu
     outputs = teacher.family.time_embedding_outputs(network)
     StepsEmbedding(256, outputs).attach(network, outputs)
     average, ema = replace(student, network=copy.deepcopy(network)), Ema(network, recipe.train.ema)
+    for parameter, averaged in zip(trained(average.network).values(), ema.average, strict=True):
+        parameter.data = averaged
     rate, batch, ladder, share = recipe.stage_one.learning_rate, recipe.train.batch_size, rungs(recipe.stage_two.ladder), anchored
     calls = (
         share * 2 + (1 - share) * sum(k for _, k in ladder) / len(ladder) + WITH_GRADIENT
@@ -140,7 +115,6 @@ def any_steps(recipe: Recipe, teacher: Model, data: Data, anchored: float) -> tu
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.train.gradient_clip)
         optimizer.step()
         ema.update(network, update)
-        ema.copy_to(average.network)
         update += 1
         if update % 100 == 0:
             progress(f"any steps: {update} of about {updates} updates, {[first, *(steps for steps, _ in known)]}")
@@ -168,25 +142,6 @@ def of_itself(
     return weighted_error(estimate, target, path[0], process, WEIGHTINGS["truncated_snr"])
 
 
-@torch.no_grad()
-def measured(students: dict[int, Denoiser], teacher: Model, data: Data, samples: int) -> list[Row]:
-    """A row for each number of steps and guidance scale."""
-    features = train_or_load_classifier(data, cache_folder(data), quiet=True)
-    labels, rows = torch.arange(samples) % len(data.classes), []
-    noise = torch.randn(samples, *teacher.info.shape, generator=torch.Generator().manual_seed(5))
-    for scale in SCALES:
-        reference = teacher.sample_tensor(labels, steps=REFERENCE_STEPS, guidance_scale=scale, noise=noise).samples
-        statistics = Statistics.of(features(reference))
-        for steps, student in students.items():
-            drawn = []
-            for z, label in zip(noise.split(250), labels.split(250), strict=True):
-                w = torch.full((len(z),), weight_of(scale), dtype=torch.float64)
-                drawn.append(samplers.deterministic(student, z, steps, label, w, student.process))
-            found = {"frechet": frechet_distance(Statistics.of(features(torch.cat(drawn))), statistics)}
-            rows.append({"steps": steps, "guidance_scale": scale, "rms": rms(torch.cat(drawn), reference)} | found)
-    return rows
-
-
 def main(words: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "any-steps")
     parser.add_argument("--times", type=float, default=1.0, help="the quickstart's updates")
@@ -194,19 +149,22 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=("separate", "any"))
     parser.add_argument("--samples", type=int, default=4000)
     args = parser.parse_args(words)
-    recipe, data = recipe_of(args.times), open_data(name="digits")
+    recipe, data = digits_recipe(args.times), open_data(name="digits")
     assert isinstance(data, Data)
     known = read_json(args.out)["variants"] if args.out.is_file() else {}
+    reference = References.made(open_model("digits"), data, args.samples)
     for way in [args.only] if args.only else ["separate", "any"]:
         teacher, name = open_model("digits"), f"{way}, {args.times:g}" + (f", anchored {args.anchored:g}" if way == "any" else "")
         progress(name)
         students, evaluations = (
-            separate(recipe, teacher, data) if way == "separate" else any_steps(recipe, teacher, data, args.anchored)
+            (students_of(recipe, teacher, data), budget_of(recipe))
+            if way == "separate"
+            else any_steps(recipe, teacher, data, args.anchored)
         )
-        rows = measured(students, open_model("digits"), data, args.samples)
+        rows = reference.measured(students)
         known[name] = {"way": way, "times": args.times, "evaluations": round(evaluations), "samples": args.samples, "rows": rows}
         write_result(args.out, {"variants": known})
-    print(tables.any_steps({"variants": known}))
+    print(tables.teacher_distance({"variants": known}))
 
 
 if __name__ == "__main__":

@@ -186,8 +186,8 @@ def emoji(result: Row) -> str:
     return "\n\n".join(parts)
 
 
-def any_steps(result: Row) -> str:
-    """Fréchet distance to the teacher's samples of each way, a column a number of steps and a guidance scale."""
+def teacher_distance(result: Row) -> str:
+    """Fréchet distance to the teacher's samples of each way to distil, a column a number of steps and a guidance scale."""
     variants = result["variants"]
     keys = sorted({(-row["steps"], row["guidance_scale"]) for known in variants.values() for row in known["rows"]})
     lines = []

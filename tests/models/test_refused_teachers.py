@@ -2,6 +2,7 @@
 
 import shutil
 from functools import cache
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -16,6 +17,7 @@ from command_line import command, refused
 from conftest import run_command
 from family_cases import CASES
 from fewstep.method.conditioning import take
+from fewstep.models.shapes import open_shapes
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,13 @@ def test_a_pipeline_that_is_distilled_by_its_name_is_refused_unless_it_is_forced
         fewstep.open_model(copy)
     assert fewstep.open_model(copy, force=True).info.kind == "teacher"
     assert fewstep.open_model(shutil.copytree(folder, tmp_path / "turbocharged")).info.kind == "teacher"
+
+
+@pytest.mark.parametrize("name", ["kolors", "prx"])
+def test_a_family_whose_package_is_not_installed_names_the_extra(monkeypatch, name):
+    monkeypatch.setattr(f"fewstep.models.families.{name}.find_spec", lambda package: None)
+    with pytest.raises(fewstep.InputError, match=rf"fewstep\[{name}\]"):
+        open_shapes(Path(__file__).parents[1] / "configs" / name)
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "flux2_klein": "fewstep.models.families.flux2_klein:Flux2Klein",
     "krea2": "fewstep.models.families.krea2:Krea2",
     "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
+    "prx": "fewstep.models.families.prx:PRX",
     "ltx": "fewstep.models.families.ltx:LTX",
     "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
