@@ -10,37 +10,36 @@ step on. Variants of N steps:
 - *own states*: in the states that the student itself visits from noise, the target from there being stage two's. (With one step it is the rung.)
 - *critic*: the same, and its samples are compared with the teacher's of the same class and w, the end states of the pool of paths, by a critic: heads
   on the frozen teacher's features of both, noised lightly alike; relativistic loss of pairs, R1 and R2 by finite differences at the heads'
-  inputs. The critic learns alone first; its weight in the student's loss is set once, so that both gradients are equally long (times `share`).
+  inputs. The critic learns alone first, from pairs of the same noise; its weight in the student's loss is set once, so that both gradients at the samples are equally long (times `share`).
   *same noise*: half of each batch begins with the pool's noise, and is compared with the sample of that very noise.
 
 Figures: Fréchet distance to the teacher's samples from the same noise, class-balanced, in the features of a digit classifier, and of the pixels themselves;
 precision and recall (3 neighbours) against them; diversity over theirs; ratio of the Fréchet distances to the data.
 """
 
-import copy
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
-from benchmarks.quality.teacher_distance import SCALES
+from benchmarks.quality.pair_critic import Critic
+from benchmarks.quality.teacher_distance import SAMPLES, SCALES, References, starts
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.metrics import Statistics, diversity, frechet_distance, precision_recall, rms
 from fewstep.method import samplers
-from fewstep.method.guidance import draw_w, embed_w, weight_of
+from fewstep.method.guidance import draw_w, weight_of
 from fewstep.method.paths import second_order_states
-from fewstep.method.process import Process, add_noise, ddim_step, time_grid
+from fewstep.method.process import add_noise, ddim_step, time_grid
 from fewstep.method.stage_one import WEIGHTINGS, balance, weighted_error
 from fewstep.method.stage_two import collapsed_target, draw_index, forward_path
 from fewstep.models.denoiser import Denoiser
@@ -53,9 +52,9 @@ from fewstep.training.run_folder import open_run
 from fewstep.training.train_state import Ema, learning_rate_factor
 from fewstep.training.trainer import Trainer
 
-SAMPLES, BATCH, WIDTH = 4000, 64, 48  # WIDTH: channels of the heads
+BATCH = 64
 SOLVER_STEPS = 24  # of the pool's paths and of the teacher's samples
-FIRST, RATE, PENALTY, NUDGE = 200, 2e-3, 0.01, 0.05  # the critic's updates before the student's first, and its settings
+FIRST = 200  # the critic's updates before the student's first
 WITH_GRADIENT = 3  # evaluations that one with its gradient counts
 JUDGED = 1.5  # evaluations of the critic for an example: half a network for the teacher's sample, as much for the student's and its gradient
 
@@ -92,90 +91,9 @@ VARIANTS = {
 }
 
 
-class Reached(Exception):
-    """The last features are there: the rest of the network is not needed."""
-
-
-class Features:
-    """A frozen UNet's maps on its way down: [(b, c, h, w), ...] of z (b, ...) at t (b,), with the gradient of z."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        network: Any = copy.deepcopy(denoiser.network).eval().requires_grad_(False)
-        self.denoiser, self.maps = replace(denoiser, network=network), []
-        network.conv_in.register_forward_hook(lambda module, inputs, output: self.maps.append(output))
-        for block in network.down_blocks:
-            block.register_forward_hook(lambda module, inputs, output: self.maps.extend(output[1]))
-        network.down_blocks[-1].register_forward_hook(self.stop)
-
-    def stop(self, *known: Any) -> None:
-        raise Reached
-
-    def __call__(self, z: Tensor, t: Tensor, condition: Any) -> list[Tensor]:
-        self.maps.clear()
-        try:
-            self.denoiser(z, t, condition)
-        except Reached:
-            return list(self.maps)
-        raise RuntimeError("the network has no end of its way down")
-
-
-class Heads(nn.Module):
-    """Logits (b, maps): of each map a 1x1 convolution that is told of the class and of w, the mean over its places."""
-
-    def __init__(self, channels: list[int], classes: int) -> None:
-        super().__init__()
-        self.of_class, self.of_w = nn.Embedding(classes, WIDTH), nn.Sequential(nn.Linear(16, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
-        self.first = nn.ModuleList(nn.Sequential(nn.GroupNorm(1, c, affine=False), nn.Conv2d(c, WIDTH, 1)) for c in channels)
-        self.film = nn.ModuleList(nn.Linear(WIDTH, 2 * WIDTH) for _ in channels)
-        self.last = nn.ModuleList(nn.Conv2d(WIDTH, 1, 1) for _ in channels)
-
-    def forward(self, maps: list[Tensor], condition: Tensor, w: Tensor) -> Tensor:
-        told, logits = self.of_class(condition) + self.of_w(embed_w(w / 100, 16).float()), []
-        for values, first, film, last in zip(maps, self.first, self.film, self.last, strict=True):
-            scale, shift = film(told)[:, :, None, None].chunk(2, 1)
-            logits.append(last(functional.silu(first(values) * (1 + scale) + shift)).flatten(1).mean(1))
-        return torch.stack(logits, 1)
-
-
-class Critic:
-    """Tells a student's samples from the teacher's of the same class and w."""
-
-    def __init__(self, teacher: Model, process: Process) -> None:
-        self.features, self.process = Features(teacher.denoiser), process
-        maps = self.features(torch.zeros(1, *teacher.info.shape), torch.full((1,), 0.1), torch.zeros(1, dtype=torch.long))
-        self.heads = Heads([values.shape[1] for values in maps], len(teacher.info.classes or ()))
-        self.optimizer = torch.optim.Adam(self.heads.parameters(), RATE, betas=(0.0, 0.99))
-        self.right = 0.0
-
-    def maps(self, real: Tensor, fake: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The maps of both samples (b, ...), with one noise at t = 0.01 to 0.26, mostly little: a student's errors are small."""
-        t, noise = 0.01 + 0.25 * torch.rand(len(real)).square(), torch.randn(real.shape)
-        with torch.no_grad():
-            of_real = self.features(add_noise(real, noise, t, self.process), t, condition)
-        return of_real, self.features(add_noise(fake, noise, t, self.process), t, condition)
-
-    def loss(self, real: list[Tensor], fake: list[Tensor], condition: Tensor, w: Tensor) -> Tensor:
-        """The student's (b,): softplus of how much more the teacher's sample looks like the teacher's."""
-        with torch.no_grad():
-            of_real = self.heads(real, condition, w)
-        return functional.softplus(of_real - self.heads(fake, condition, w)).mean(1)
-
-    def learn(self, real: list[Tensor], fake: list[Tensor], condition: Tensor, w: Tensor) -> float:
-        """One update of the heads; their loss."""
-        both = [torch.cat([a, b.detach()]) for a, b in zip(real, fake, strict=True)]
-        condition, w = condition.repeat(2), w.repeat(2)
-        logits = self.heads(both, condition, w)
-        nudged = self.heads([m + NUDGE * m.std() * torch.randn(m.shape) for m in both], condition, w)
-        of_real, of_fake = logits.chunk(2)
-        loss = functional.softplus(of_fake - of_real).mean() + PENALTY * (nudged - logits).square().mean() / NUDGE**2
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.right = 0.98 * self.right + 0.02 * float((of_real.mean(1) > of_fake.mean(1)).float().mean())
-        return float(loss.detach())
-
-
-def rung_errors(student: Denoiser, before: Denoiser, steps: int, x: Tensor, condition: Tensor, noise: Tensor, w: Tensor, numbers: Tensor) -> Tensor:
+def rung_errors(
+    student: Denoiser, before: Denoiser, steps: int, x: Tensor, condition: Tensor, noise: Tensor, w: Tensor, numbers: Tensor
+) -> Tensor:
     """Stage two's errors (b,), on noised data."""
     path = forward_path(draw_index(numbers, steps), steps, 4 // steps)
     return errors_at(student, before, add_noise(x, noise, path[0], student.process), path, condition, w)[0]
@@ -187,7 +105,9 @@ def errors_at(student: Denoiser, before: Denoiser, z: Tensor, path: Tensor, cond
     return balance(w, 1.0) * weighted_error(estimate, target, path[0], student.process, WEIGHTINGS["truncated_snr"]), estimate
 
 
-def chain_errors(student: Denoiser, before: Denoiser, steps: int, noise: Tensor, condition: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+def chain_errors(
+    student: Denoiser, before: Denoiser, steps: int, noise: Tensor, condition: Tensor, w: Tensor
+) -> tuple[Tensor, Tensor]:
     """Stage two's errors (b,), the mean over the states that the student visits from noise, and its sample, with the last step's gradient."""
     z, errors, estimate = noise.double(), [], noise
     for i in range(steps, 0, -1):
@@ -198,15 +118,15 @@ def chain_errors(student: Denoiser, before: Denoiser, steps: int, noise: Tensor,
     return torch.stack(errors).mean(0), estimate
 
 
-def batches(pool: PathPool, variant: Variant, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(noise, class, w, the teacher's sample of that class and w) for ever; of `same_noise` the first half is of the pool's noise."""
+def batches(pool: PathPool, variant: Variant, seed: int) -> Iterator[tuple[Tensor, Any, Tensor, Tensor, Tensor]]:
+    """(noise, class, w, the teacher's sample of that class and w, its noise) for ever; of `same_noise` the first half is of the pool's noise."""
     generator, start = torch.Generator().manual_seed(seed), 0
     while True:
         states, condition, known = pool.batch(start, BATCH)
         noise = torch.randn(states[:, 0].shape, generator=generator)
         if variant.same_noise:
             noise[: BATCH // 2] = states[: BATCH // 2, 0]
-        yield noise, condition, known["w"].double(), states[:, -1].double()
+        yield noise, condition, known["w"].double(), states[:, -1].double(), states[:, 0]
         start += BATCH
 
 
@@ -220,36 +140,40 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
     source, judged = batches(pool, variant, args.seed), BATCH // 2 if variant.same_noise else BATCH
     critic, weight, spent = Critic(teacher, student.process), 0.0, updates * variant.evaluations
 
-    def parts(update: int, learn: bool = True) -> tuple[Tensor, Tensor | None]:
-        """The means of both losses; the critic learns along."""
+    def parts(update: int) -> tuple[Tensor, Any, Any]:
+        """The means of both losses, and the samples; the critic learns along."""
         if variant.way == "rung":
             draws = Draws(args.seed, "rung", update * BATCH, BATCH)
             x, condition, *_ = data.batch(update * BATCH, BATCH)
             w, noise = draw_w(draws.uniform(), (1.0, 5.0)), draws.normal(x.shape[1:])
-            return rung_errors(student, before, variant.steps, x, condition, noise, w, draws.uniform(stratified=True)).mean(), None
-        noise, condition, w, real = next(source)
+            return (
+                rung_errors(student, before, variant.steps, x, condition, noise, w, draws.uniform(stratified=True)).mean(),
+                None,
+                None,
+            )
+        noise, condition, w, real, _ = next(source)
         errors, sample = chain_errors(student, before, variant.steps, noise, condition, w)
         if not variant.share:
-            return errors.mean(), None
-        real, sample, condition, w = real[:judged], sample[:judged], condition[:judged], w[:judged]
-        maps = critic.maps(real, sample, condition)
+            return errors.mean(), None, sample
+        real, condition, w = real[:judged], condition[:judged], w[:judged]
+        maps = critic.maps(real, sample[:judged], condition)
         loss = (balance(w, 1.0) * critic.loss(*maps, condition, w)).mean()
-        if learn:
-            waiting.append((*maps, condition, w))
-        return errors.mean(), loss
+        waiting[:] = [(*maps, condition, w)]
+        return errors.mean(), loss, sample
 
     waiting: list[Any] = []
     if variant.share:
-        for update in range(FIRST):
-            noise, condition, w, real = next(source)
+        for _ in range(FIRST):
+            _, condition, w, real, noise = next(source)
             with torch.no_grad():
                 fake = samplers.deterministic(student, noise, variant.steps, condition, w, student.process)
-                maps = critic.maps(real[:judged], fake[:judged], condition[:judged])
-            loss = critic.learn(*maps, condition[:judged], w[:judged])
+                maps = critic.maps(real, fake, condition)
+            loss = critic.learn(*maps, condition, w)
         progress(f"critic after {FIRST}: loss {loss:.3f}, right {critic.right:.2f}")
         lengths = []
         for _ in range(8):
-            lengths.append([length(part, parameters) for part in parts(0, learn=False) if part is not None])
+            *losses, sample = parts(0)
+            lengths.append([float(torch.autograd.grad(loss, sample, retain_graph=True)[0].norm()) for loss in losses])
         anchor, other = torch.tensor(lengths).mean(0).tolist()
         weight, spent = variant.share * anchor / other, spent + FIRST * (variant.steps + 1)
         progress(f"lengths of the gradients {anchor:.4g} and {other:.4g}: weight {weight:.4g}")
@@ -257,7 +181,7 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
     seen, began = torch.zeros(2), time.monotonic()
     for update in range(updates):
         optimizer.param_groups[0]["lr"] = args.rate * learning_rate_factor("linear", update, updates, 20)
-        error, judged_loss = parts(update)
+        error, judged_loss, _ = parts(update)
         optimizer.zero_grad()
         (error if judged_loss is None else error + weight * judged_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -273,12 +197,6 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
     ema.change_places(network)
     network.requires_grad_(False)
     return student, spent
-
-
-def length(loss: Tensor, parameters: list[nn.Parameter]) -> float:
-    """The length of its gradient."""
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return float(torch.stack([g.norm() for g in found if g is not None]).norm())
 
 
 def pool_and_student(teacher: Model, data: Data, folder: Path, args: Any) -> tuple[PathPool, Denoiser]:
@@ -297,20 +215,16 @@ def pool_and_student(teacher: Model, data: Data, folder: Path, args: Any) -> tup
 
 
 @dataclass(frozen=True)
-class Measures:
-    """The teacher's samples at each scale and what students are compared by."""
+class Measures(References):
+    """The same, of the solver that made the paths, and all figures of a student."""
 
-    noise: Tensor
-    labels: Tensor
-    samples: dict[float, Tensor]
-    features: Any
     data: Statistics
 
     @classmethod
     @torch.no_grad()
-    def made(cls, teacher: Model, data: Data, count: int, folder: Path) -> "Measures":
+    def of(cls, teacher: Model, data: Data, count: int, folder: Path) -> "Measures":
         """`count` samples a scale, from `folder` where they are there already."""
-        labels, noise = torch.arange(count) % len(data.classes), torch.randn(count, *teacher.info.shape, generator=torch.Generator().manual_seed(5))
+        labels, noise = starts(teacher, data, count)
         file, drawn = folder / f"teacher-{count}.pt", {}
         if file.is_file():
             drawn = torch.load(file)
@@ -326,27 +240,27 @@ class Measures:
         features = train_or_load_classifier(data, cache_folder(data), quiet=True)
         return cls(noise, labels, drawn, features, Statistics.of(features(data.images().float() / 127.5 - 1)))
 
-    @torch.no_grad()
     def rows(self, student: Denoiser, steps: int) -> list[Row]:
         """A row for each guidance scale."""
         rows = []
         for scale, reference in self.samples.items():
-            drawn = []
-            for z, label in zip(self.noise.split(250), self.labels.split(250), strict=True):
-                w = torch.full((len(z),), weight_of(scale), dtype=torch.float64)
-                drawn.append(samplers.deterministic(student, z, steps, label, w, student.process))
-            found = torch.cat(drawn)
+            found = self.drawn_by(student, steps, scale)
             mine, theirs = self.features(found), self.features(reference)
             one, other = Statistics.of(mine), Statistics.of(theirs)
             pixels = [Statistics.of(values.double().clamp(-1, 1).flatten(1)) for values in (found, reference)]
             precision, recall = precision_recall(mine, theirs)
             spread = [diversity(values, self.labels) or 0.0 for values in (mine, theirs)]
-            rows.append(
-                {"guidance_scale": scale, "frechet": frechet_distance(one, other), "frechet_of_pixels": frechet_distance(*pixels)}
-                | {"ratio_to_data": frechet_distance(one, self.data) / frechet_distance(other, self.data), "rms": rms(found, reference)}
-                | {"precision": precision, "recall": recall, "diversity": spread[0] / spread[1]}
-                | {"class_accuracy": self.features.class_accuracy(mine, self.labels)}
-            )
+            row: Row = {
+                "guidance_scale": scale,
+                "frechet": frechet_distance(one, other),
+                "frechet_of_pixels": frechet_distance(*pixels),
+            }
+            row |= {
+                "ratio_to_data": frechet_distance(one, self.data) / frechet_distance(other, self.data),
+                "rms": rms(found, reference),
+            }
+            row |= {"precision": precision, "recall": recall, "diversity": spread[0] / spread[1]}
+            rows.append(row | {"class_accuracy": self.features.class_accuracy(mine, self.labels)})
         return rows
 
 
@@ -359,7 +273,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--paths", type=int, default=8192)
     parser.add_argument("--path-updates", type=int, default=1200)
     parser.add_argument("--samples", type=int, default=SAMPLES)
-    parser.add_argument("--work", type=Path, help="a folder that keeps the pool, the student of four steps and the teacher's samples")
+    parser.add_argument(
+        "--work", type=Path, help="a folder that keeps the pool, the student of four steps and the teacher's samples"
+    )
     args = parser.parse_args(words)
     data, teacher = open_data(name="digits"), open_model("digits")
     assert isinstance(data, Data)
@@ -369,18 +285,26 @@ def main(words: list[str] | None = None) -> None:
         folder = args.work or Path(temporary)
         folder.mkdir(exist_ok=True)
         pool, before = pool_and_student(teacher, data, folder / "run", args)
-        measures = Measures.made(teacher, data, args.samples, folder)
+        measures = Measures.of(teacher, data, args.samples, folder)
         common = {"updates": args.updates, "rate": args.rate, "seed": args.seed, "paths": args.paths, "samples": args.samples}
         for name in args.only or VARIANTS:
             progress(name)
             student, spent = taught(VARIANTS[name], before, teacher, pool, data, args)
             key = name + (f", seed {args.seed}" if args.seed else "")
-            known[key] = common | vars(VARIANTS[name]) | {"updates": round(args.updates * VARIANTS[name].more), "evaluations": round(spent), "rows": measures.rows(student, VARIANTS[name].steps)}
+            known[key] = (
+                common
+                | vars(VARIANTS[name])
+                | {
+                    "updates": round(args.updates * VARIANTS[name].more),
+                    "evaluations": round(spent),
+                    "rows": measures.rows(student, VARIANTS[name].steps),
+                }
+            )
             for row in known[key]["rows"]:
                 progress("  ".join(f"{k} {v:.4f}" for k, v in row.items()))
             write_result(args.out, {"variants": known})
-        starts = {f"{n}: bundled": open_model("digits-student", steps=n).denoiser for n in (4, 2, 1)} | {"4: paths": before}
-        for name, student in starts.items():
+        given = {f"{n}: bundled": open_model("digits-student", steps=n).denoiser for n in (4, 2, 1)} | {"4: paths": before}
+        for name, student in given.items():
             if name not in known:
                 known[name] = common | {"updates": 0, "steps": int(name[0]), "rows": measures.rows(student, int(name[0]))}
         write_result(args.out, {"variants": known})
