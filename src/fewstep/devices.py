@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fewstep.errors import InputError, first_line, shown
 
+M_MMAP_THRESHOLD, LARGE = -3, 4 << 20  # glibc's number of the setting; bytes
+
 
 def best_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, or without a name the best there is.
@@ -55,6 +57,16 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
     work()
     wait(device)
     return time.perf_counter() - began
+
+
+def keep_large_blocks_apart() -> None:
+    """From now on each block of memory of `LARGE` or more goes back to the system when it is let go of, not to the C library's heap.
+
+    The library raises its own limit to 32 MB, and a training of large weights on the CPU leaves a heap full of holes: of 860 M weights
+    0.6 GB at the peak.
+    """
+    with suppress(OSError, AttributeError):  # of glibc alone
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def return_memory() -> None:

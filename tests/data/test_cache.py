@@ -168,7 +168,7 @@ def test_a_distillation_by_a_cache_equals_one_on_the_fly(recipe, made, tmp_path)
         torch.testing.assert_close(own[key], fly[key], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("fly", [False, True])
+@pytest.mark.parametrize("fly", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_prompts_alone_suffice(recipe, prompts, tmp_path, fly):
     chosen = recipe(data__path=None, data__prompts=prompts, data__samples_per_prompt=2, data__on_the_fly=fly)
     student = fewstep.distill(recipe=chosen, out=tmp_path / "run", device="cpu", quiet=True)

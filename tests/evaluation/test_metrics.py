@@ -170,3 +170,21 @@ def test_bootstrap_interval_of_a_mean_is_the_known_one_and_repeats():
     data, x = Statistics.of(normal(2000, 8)), normal(100, 8, seed=1)
     low, high = measures.bootstrap(lambda f: measures.frechet_distance(Statistics.of(f), data), x)
     assert low < measures.frechet_distance(Statistics.of(x), data) < high
+
+
+def test_mind_of_distributions_with_a_known_one():
+    x = normal(400, 5)
+    shift = torch.tensor([3.0, 0.0, 0.0, 4.0, 0.0], dtype=torch.float64)
+    assert measures.mind(x, x) == 0
+    assert measures.mind(x + shift, x, projections=20_000) == pytest.approx(3 * 25, rel=0.03)  # 3 d times |shift|^2 / d
+    assert measures.mind(3 * x, x - x.mean(0), projections=20_000) == pytest.approx(measures.mind(x - x.mean(0), 3 * x, 20_000))
+    far = normal(20_000, 2, seed=1, std=3.0)
+    assert measures.mind(far, normal(20_000, 2), projections=50) == pytest.approx(3 * 2 * (3 - 1) ** 2, rel=0.05)
+
+
+def test_mind_compares_as_many_rows_of_each_and_is_the_same_again():
+    x, y = normal(70, 3), normal(50, 3, seed=1)
+    assert measures.mind(x, y) == measures.mind(x, y) == pytest.approx(measures.mind(y, x), abs=0.2)
+    assert measures.mind(x, y, seed=1) != measures.mind(x, y)
+    with pytest.raises(InputError, match="0 samples and 70 references"):
+        measures.mind(x[:0], x)

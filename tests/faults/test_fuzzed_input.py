@@ -86,7 +86,7 @@ CALLS = {
                        {"device": DEVICE, "changes": st.dictionaries(st.sampled_from(["train.seed", "data.path", "teach.updates"]), ANY)}),
     "evaluate": arguments({"model": "nothing here", "data": "digits", "preset": "quick", "batch_size": 2, "seed": 0, "steps": [4],
                            "guidance_scale": [1.0], "samples": 10, "budgets": [8], "baselines": [], "features": "classifier",
-                           "against": None, "device": "cpu"}, {"device": DEVICE, "against": ANY}),
+                           "against": None, "device": "cpu", "score": "no.such:score"}, {"device": DEVICE, "against": ANY}),
     "export": arguments({"guidance_scale": 2.0, "format": "diffusers", "out": "\0"}, {"out": st.sampled_from(["", ".", LONG, SURROGATE, 3, None])}),
 }  # fmt: skip
 WORDS = st.sampled_from(

@@ -46,7 +46,8 @@ FAMILIES = {
     "qwen": flow_pipelines.qwen_pipeline,
     "deepfloyd": unet_pipelines.if_pipeline,
 }
-NAMES = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+QUICK = ("pixels", "text", "sd3", "dit", "flux")
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in [*FAMILIES, *SLOW]]
 NOT_LOADED = (
     "pixart",
     "dit",
@@ -55,7 +56,7 @@ NOT_LOADED = (
     "Wan 2.2 A14B",
 )  # diffusers loads no LoRA into their networks or pipelines
 WEIGHTS_TOO = "FLUX.2 klein"  # a scale goes into more than biases, which no LoRA file holds
-LOADED = [name for name in NAMES if getattr(name, "values", (name,))[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
+LOADED = [name for name in NAMES if name.values[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
 
 
 def recipe(**changes):

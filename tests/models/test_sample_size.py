@@ -30,7 +30,7 @@ def resized(folder, part, size):
     return folder
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ["pixels", "latents", "SDXL", pytest.param("Stable Diffusion", marks=pytest.mark.slow)])
 def test_height_and_width_that_differ_are_sampled_saved_and_distilled_as_they_are(name, tmp_path):
     torch.set_num_threads(1)
     model = fewstep.open_model(resized(BUILDERS[name](tmp_path / "teacher"), "unet", SIDES))

@@ -56,7 +56,7 @@ def run(half_teacher, tmp_path_factory):
         return distilled(half_teacher, out), out
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param(None, marks=pytest.mark.slow), "bfloat16"])
 def test_a_student_is_saved_in_the_dtype_asked_for_and_goes_on_from_what_is_saved(half_teacher, run, tmp_path, dtype):
     expected = torch.float16 if dtype is None else torch.bfloat16
     student, out = run if dtype is None else (distilled(half_teacher, tmp_path, student__dtype=dtype), tmp_path)

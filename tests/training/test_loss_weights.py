@@ -68,7 +68,7 @@ def test_a_weight_without_a_bound_is_a_warning_with_a_remedy(name, prediction, p
         assert f"stage_one.weighting = '{name}'" in str(said[0].message) and f"set it to '{remedy}'" in str(said[0].message)
 
 
-@pytest.mark.parametrize(("weighting", "dominated"), [("auto", False), ("snr_plus_one", True)])
+@pytest.mark.parametrize(("weighting", "dominated"), [pytest.param("auto", False, marks=pytest.mark.slow), ("snr_plus_one", True)])
 def test_a_loss_that_few_examples_make_is_a_warning_after_a_hundred_updates(tmp_path, weighting, dominated):
     changes = TINY | {"teach.updates": 101, "teach.prediction": "x", "teach.weighting": weighting, "train.batch_size": 32}
     data, recipe = open_data(name="digits"), load_recipe(None, changes)

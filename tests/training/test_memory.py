@@ -1,8 +1,10 @@
 """What memory holds in each stage of a distillation: what that stage needs, however long the ladder is."""
 
 import gc
+import platform
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -11,6 +13,7 @@ import fewstep
 import pipelines
 from conftest import TINY
 from fewstep import open_model
+from fewstep.devices import keep_large_blocks_apart
 from fewstep.training.memory_estimate import needed
 from fewstep.training.network_cost import decoding_bytes
 from fewstep.training.recipe import load_recipe
@@ -35,6 +38,20 @@ def watched(monkeypatch):
 
     monkeypatch.setattr(Trainer, "train", counting)
     return counts
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such heap")
+def test_large_blocks_that_are_let_go_of_leave_the_process():
+    keep_large_blocks_apart()
+    resident = psutil.Process().memory_info
+    before, blocks = resident().rss, []
+    kept = [
+        (blocks.append(torch.ones(2 << 20)), torch.ones(64))[1] for _ in range(24)
+    ]  # 8 MiB each, small ones that stay between them
+    assert resident().rss - before > 180 << 20
+    blocks.clear()
+    assert resident().rss - before < 16 << 20
+    assert len(kept) == 24
 
 
 def test_a_rung_holds_two_networks_however_long_the_ladder_is(recipe, tmp_path, monkeypatch):

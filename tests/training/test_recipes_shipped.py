@@ -62,10 +62,10 @@ def test_a_dit_has_675_million_parameters_but_for_the_embedders_that_diffusers_r
     assert PUBLISHED["dit"] - 27 * embedder == pytest.approx(675e6, rel=2e-3)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted({*PUBLISHED, *PAPER} - {"sd15", "cifar10"})]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted({*PUBLISHED, *PAPER} - {"sd15"})]
 
 
-@pytest.mark.parametrize("name", ["sd15", "cifar10", *SLOW])
+@pytest.mark.parametrize("name", ["sd15", *SLOW])
 def test_every_recipe_at_scale_is_planned_without_weights(name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     recipe, costs = planned(name)
@@ -120,7 +120,7 @@ def test_a_few_updates_of_every_stage_of_the_papers_recipes(tmp_path, name):
     assert student.sample_tensor(torch.arange(3), guidance_scale=4.0).samples.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["sd15", "cifar10"])
+@pytest.mark.parametrize("name", ["sd15", pytest.param("cifar10", marks=pytest.mark.slow)])
 def test_the_dry_run_prints_recipe_and_cost(capsys, name):
     changes = {"teacher.path": str(CONFIGS / name)} if name in PUBLISHED else {}
     print_plan(load_recipe(name, changes), teaching=False, device="cuda")

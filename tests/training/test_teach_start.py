@@ -44,7 +44,8 @@ def weights_of(folder):
     return {name: value.clone() for name, value in open_model(folder).denoiser.network.state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "dit"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unet", "dit"])
 def test_a_network_of_latents_is_taught_distilled_and_stock(latent, pictures, tmp_path, kind):
     found = json.loads((latent / "RESULT.json").read_text())
     assert found["vae_psnr"] > 0

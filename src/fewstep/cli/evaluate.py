@@ -42,6 +42,13 @@ def evaluate(
         str | None, typer.Option(help="Text file, one prompt a line, for a model of text; without it the data's captions.")
     ] = None,
     bootstrap: Annotated[int | None, typer.Option(help="Repeats for an interval of the Fréchet distance; 200 are usual.")] = None,
+    extrapolate: Annotated[
+        bool | None, typer.Option("--extrapolate/--no-extrapolate", help="Also the Fréchet distance of infinitely many samples.")
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="A score of your own: images and prompts to numbers; here or installed."),
+    ] = None,
     reference_steps: Annotated[int | None, typer.Option(help="The teacher's, as the reference. [quick: 64; full: 256]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time; by default by device and image size.")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="Crop and resize the data to the model's size.")] = False,
@@ -60,7 +67,7 @@ def evaluate(
     metrics = run_evaluation(
         model, data, out, against=against, variant=variant, preset=preset, steps=listed("steps", steps, int),
         guidance_scale=listed("guidance-scale", guidance_scale, float), baselines=[] if baselines == "none" else listed("baselines", baselines), budgets=listed("budgets", budgets, int),
-        features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap,
+        features=features, inception=inception, clip=clip, prompts=prompts, samples=samples, bootstrap=bootstrap, extrapolate=extrapolate, score=score,
         reference_steps=reference_steps, batch_size=batch_size, seed=seed or 0, resize=resize, split=split,
         class_names=class_names, device=device,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from fewstep.data.datasets import Data
 from fewstep.errors import InputError
 from fewstep.evaluation import metrics
 from fewstep.evaluation.classifier import hash_of
+from fewstep.evaluation.extrapolation import extrapolated_frechet
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.statistics import Moments, Reservoir, Statistics
 from fewstep.hashed import read_tensors, write_tensors
@@ -24,9 +25,9 @@ SHOWN = 8  # pictures of each configuration that the report shows
 BIASED_BELOW = 10_000  # samples: with fewer, a Fréchet distance is biased upwards
 SUMS = (
     "images", "seconds", "right", "labelled", "square", "clipped_square", "values", "sharpness", "saturation", "clip", "scored",
-    "entropy", "judged", "nll",
+    "entropy", "judged", "nll", "score", "score_square", "rated",
 )  # fmt: skip
-FORMAT = 4  # of the file of the data's statistics
+FORMAT = 5  # of the file of the data's statistics
 
 
 @dataclass
@@ -47,12 +48,12 @@ class Accumulator:
 
     def add(
         self, features: Features, images: Tensor, labels: Tensor, start: int, seconds: float = 0.0,
-        teacher: Tensor | None = None, clip_scores: Tensor | None = None,
+        teacher: Tensor | None = None, clip_scores: Tensor | None = None, scores: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Take in images (n, c, h, w) with labels (n,), of which the first has the position `start` in the whole sequence.
 
         `seconds` is what the network took for them, `teacher` the teacher's pictures from the same noise, `clip_scores` (n,) those
-        of the images and their prompts.
+        of the images and their prompts, `scores` (n,) those of a user's own function.
         """
         rows = features(images)
         self.moments.add(rows)
@@ -72,6 +73,8 @@ class Accumulator:
             found["clipped_square"] = (x.clamp(-1, 1) - y.clamp(-1, 1)).square().sum()
         if clip_scores is not None:
             found |= {"clip": clip_scores.sum(), "scored": n}
+        if scores is not None:
+            found |= {"score": scores.sum(), "score_square": scores.square().sum(), "rated": n}
         for key, value in found.items():
             self.sums[key] += float(value)
         if start < SHOWN:
@@ -110,11 +113,14 @@ class Accumulator:
         """The mean of one of the sums over the pictures that it was taken of; None where there are none."""
         return ratio(self.sums[key], self.sums[of])
 
-    def measures(self, data: "Accumulator", repeats: int = 0) -> dict[str, Any]:
+    def measures(self, data: "Accumulator", repeats: int = 0, extrapolate: bool = False) -> dict[str, Any]:
         """Every measure of the samples against the data; None for what does not apply.
 
         `seconds_per_image` is the time in the network, without text encoders and without decoding latents. `repeats` are those of
-        the bootstrap of the Fréchet distance.
+        the bootstrap of the Fréchet distance, `extrapolate` asks for that of infinitely many samples.
+
+        Raises:
+            InputError: fewer samples than extrapolating takes.
         """
         n, rows, others, statistics = (
             int(self.sums["images"]),
@@ -126,8 +132,11 @@ class Accumulator:
         square, clipped = self.mean("square", "values"), self.mean("clipped_square", "values")
         frechet, p = metrics.frechet_distance(self.moments.statistics(), statistics), self.probabilities
         low, high = interval(rows, statistics, frechet, n, repeats) if repeats else (None, None)
+        infinite = extrapolated_frechet(rows, self.reservoir.labels, statistics) if extrapolate else (None, None)
+        score, score_low, score_high = self.score()
         return {
             "samples": n, "fid_biased": n < BIASED_BELOW, "frechet": frechet, "frechet_low": low, "frechet_high": high,
+            "frechet_extrapolated": infinite[0], "extrapolated_from": infinite[1], "mind": metrics.mind(rows, others),
             "inception_score": None if p is None else metrics.inception_score(p, self.sums["entropy"], int(self.sums["judged"])),
             "kid": metrics.kid(rows, others), "precision": precision, "recall": recall,
             "class_accuracy": self.mean("right", "labelled"), "class_nll": self.mean("nll", "labelled"),
@@ -136,8 +145,18 @@ class Accumulator:
             "sharpness": ratio(self.mean("sharpness"), data.mean("sharpness")),
             "saturation": ratio(self.mean("saturation"), data.mean("saturation")),
             "diversity": metrics.diversity(rows, self.reservoir.labels),
-            "clip_score": self.mean("clip", "scored"), "seconds_per_image": self.mean("seconds"),
+            "clip_score": self.mean("clip", "scored"), "score": score, "score_low": score_low, "score_high": score_high,
+            "seconds_per_image": self.mean("seconds"),
         }  # fmt: skip
+
+    def score(self) -> tuple[float | None, float | None, float | None]:
+        """The mean of a user's own score, and the ends of its 95 % interval (1.96 standard errors); None where there is none."""
+        mean, n = self.mean("score", "rated"), self.sums["rated"]
+        if mean is None:
+            return None, None, None
+        variance = max(self.sums["score_square"] / n - mean**2, 0.0) * n / max(n - 1, 1)
+        wide = 1.96 * math.sqrt(variance / n)
+        return mean, mean - wide, mean + wide
 
 
 def interval(rows: Tensor, data: Statistics, frechet: float, n: int, repeats: int) -> tuple[float, float]:

@@ -70,6 +70,7 @@ def diversity_panels(rows: list[Row]) -> list[Panel]:
             False,
         ),
         ("Fréchet against CLIP score", ("clip_score", "CLIP score"), ("frechet", "Fréchet distance"), False),
+        ("Fréchet against score", ("score", "score"), ("frechet", "Fréchet distance"), False),
         ("Fréchet against Inception", ("inception_score", "Inception Score"), ("frechet", "Fréchet distance"), False),
         ("precision against recall", ("recall", "recall"), ("precision", "precision"), True),
     ):

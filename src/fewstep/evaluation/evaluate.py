@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from fewstep.evaluation.classifier import cache_folder, hash_of
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Configuration, EvaluatedModels, configurations, open_models
 from fewstep.evaluation.evaluation_run import EvaluationRun, with_ratios
+from fewstep.evaluation.extrapolation import check_enough_to_extrapolate
 from fewstep.evaluation.feature_files import INCEPTION, open_features
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.latency import machine
 from fewstep.evaluation.presets import default_batch_size, settings_of
 from fewstep.evaluation.report import Grids, write_report
 from fewstep.evaluation.sample_conditions import SampleConditions, sample_conditions
+from fewstep.evaluation.scorer import Scorer
+from fewstep.evaluation.statistics import KEPT
 from fewstep.evaluation.summary import summary
 from fewstep.evaluation.training_samples import strips_of
 from fewstep.files import contents, os_errors, utf8_path_of, write_atomically
@@ -49,16 +53,19 @@ def evaluate(
     model: Model | str | Path, data: Any, out: str | Path, *, against: Model | str | Path | None = None,
     variant: str | None = None, preset: str = "quick",
     inception: str | Path | None = None, batch_size: int | None = None, seed: int = 0, resize: bool = False,
-    split: str | None = None, class_names: str | None = None, device: str | None = None, quiet: bool = False, **settings: Any,
+    split: str | None = None, class_names: str | None = None, device: str | None = None, quiet: bool = False,
+    score: str | Callable[..., Any] | None = None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model, its teacher and baselines on the teacher, from the same noise; the content of `out/metrics.json`.
 
     `model` is a model folder, a run folder (its rungs in `steps`, and stage one) or a `Model`; `against` its teacher, by default
     that of the run, `variant` that of the teacher's weights. `data` is "digits", a path, or what `open_data` gives; `resize` crops and resizes it to the model's size,
     `split` names the part of it that is compared with, `class_names` is as `data.class_names` of a recipe. `settings` are keys of a recipe's [evaluate]: `steps`, `guidance_scale`,
-    `baselines`, `budgets`, `reference_steps`, `samples`, `features`, `clip`, `prompts`, `bootstrap`. A key that is left out is that of
+    `baselines`, `budgets`, `reference_steps`, `samples`, `features`, `clip`, `prompts`, `bootstrap`, `extrapolate`. A key that is left out is that of
     the run's recipe, or without one there that of the `preset`: "quick", which evaluates networks no more often than the run's
     training did, or "full". `inception` is the file of FID's features. Without a `batch_size` it follows device and image size.
+    `score` is a function of (images float32 (n, c, h, w) in [-1, 1], n prompts or names of classes) to n numbers, or its name "module:function":
+    its mean and interval are columns. No recipe can name one, since it is code.
 
     Also writes `out/report.html`. The same call resumes; other steps, guidance scales, baselines and budgets in the same `out` add
     to what is there.
@@ -74,12 +81,16 @@ def evaluate(
         if (other := settings.get("features")) is not None:
             raise InputError(f"features '{other}' and an Inception file are both given; name one of them")
         settings["features"] = f"{INCEPTION}{inception}"
+    scorer = None if score is None else Scorer.open(score)
     given = {key: value for key, value in settings.items() if value is not None}
     make_recipe({"evaluate": given}, "fewstep evaluate")  # which checks them
     models = open_models(model, against, settings.get("steps"), variant)
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
-    examples, choices = examples_of(data, models, resize, split, class_names), {"batch_size": batch_size, "seed": seed}
+    examples, choices = (
+        examples_of(data, models, resize, split, class_names),
+        {"batch_size": batch_size, "seed": seed, "scorer": scorer},
+    )
     announce(examples, quiet)
     if chosen.prompts is not None and models.any.info.condition == "text":
         announce(prompt_file(chosen.prompts, "evaluate.prompts"), quiet)
@@ -93,7 +104,7 @@ def evaluate(
 def measure(
     models: EvaluatedModels, table: list[Configuration], settings: EvaluateSettings, examples: Any, out: Path, *,
     batch_size: int | None = None, seed: int = 0, device: str | None = None, quiet: bool = False,
-    noise: Tensor | None = None, cache: Path | None = None,
+    noise: Tensor | None = None, cache: Path | None = None, scorer: Scorer | None = None,
 ) -> tuple[dict[str, Any], Grids]:  # fmt: skip
     """(what `metrics.json` holds, the pictures of the report) of every configuration in `table`, measured against the examples.
 
@@ -113,10 +124,11 @@ def measure(
         raise InputError(
             f"{out} holds something else, for it has no {RECORD}; name a folder that is new or empty, or an evaluation to go on with"
         )
+    known |= {"score": scorer and scorer.fingerprint}
     claim(out / RECORD, known, "an evaluation", state)
     run = EvaluationRun(
         out, state, conditions, features, statistics, settings.samples, batch_size, seed, settings.bootstrap, line,
-        None if conditions.classes else clip, noise,
+        None if conditions.classes else clip, noise, scorer, settings.extrapolate,
     )  # fmt: skip
     models.to(place)
     run.plan(table)
@@ -129,7 +141,9 @@ def measure(
         "against": None if models.teacher is None else models.teacher_name,
         "data": facts | {"accuracy": statistics.mean("right", "labelled")},
         "features": {key: getattr(features, key) for key in ("name", "dimension", "held_out_accuracy", "fingerprint")},
-        "settings": settings.model_dump(mode="json") | {"seed": seed, "batch_size": batch_size, "processes": state.num_processes},
+        "settings": settings.model_dump(mode="json") | {
+            "seed": seed, "batch_size": batch_size, "processes": state.num_processes, "score": scorer and scorer.name,
+        },
         "machine": machine(place), "versions": {name: version(name) for name in ("fewstep", "torch", "diffusers")},
     }  # fmt: skip
     return metrics, grids_of(run, table)
@@ -191,6 +205,8 @@ def features_of(
     with PartialState().local_main_process_first():
         features = open_features(choice, examples, cache, device, quiet, clip)
         check_enough(settings.samples, "samples", features)
+        if settings.extrapolate:
+            check_enough_to_extrapolate(min(settings.samples, KEPT), features.dimension)
         statistics = data_statistics(features, examples, cache, quiet=quiet)
     check_enough(statistics.moments.count, "images of data", features)
     return features, statistics
@@ -214,7 +230,7 @@ def compatibility(
     data = hash_of(examples)[:12] if in_memory else json.dumps(examples.description, sort_keys=True, default=str)
     roles = {f"{role} {steps}": model for (role, steps), model in models.students.items()} | {"teacher": models.teacher}
     weights = {role: fingerprints.of_weights(m.denoiser.network.state_dict())[:12] for role, m in roles.items() if m}
-    known = settings.model_dump(include={"samples", "bootstrap", "reference_steps", "clip"})
+    known = settings.model_dump(include={"samples", "bootstrap", "extrapolate", "reference_steps", "clip"})
     known |= {"seed": seed, "features": f"{features.name} {features.fingerprint[:12]}"}
     return known | {"prompts": settings.prompts and prompts, "data": data} | weights
 

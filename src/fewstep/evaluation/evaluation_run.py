@@ -20,6 +20,7 @@ from fewstep.evaluation.configurations import Configuration
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import frechet_distance
 from fewstep.evaluation.sample_conditions import SampleConditions
+from fewstep.evaluation.scorer import Scorer
 from fewstep.evaluation.statistics import Statistics
 from fewstep.hashed import read_json, read_tensors, write_json, write_tensors
 from fewstep.progress import LiveLine, clock, to_stderr
@@ -58,6 +59,8 @@ class EvaluationRun:
     line: LiveLine = field(default_factory=LiveLine)
     clip: ClipScore | None = None  # for the CLIP score of text
     noise: Tensor | None = None  # (samples, ...) to begin with; None: `noise_of`
+    scorer: Scorer | None = None  # a user's own
+    extrapolate: bool = False  # the Fréchet distance to infinitely many samples
     save_every: float = 30.0  # seconds
     work: float = 0.0  # evaluations of the network, of all configurations that are to be sampled now
     done: float = 0.0
@@ -132,7 +135,7 @@ class EvaluationRun:
         }  # fmt: skip
         statistics, path = found.moments.statistics(), self.row_file(configuration)
         reference = None if configuration.reference else self.references.get(configuration.guidance_scale)
-        row |= found.measures(self.data, self.bootstrap) | {"frechet_to_teacher": None}
+        row |= found.measures(self.data, self.bootstrap, self.extrapolate) | {"frechet_to_teacher": None}
         if reference and (teacher := self.kept(reference)):
             row["frechet_to_teacher"] = frechet_distance(statistics, Statistics(teacher["mean"], teacher["covariance"]))
         if self.state.is_main_process:
@@ -178,8 +181,9 @@ class EvaluationRun:
             for file, part in zip(self.shards(configuration, start, stop), drawn.samples.half().split(CHUNK), strict=True):
                 write_tensors(file, {"samples": part})
         images, teacher = self.conditions.pictures(drawn.samples), self.teachers(configuration, start, stop)
-        scores = None if self.clip is None else self.clip(images, self.conditions.prompts(labels))
-        found.add(self.features, images, labels, start, drawn.seconds, teacher, scores)
+        prompts = self.conditions.prompts(labels)
+        clip_scores, scores = (None if score is None else score(images, prompts) for score in (self.clip, self.scorer))
+        found.add(self.features, images, labels, start, drawn.seconds, teacher, clip_scores, scores)
 
     def teachers(self, configuration: Configuration, start: int, stop: int) -> Tensor | None:
         """The teacher's pictures from the same noise, at its many steps; None for itself, and where there is no teacher."""

@@ -16,6 +16,7 @@ COLUMNS: tuple[Column, ...] = (  # key, head on the page, head in text ("": not 
     ("model", "model", "model", "word"), ("sampler", "sampler", "sampler", "word"),
     ("steps", "steps", "steps", "count"), ("evaluations", "evaluations", "evaluations", "count"),
     ("frechet", "Fréchet distance", "Fréchet", 3), ("interval", "95 % interval", "", "range"),
+    ("frechet_extrapolated", "Fréchet distance, infinite samples", "infinite", 3), ("mind", "MIND", "", 3),
     ("ratio", "ratio to teacher", "ratio", 3), ("frechet_to_teacher", "Fréchet distance to teacher", "to teacher", 3),
     ("inception_score", "Inception Score", "", 3), ("kid", "KID × 1000", "", 2),
     ("precision", "precision", "precision", "share"), ("recall", "recall", "recall", "share"),
@@ -24,6 +25,7 @@ COLUMNS: tuple[Column, ...] = (  # key, head on the page, head in text ("": not 
     ("sharpness", "sharpness", "", 3), ("saturation", "saturation", "", 3), ("diversity", "diversity", "", 3),
     ("diversity_ratio", "diversity, ratio to teacher", "", 3),
     ("clip_score", "CLIP score", "CLIP", 3),
+    ("score", "score", "score", 3), ("score_interval", "95 % interval of the score", "", "range"),
     ("seconds_per_image", "ms an image", "ms", 2), ("samples", "samples", "samples", "count"),
 )  # fmt: skip
 ALWAYS = {
@@ -41,6 +43,8 @@ def value(row: Row, key: str) -> Any:
     """What a column shows of a row, in the column's unit."""
     if key == "interval":
         return None if row.get("frechet_low") is None else (row["frechet_low"], row["frechet_high"])
+    if key == "score_interval":
+        return None if row.get("score_low") is None else (row["score_low"], row["score_high"])
     found = row.get(key)
     return 1000 * found if found is not None and key in ("seconds_per_image", "kid") else found
 
@@ -97,7 +101,7 @@ def tables(rows: list[Row], shown: list[Column]) -> tuple[list[tuple[str, list[l
 def cells(rows: list[Row], shown: list[Column]) -> list[list[str]]:
     """The text of every cell; a measure has the same number of decimals in all rows."""
     decimals = {key: places((value(r, key) for r in rows), kind) for key, _, _, kind in shown if isinstance(kind, int)}
-    decimals["interval"] = decimals.get("frechet", 2)
+    decimals |= {"interval": decimals.get("frechet", 2), "score_interval": decimals.get("score", 2)}
 
     def cell(found: Any, key: str, kind: str | int) -> str:
         if found is None or kind == "word":

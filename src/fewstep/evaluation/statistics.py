@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 
+KEPT = 10_000  # rows of features at most
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -96,7 +98,7 @@ class Reservoir(Storable):
     keys: Tensor  # int64 (m,)
 
     @classmethod
-    def empty(cls, dimension: int, limit: int = 10_000, seed: int = 0) -> "Reservoir":
+    def empty(cls, dimension: int, limit: int = KEPT, seed: int = 0) -> "Reservoir":
         """Before the first row."""
         integers = torch.zeros(0, dtype=torch.int64)
         return cls(limit, seed, torch.zeros(0, dimension), integers, integers.clone())

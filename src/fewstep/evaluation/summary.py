@@ -64,7 +64,7 @@ def against_baselines(student: Row, baselines: list[Row]) -> str:
 def on_the_curve(student: Row, rows: list[Row], reference_steps: int) -> str:
     """ "better than 16 of every baseline on the curve ...": what the student outdoes over all scales; empty where no curves can be compared."""
     mine = [r for r in rows if (r["model"], r["steps"]) == ("student", student["steps"])]
-    fit = next((key for key in ("class_nll", "clip_score") if all(r.get(key) is not None for r in mine)), None)
+    fit = next((key for key in ("class_nll", "clip_score", "score") if all(r.get(key) is not None for r in mine)), None)
     others = [r for r in rows if r["model"] == "teacher" and not is_reference(r, reference_steps)]
     if fit is None or len(mine) < 2 or not others:
         return ""
@@ -78,7 +78,7 @@ def on_the_curve(student: Row, rows: list[Row], reference_steps: int) -> str:
                 break
             worth[sampler] = max(r["evaluations"] for r in curve)
         worth.setdefault(sampler, 0)
-    least, against = min(worth.values()), "class likelihood" if fit == "class_nll" else "CLIP score"
+    least, against = min(worth.values()), {"class_nll": "class likelihood", "clip_score": "CLIP score", "score": "the score"}[fit]
     names = readable(next(iter(worth))) if len(worth) == 1 else "every baseline"
     what = f"better than {least} of {names}" if least else "no better than the fewest of the best baseline"
     return f"{what} on the curve of Fréchet distance against {against} over the scales"

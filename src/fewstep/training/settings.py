@@ -132,6 +132,7 @@ class EvaluateSettings(Section):
     clip: str | None = None  # a CLIP model, folder or hub id, for the CLIP score of text and for the features "clip"
     prompts: str | None = None  # a text file, one prompt a line, for a model of text; None: the data's captions
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0  # repeats, for an interval of the Fréchet distance
+    extrapolate: bool = False  # also the Fréchet distance of infinitely many samples, from parts of them
 
 
 class Recipe(Section):

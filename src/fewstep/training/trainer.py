@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fewstep import compat
+from fewstep.devices import keep_large_blocks_apart
 from fewstep.errors import InputError
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.half_weights import InFloat32, holds_half
@@ -68,6 +69,8 @@ class Trainer:
         self.run, self.data, self.settings, self.save = run, data, settings, save
         self.accelerator = accelerator_for(settings, run, device)
         check_examples(data, self.accelerator)
+        if self.accelerator.device.type == "cpu":
+            keep_large_blocks_apart()
         self.main, self.sharded = self.accelerator.is_main_process, is_sharded(self.accelerator)
         self.place = torch.device("cpu") if self.sharded else self.accelerator.device  # of whole networks
         self.quiet = quiet or not self.main
