@@ -79,12 +79,12 @@ class Variant:
 
 VARIANTS = {
     "1: rung": Variant(1, "rung"),
-    "1: rung, more updates": Variant(1, "rung", more=1.35),
+    "1: rung, more updates": Variant(1, "rung", more=1.36),
     "1: critic": Variant(1, "own states", 1.0),
     "1: critic, same noise": Variant(1, "own states", 1.0, same_noise=True),
     "1: critic, half": Variant(1, "own states", 0.5),
     "2: rung": Variant(2, "rung"),
-    "2: rung, more updates": Variant(2, "rung", more=2.4),
+    "2: rung, more updates": Variant(2, "rung", more=2.6),
     "2: own states": Variant(2, "own states"),
     "2: critic": Variant(2, "own states", 1.0),
     "2: critic, same noise": Variant(2, "own states", 1.0, same_noise=True),
