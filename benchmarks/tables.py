@@ -21,13 +21,17 @@ from benchmarks.uses import tables as uses
 TABLES: dict[str, Callable[[Row], str]] = {
     "mixtures": quality.mixtures, "digits-full": quality.digits_full, "choosing": quality.choosing, "own-images": quality.own_images,
     "digits-evaluate": quality.evaluation, "fashion-evaluate": quality.evaluation, "fashion-latent": quality.evaluation,
-    "cifar10-evaluate": quality.evaluation, "stage-one-trials": quality.trials, "digits-variants": quality.recipe_variants,
+    "cifar10-evaluate": quality.evaluation, "stage-one-trials": quality.trials,
     "method-variants": quality.method_variants, "emoji": quality.emoji, "headline": speed.headline, "overhead": speed.overhead, "input": speed.waiting, "scaling": speed.scaling,
     "stock-pipelines": speed.stock_pipelines, "ladders": quality.ladders,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "style-transfer": uses.style_transfer,
     "any-steps": quality.teacher_distance, "critic": quality.critic,
     "paths": quality.teacher_distance,
+    "guidance-rules": quality.guidance_rules,
+    "to-reach": quality.to_reach,
+    "small-samples": quality.small_samples,
+    "scale-by-step": quality.scale_by_step,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
 FILES = {"choosing": "digits-full"}  # tables that are not named as their result

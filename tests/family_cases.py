@@ -216,6 +216,10 @@ CASES = {
         text_pipelines.hunyuan_dit_pipeline, of_text, "HunyuanDiTPipeline", BAKED, {"use_resolution_binning": False}, slow=True
     ),
     "PRX": Case(text_pipelines.prx_pipeline, of_text, "PRXPipeline", BAKED, SIZE | {"use_resolution_binning": False}, slow=True),
+    "CogView4": Case(
+        text_pipelines.cogview4_pipeline, of_text, "CogView4Pipeline", BAKED, {"timesteps": [1000, 500], "max_sequence_length": 512}, slow=True
+    ),
+    "HunyuanVideo": Case(text_pipelines.hunyuan_video_pipeline, of_text, "HunyuanVideoPipeline", BAKED, slow=True, unguided=6.0),
     "LTX": Case(
         text_pipelines.ltx_pipeline, of_text, "LTXPipeline", BAKED, {"num_frames": 5, "height": 32, "width": 64}, slow=True, front=as_tokens,
         back=as_video,

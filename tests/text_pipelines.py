@@ -24,6 +24,7 @@ from flow_pipelines import (
 )
 from transformer_pipelines import awake, t5_encoder
 from transformer_pipelines import t5_tokenizer as unigram_tokenizer
+from unet_pipelines import clip_text
 
 CHAT = "{% for message in messages %}<|im_start|>{{ message['role'] }} {{ message['content'] }}<|im_end|>{% endfor %}"
 
@@ -237,3 +238,61 @@ def prx_pipeline(folder, sides=SIDE):
     index = made / "model_index.json"  # as the conversion script of diffusers writes it
     index.write_text(json.dumps(json.loads(index.read_text()) | {"text_encoder": ["prx", "T5GemmaEncoder"]}))
     return made
+
+
+def cogview4_pipeline(folder):
+    import transformers
+    from tokenizers.processors import TemplateProcessing
+
+    torch.manual_seed(0)
+    network = diffusers.CogView4Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, text_embed_dim=16, time_embed_dim=16,
+        condition_dim=4, pos_embed_max_size=8, sample_size=8, rope_axes_dim=(8, 8),
+    )  # fmt: skip
+    text_encoder, letters = reader("GlmModel")
+    begins = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", letters.convert_tokens_to_ids("<|im_start|>"))]
+    )
+    letters.backend_tokenizer.post_processor = begins  # GLM's begins each prompt with words of its own
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=letters.backend_tokenizer, pad_token="<|endoftext|>", padding_side="left", model_max_length=1024
+    )
+    noise = flow_scheduler(use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear")
+    vae = pipelines.vae(**SHIFTED | {"shift_factor": 0.0})
+    diffusers.CogView4Pipeline(tokenizer, text_encoder, vae, awake(network), noise).save_pretrained(folder)
+    return folder
+
+
+def hunyuan_video_pipeline(folder, sides=(3, 4, 6)):
+    """Three frames of latents of 4x6. The Llama's tokenizer is one of whole words, so that a prompt is not cut behind the long template."""
+    import re
+
+    import transformers
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    torch.manual_seed(0)
+    network = diffusers.HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1, num_single_layers=1, num_refiner_layers=1,
+        patch_size=2, text_embed_dim=16, pooled_projection_dim=12, rope_axes_dim=(2, 2, 4), mlp_ratio=1.0,
+    )  # fmt: skip
+    words = [
+        "<pad>",
+        "<unk>",
+        *dict.fromkeys(re.findall(r"\w+|[^\w\s]+", f"{DEFAULT_PROMPT_TEMPLATE['template']} a b cat dog zebra")),
+    ]
+    model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    model.pre_tokenizer = Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", unk_token="<unk>", model_max_length=512
+    )
+    text = TEXT | {"num_hidden_layers": 3, "head_dim": 8, "vocab_size": len(words)}
+    vae = diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=2, mid_block_add_attention=False
+    )
+    parts = {"text_encoder": transformers.LlamaModel(transformers.LlamaConfig(**text)), "tokenizer": tokenizer, "vae": vae}
+    parts |= {"text_encoder_2": clip_text("CLIPTextModel", tokens=77), "tokenizer_2": pipelines.tokenizer()}
+    made = diffusers.HunyuanVideoPipeline(transformer=awake(network), scheduler=flow_scheduler(shift=7.0), **parts)
+    return saved(made, folder, list(sides))

@@ -8,19 +8,19 @@ from fewstep.models.families.pipeline_folder import quiet
 XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 10 + 6 * 4}
 
 
-def clip_text(kind, features=12, projection=10):
+def clip_text(kind, features=12, projection=10, tokens=pipelines.TOKENS):
     """A CLIP text encoder of two layers: what is read is the last but one."""
     import transformers
 
     sizes = {"hidden_size": features, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tokens = {
+    sizes |= {
         "vocab_size": 54,
-        "max_position_embeddings": pipelines.TOKENS,
+        "max_position_embeddings": tokens,
         "bos_token_id": 0,
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    return getattr(transformers, kind)(transformers.CLIPTextConfig(**sizes, **tokens, projection_dim=projection))
+    return getattr(transformers, kind)(transformers.CLIPTextConfig(**sizes, projection_dim=projection))
 
 
 def xl_pipeline(folder, in_channels=4, pipeline="StableDiffusionXLPipeline", **settings):

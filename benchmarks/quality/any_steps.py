@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.command import parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
+from benchmarks.quality.paths import LADDER
 from benchmarks.quality.teacher_distance import References, digits_recipe, students_of
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
@@ -149,7 +150,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=("separate", "any"))
     parser.add_argument("--samples", type=int, default=4000)
     args = parser.parse_args(words)
-    recipe, data = digits_recipe(args.times), open_data(name="digits")
+    recipe, data = digits_recipe(args.times, LADDER), open_data(name="digits")
     assert isinstance(data, Data)
     known = read_json(args.out)["variants"] if args.out.is_file() else {}
     reference = References.made(open_model("digits"), data, args.samples)

@@ -10,8 +10,8 @@ step on. Variants of N steps:
 - *own states*: in the states that the student itself visits from noise, the target from there being stage two's. (With one step it is the rung.)
 - *critic*: the same, and its samples are compared with the teacher's of the same class and w, the end states of the pool of paths, by a critic: heads
   on the frozen teacher's features of both, noised lightly alike; relativistic loss of pairs, R1 and R2 by finite differences at the heads'
-  inputs. The critic learns alone first, from pairs of the same noise; its weight in the student's loss is set once, so that both gradients at the samples are equally long (times `share`).
-  *same noise*: half of each batch begins with the pool's noise, and is compared with the sample of that very noise.
+  inputs. The critic learns alone first, from pairs of the same noise; its weight in the student's loss is set once, so that both gradients at
+  the samples are equally long.
 
 Figures: Fréchet distance to the teacher's samples from the same noise, class-balanced, in the features of a digit classifier, and of the pixels themselves;
 precision and recall (3 neighbours) against them; diversity over theirs; ratio of the Fréchet distances to the data.
@@ -65,29 +65,23 @@ class Variant:
 
     steps: int
     way: str  # "rung" or "own states"
-    share: float = 0.0  # of the critic's gradient; 0: none
-    same_noise: bool = False
+    judged: bool = False  # by the critic too
     more: float = 1.0  # times the updates
 
     @property
     def evaluations(self) -> float:
         """For an example of an update."""
         each = 4 // self.steps + WITH_GRADIENT
-        judged = JUDGED * (0.5 if self.same_noise else 1) if self.share else 0
-        return (each if self.way == "rung" else self.steps * each) + judged
+        return (each if self.way == "rung" else self.steps * each) + JUDGED * self.judged
 
 
 VARIANTS = {
     "1: rung": Variant(1, "rung"),
     "1: rung, more updates": Variant(1, "rung", more=1.36),
-    "1: critic": Variant(1, "own states", 1.0),
-    "1: critic, same noise": Variant(1, "own states", 1.0, same_noise=True),
-    "1: critic, half": Variant(1, "own states", 0.5),
+    "1: critic": Variant(1, "own states", judged=True),
     "2: rung": Variant(2, "rung"),
-    "2: rung, more updates": Variant(2, "rung", more=2.6),
     "2: own states": Variant(2, "own states"),
-    "2: critic": Variant(2, "own states", 1.0),
-    "2: critic, same noise": Variant(2, "own states", 1.0, same_noise=True),
+    "2: critic": Variant(2, "own states", judged=True),
 }
 
 
@@ -118,14 +112,12 @@ def chain_errors(
     return torch.stack(errors).mean(0), estimate
 
 
-def batches(pool: PathPool, variant: Variant, seed: int) -> Iterator[tuple[Tensor, Any, Tensor, Tensor, Tensor]]:
+def batches(pool: PathPool, seed: int) -> Iterator[tuple[Tensor, Any, Tensor, Tensor, Tensor]]:
     """(noise, class, w, the teacher's sample of that class and w, its noise) for ever; of `same_noise` the first half is of the pool's noise."""
     generator, start = torch.Generator().manual_seed(seed), 0
     while True:
         states, condition, known = pool.batch(start, BATCH)
         noise = torch.randn(states[:, 0].shape, generator=generator)
-        if variant.same_noise:
-            noise[: BATCH // 2] = states[: BATCH // 2, 0]
         yield noise, condition, known["w"].double(), states[:, -1].double(), states[:, 0]
         start += BATCH
 
@@ -137,7 +129,7 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
     network = student.network.train(False).requires_grad_(True)
     parameters, updates = list(network.parameters()), round(args.updates * variant.more)
     optimizer, ema = torch.optim.AdamW(parameters, args.rate, betas=(0.9, 0.99), weight_decay=0.0), Ema(network, 0.995)
-    source, judged = batches(pool, variant, args.seed), BATCH // 2 if variant.same_noise else BATCH
+    source = batches(pool, args.seed)
     critic, weight, spent = Critic(teacher, student.process), 0.0, updates * variant.evaluations
 
     def parts(update: int) -> tuple[Tensor, Any, Any]:
@@ -153,16 +145,15 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
             )
         noise, condition, w, real, _ = next(source)
         errors, sample = chain_errors(student, before, variant.steps, noise, condition, w)
-        if not variant.share:
+        if not variant.judged:
             return errors.mean(), None, sample
-        real, condition, w = real[:judged], condition[:judged], w[:judged]
-        maps = critic.maps(real, sample[:judged], condition)
+        maps = critic.maps(real, sample, condition)
         loss = (balance(w, 1.0) * critic.loss(*maps, condition, w)).mean()
         waiting[:] = [(*maps, condition, w)]
         return errors.mean(), loss, sample
 
     waiting: list[Any] = []
-    if variant.share:
+    if variant.judged:
         for _ in range(FIRST):
             _, condition, w, real, noise = next(source)
             with torch.no_grad():
@@ -175,7 +166,7 @@ def taught(variant: Variant, before: Denoiser, teacher: Model, pool: PathPool, d
             *losses, sample = parts(0)
             lengths.append([float(torch.autograd.grad(loss, sample, retain_graph=True)[0].norm()) for loss in losses])
         anchor, other = torch.tensor(lengths).mean(0).tolist()
-        weight, spent = variant.share * anchor / other, spent + FIRST * (variant.steps + 1)
+        weight, spent = anchor / other, spent + FIRST * (variant.steps + 1)
         progress(f"lengths of the gradients {anchor:.4g} and {other:.4g}: weight {weight:.4g}")
 
     seen, began = torch.zeros(2), time.monotonic()
@@ -303,11 +294,6 @@ def main(words: list[str] | None = None) -> None:
             for row in known[key]["rows"]:
                 progress("  ".join(f"{k} {v:.4f}" for k, v in row.items()))
             write_result(args.out, {"variants": known})
-        given = {f"{n}: bundled": open_model("digits-student", steps=n).denoiser for n in (4, 2, 1)} | {"4: paths": before}
-        for name, student in given.items():
-            if name not in known:
-                known[name] = common | {"updates": 0, "steps": int(name[0]), "rows": measures.rows(student, int(name[0]))}
-        write_result(args.out, {"variants": known})
     print(tables.critic({"variants": known}))
 
 

@@ -8,15 +8,24 @@ The recipe is `digits`, that of the quickstart, whose ladder comes first; all el
 counts as 3, so that the cost is about that of as many evaluations of the teacher. Goals are those of the quickstart, at each guidance scale.
 """
 
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
-from benchmarks.quality.digits_variants import distilled
-from fewstep.evaluation.quickstart import checks, find
+from fewstep import open_model
+from fewstep.data.loading import Data, open_data
+from fewstep.evaluation.quickstart import checks, evaluate_digits, find
+from fewstep.models.metadata import bundled
+from fewstep.training.distill import distill_model
 from fewstep.training.plan_of_stages import stages_of
 from fewstep.training.recipe import load_recipe
+from fewstep.training.run_folder import open_run
 from fewstep.training.settings import Recipe
+from fewstep.training.trainer import Trainer
 
 WITH_GRADIENT = 3  # evaluations that one with its gradient counts
 ALTERNATIVES = ((16, 8, 4, 2, 1), (16, 4, 1), (8, 4, 2, 1), (32, 4, 2, 1), (64, 16, 4, 2, 1), (64, 16, 8, 4, 2, 1))
@@ -34,13 +43,26 @@ def cost(recipe: Recipe) -> Row:
     return {"ladder": list(recipe.stage_two.ladder), "updates": sum(stage[1] for stage in stages), "evaluations": evaluations}
 
 
+def distilled(recipe: Recipe) -> tuple[list[Row], int]:
+    """The quickstart's rows of a recipe's students, and the seconds that they took."""
+    teacher, data, began = open_model("digits"), open_data(name="digits"), time.monotonic()
+    assert isinstance(data, Data)
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder) / "run", recipe)
+        with closing(Trainer(run, data, recipe.train)) as trainer:
+            distill_model(recipe, teacher, data, trainer)
+        seconds = time.monotonic() - began
+        metrics, *_ = evaluate_digits(run, bundled("digits-teacher"), run / "evaluation", data)
+    return metrics["rows"], round(seconds)
+
+
 def quality(ladder: tuple[int, ...]) -> Row:
     """The goals of the quickstart that the students of a ladder reach, their Fréchet distances at `SCALE`, and the seconds that it took."""
-    found = distilled([f"stage_two.ladder={list(ladder)}"])
-    held = [check["holds"] for check in checks(found["rows"])]
-    students: dict[int, Any] = {steps: find(found["rows"], "student", steps, SCALE) for steps in (4, 2, 1)}
+    rows, seconds = distilled(load_recipe("digits", {"stage_two.ladder": list(ladder)}))
+    held = [check["holds"] for check in checks(rows)]
+    students: dict[int, Any] = {steps: find(rows, "student", steps, SCALE) for steps in (4, 2, 1)}
     frechet = {str(steps): row["frechet"] for steps, row in students.items() if row is not None}
-    return {"goals": len(held), "reached": sum(held), "frechet": frechet, "seconds": found["seconds"]}
+    return {"goals": len(held), "reached": sum(held), "frechet": frechet, "seconds": seconds}
 
 
 def main(words: list[str] | None = None) -> None:

@@ -47,7 +47,7 @@ SCALES = (1.0, 1.3, 2.0, 5.0)
 STEPS = (1, 2, 4, 8, 16)
 BUDGET = {
     "stage_one.updates": 2000, "stage_one.learning_rate": 2e-3, "stage_two.ladder": [64, 16, 8, 4, 2, 1],
-    "stage_two.updates": 300, "stage_two.last_updates": 500, "stage_two.learning_rate": 1e-3,
+    "stage_two.updates": 300, "stage_two.last_updates": 500, "stage_two.learning_rate": 1e-3, "paths.rung": None,
 }  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},

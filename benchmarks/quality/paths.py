@@ -1,8 +1,8 @@
-"""What `[paths]` gives at the same evaluations of networks: after a rung, in its place, and in place of most of stage one.
+"""What `[paths]` gives at the same evaluations of networks: after a rung, in its place, and in place of most of stage one (the last is the recipe's).
 
     python -m benchmarks.quality.paths                      each once, with the quickstart's budget; benchmarks/results/paths.json
     python -m benchmarks.quality.paths --times 4            with four times it, added as rows
-    python -m benchmarks.quality.paths --only recipe
+    python -m benchmarks.quality.paths --only "ladder alone" "more paths"
 
 Figures as those of `any_steps`: Fréchet distance to the teacher's samples of 64 steps from the same noise.
 """
@@ -16,13 +16,14 @@ from benchmarks.quality.teacher_distance import SAMPLES, References, digits_reci
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
 
-POOL = {"paths.rung": 4, "paths.patience": 0, "paths.learning_rate": 1e-3, "paths.count": 1024}
+LADDER = {"stage_one.updates": 740, "paths.rung": None}  # the quickstart's recipe before it had paths
+POOL = {"paths.rung": 4, "paths.patience": 0, "paths.learning_rate": 1e-3, "paths.count": 1024, "paths.after_rung": False}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "recipe": {},
-    "after the rung": POOL | {"stage_one.updates": 500, "paths.updates": 280},
-    "in place of the rung": POOL | {"stage_one.updates": 500, "paths.updates": 560, "paths.after_rung": False},
-    "in place of stage one": POOL | {"stage_one.updates": 250, "paths.updates": 980, "paths.after_rung": False},
-    "more paths": POOL | {"stage_one.updates": 250, "paths.updates": 750, "paths.count": 3000, "paths.after_rung": False},
+    "ladder alone": LADDER,
+    "after the rung": POOL | {"stage_one.updates": 500, "paths.updates": 280, "paths.after_rung": True},
+    "in place of the rung": POOL | {"stage_one.updates": 500, "paths.updates": 560},
+    "in place of stage one": POOL | {"stage_one.updates": 250, "paths.updates": 980},
+    "more paths": POOL | {"stage_one.updates": 250, "paths.updates": 750, "paths.count": 3000},
 }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.command import Row
 from benchmarks.markdown import bold, grid, markdown, most
+from benchmarks.quality.digit_curves import SCALES, lower_by
 
 METHODS = ("student", "perfect student", "ddim", "euler", "dpm++", "unipc", "heun")  # of the mixtures
 DIGITS = {("teacher", 256): "teacher, 256 steps", ("teacher", 8): "teacher, 8 steps"} | {
@@ -128,17 +129,6 @@ def method_variants(result: Row) -> str:
     )  # fmt: skip
 
 
-def recipe_variants(result: Row) -> str:
-    """A line a variant of the quickstart's recipe and model, the teacher first: Fréchet distance / rms to the teacher's many steps."""
-    teacher = [{"variant": "", **row} for row in next(iter(result.values()))["rows"] if row["model"] == "teacher"]
-    others = [{"variant": name, **row} for name, found in result.items() for row in found["rows"] if row["model"] != "teacher"]
-    line = ("variant", "model", "steps")
-    return grid(
-        teacher + others, ["variant", "model, steps"], lambda row: tuple(row[key] for key in line),
-        lambda key, _: [key[0], f"{key[1]}, {key[2]}"], distances,
-    )  # fmt: skip
-
-
 def ladders(result: Row) -> str:
     """A line a ladder: its updates, what the whole distillation takes in evaluations of the teacher, and the quality where it was measured."""
     lines, first = [], result["rows"][0]["evaluations"]
@@ -209,3 +199,69 @@ def critic(result: Row) -> str:
         cells = [" / ".join(format(row[key], form) for row in known["rows"]) for key, form in columns.values()]
         lines.append([name, f"{known['updates']:,}", f"{known.get('evaluations', 0):,}", *cells])
     return markdown(["steps: student", "updates", "evaluations", *columns], lines)
+
+
+def guidance_rules(result: Row) -> str:
+    """A line a rule for the teacher and the students of each number of steps: Fréchet distance / class NLL at each scale, and how far its curve is below plain guidance's."""
+    lines = []
+    for model, steps in dict.fromkeys((row["model"], row["steps"]) for row in result["rules"]["plain"]["rows"]):
+        curves = {
+            name: [r for r in known["rows"] if (r["model"], r["steps"]) == (model, steps)]
+            for name, known in result["rules"].items()
+        }
+        named = f"{model}, {steps} step{'s' * (steps > 1)}"
+        lines += [
+            [named, name, *curve_cells(curve), percent_below(curve, curves["plain"])] for name, curve in curves.items() if curve
+        ]
+    return markdown(["", "rule", *(f"scale {s:g}" for s in SCALES), "curve below plain"], lines)
+
+
+def curve_cells(curve: list[Row]) -> list[str]:
+    """Fréchet distance / class NLL at each of the scales shown."""
+    return [f"{r['frechet']:.3f} / {r['class_nll']:.3f}" for r in curve if r["guidance_scale"] in SCALES]
+
+
+def percent_below(curve: list[Row], other: list[Row]) -> str:
+    """By how much a curve's Fréchet distance is smaller than another's at equal class NLL; empty for the same curve."""
+    gain = None if curve == other else lower_by(curve, other)
+    return "" if gain is None else f"{100 * gain:+.0f} %"
+
+
+def to_reach(result: Row) -> str:
+    """A line a student: what each figure is at scales 1, 2 and 5, with the goal beside."""
+    goals, lines = result["goals"], []
+    low, high = goals["diversity"]
+    for steps in dict.fromkeys(row["steps"] for row in result["figures"]):
+        rows = [row for row in result["figures"] if row["steps"] == steps]
+        goal = goals["ratio"][str(steps)]
+        worth = [
+            bold(str(row["worth"] or f"less than {min(map(int, row['best']))}"), row["worth"] >= goals["worth"]) for row in rows
+        ]
+        ratio = [bold(f"{row['ratio']:.3f}", row["ratio"] <= goal) for row in rows]
+        diversity = [bold(f"{row['diversity_ratio']:.3f}", low <= row["diversity_ratio"] <= high) for row in rows]
+        nearness = [f"{row['frechet_to_teacher']:.4f}" for row in rows]
+        name = f"{steps} step{'s' * (steps > 1)}"
+        lines += [
+            [name, "Fréchet distance to the teacher's samples", *nearness, ""],
+            [name, "worth so many evaluations of every baseline", *worth, str(goals["worth"]) if steps == 4 else ""],
+            [name, "ratio to the teacher's own distance to the data", *ratio, f"{goal:g}"],
+            [name, "diversity, ratio to the teacher's", *diversity, f"{low:g} to {high:g}"],
+        ]
+    scales = {row["guidance_scale"]: row["samples"] for row in result["figures"]}
+    return markdown(["student", "", *(f"scale {s:g}, {n:,} samples" for s, n in sorted(scales.items())), "goal"], lines)
+
+
+def small_samples(result: Row) -> str:
+    """A line a measure, a column a number of samples: bias / spread / power."""
+    return grid(
+        result["rows"], ["measure"], lambda row: row["measure"], lambda name, _: [name],
+        lambda row: f"{row['bias']:.2f} / {row['spread']:.2f} / {row['power']:.1f}",
+        columns={n: f"{n:,}" for n in sorted({row["samples"] for row in result["rows"]})}, column=lambda row: row["samples"],
+    )  # fmt: skip
+
+
+def scale_by_step(result: Row) -> str:
+    """A line a schedule of scales: Fréchet distance / class NLL at each s, and how far its curve is below that of one scale."""
+    usual = result["schedules"]["s s s s"]["rows"]
+    lines = [[name, *curve_cells(k["rows"]), percent_below(k["rows"], usual)] for name, k in result["schedules"].items()]
+    return markdown(["scales", *(f"s = {s:g}" for s in SCALES), "curve below one scale's"], lines)

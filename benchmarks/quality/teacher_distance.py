@@ -43,12 +43,17 @@ def digits_recipe(times: float = 1.0, changes: dict[str, Any] | None = None) -> 
 
 
 def students_of(recipe: Recipe, teacher: Model, data: Data) -> dict[int, Denoiser]:
+    """The students of the recipe's ladder, but for its first, as denoisers."""
+    return {steps: model.denoiser for steps, model in distilled_models(recipe, teacher, data).items()}
+
+
+def distilled_models(recipe: Recipe, teacher: Model, data: Data) -> dict[int, Model]:
     """The students of the recipe's ladder, but for its first."""
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(Path(folder) / "run", recipe)
         with closing(Trainer(run, data, recipe.train)) as trainer:
             distill_model(recipe, teacher, data, trainer)
-        return {steps: open_model(run / f"steps-{steps:04d}").denoiser for steps in recipe.stage_two.ladder[1:]}
+        return {steps: open_model(run / f"steps-{steps:04d}") for steps in recipe.stage_two.ladder[1:]}
 
 
 def starts(teacher: Model, data: Data, samples: int) -> tuple[Tensor, Tensor]:

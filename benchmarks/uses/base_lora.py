@@ -93,8 +93,8 @@ def with_lora(model: Model, folder: Path) -> Model:
 
 
 def students(run: Path, changes: dict[str, Any], teacher: Path | str = "digits") -> dict[int, Model]:
-    """The students of the digits' recipe with these changes, by their steps, trained where they are not there yet."""
-    distill(teacher, recipe="digits", out=run, changes=changes, device="cpu", quiet=True)
+    """The students of the digits' recipe without paths, with these changes, by their steps, trained where they are not there yet."""
+    distill(teacher, recipe="digits", out=run, changes=changes | {"paths.rung": None}, device="cpu", quiet=True)
     return {int(file.parent.name[-4:]): open_model(file.parent) for file in sorted(run.glob(f"steps-*/{INFO}"))}
 
 

@@ -83,7 +83,14 @@ def test_the_files_hold_what_the_call_returns(evaluated):
     metrics, out = evaluated
     assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     page = (out / "report.html").read_text()
-    for words in ("Quality against diversity", "DPM-Solver++", "The resolved recipe", "Training loss", "ratio to teacher"):
+    for words in (
+        "Quality against diversity",
+        "DPM-Solver++",
+        "The resolved recipe",
+        "Training loss",
+        "ratio to teacher",
+        "The classes come in turn",
+    ):
         assert words in page
     assert {p.name for p in out.iterdir()} - {"partial"} == {
         "evaluation.json", "grid.png", "metrics.json", "quality.png", "report.html", "rows", "samples",
@@ -191,6 +198,12 @@ def test_noise_belongs_to_the_sample(run):
     assert torch.equal(whole[128:200], noise_of(128, 200, (1, 2, 3), seed=5))
     assert not torch.equal(whole[:64], whole[64:128])
     assert not torch.equal(whole, noise_of(0, 200, (1, 2, 3), seed=6))
+
+
+def test_every_sample_is_balanced_whatever_part_of_it_is_drawn():
+    conditions = SampleConditions(tiny.tiny_teacher(), tuple("0123456789"))
+    parts = [conditions.labels(start, min(start + 64, 333)) for start in range(0, 333, 64)]
+    assert sorted(torch.cat(parts).bincount().tolist()) == [33] * 7 + [34] * 3
 
 
 def test_a_model_folder_finds_the_teacher_of_its_run(run, teacher_folder):

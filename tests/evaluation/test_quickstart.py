@@ -19,7 +19,7 @@ from fewstep.models.metadata import bundled
 
 SMALL = {
     "stage_one.updates": 3, "stage_two.updates": 2, "stage_two.last_updates": 2, "train.batch_size": 8, "train.log_every": 1,
-    "evaluate.samples": 66, "evaluate.guidance_scale": [1.0, 2.0],
+    "paths.count": 16, "paths.updates": 2, "evaluate.samples": 66, "evaluate.guidance_scale": [1.0, 2.0],
 }  # fmt: skip
 
 

@@ -247,7 +247,8 @@ def test_other_trackers_get_the_pictures_at_the_update_of_the_whole_run(run, mon
 
 def test_pictures_by_default_are_few_and_none_where_they_would_cost_more_than_a_little(monkeypatch):
     monkeypatch.setattr("fewstep.training.sample_plan.TEACHER_STEPS", (1000, 32))
-    recipe = load_recipe("digits")
+    ladder = {"stage_one.updates": 740, "paths.rung": None}
+    recipe = load_recipe("digits", ladder)
     stages = stages_of(recipe, distilling=True)
     plans = sample_plans(recipe, stages, 128, latents=False)
     assert {name: (plan.every, plan.steps) for name, plan in plans.items()} == {
@@ -259,7 +260,7 @@ def test_pictures_by_default_are_few_and_none_where_they_would_cost_more_than_a_
     few = sample_plans(recipe, stages, 8, latents=False)
     assert few["stage-one"].every == 247 and few["steps-0004"].every == 60
     assert sample_plans(recipe, stages, 1, latents=True) == {} and teacher_plan(recipe, stages, 1, True) is None
-    asked = load_recipe("digits", {"train.sample_every": 100})
+    asked = load_recipe("digits", ladder | {"train.sample_every": 100})
     assert [plan.every for plan in sample_plans(asked, stages, 1, latents=True).values()] == [100] * 4
 
 

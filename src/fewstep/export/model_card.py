@@ -16,6 +16,7 @@ from fewstep.export.comfyui import WORKFLOW
 from fewstep.export.lora_file import EXPORTED
 from fewstep.models.families import Family
 from fewstep.models.families.diffusers_family import STUDENT
+from fewstep.models.families.flow_latents import ChosenSize
 from fewstep.models.families.pipeline_folder import absent, config_of, dtype_of, index_of, variants_of
 from fewstep.models.families.vae import latent_scaling
 from fewstep.models.metadata import Info
@@ -29,9 +30,26 @@ ARGUMENTS = {  # pipeline class -> arguments of its call besides prompt, steps a
     "IFSuperResolutionPipeline": {"image": "image", "noise_level": "250"},
     "PixArtAlphaPipeline": {"use_resolution_binning": "False"},
     "PixArtSigmaPipeline": {"use_resolution_binning": "False"},
+    "SanaPipeline": {"use_resolution_binning": "False"},
+    "HunyuanDiTPipeline": {"use_resolution_binning": "False"},
+    "LongCatImagePipeline": {"enable_prompt_rewrite": "False"},
+    "PRXPipeline": {"use_resolution_binning": "False"},
 }  # fmt: skip
-SIZED = ("KandinskyV22Pipeline", "KandinskyV22CombinedPipeline", "FluxPipeline", "QwenImagePipeline", "WanPipeline")  # by default
-SHIFTED = ("stable_diffusion_3", "wan")  # whose students of any number of steps have a grid that stock pipelines do not make
+SIZED = (
+    "kandinsky",
+    "sana",
+    "aura_flow",
+    "hunyuan_dit",
+)  # families that draw another size by default, beside those of `ChosenSize`
+WHOLE_TIMES = ("cogview4",)  # flows whose stock pipelines round times to whole timesteps
+SHIFTED = (
+    "stable_diffusion_3",
+    "wan",
+    "wan_two",
+    "sana",
+    "aura_flow",
+    "prx",
+)  # whose students of any number of steps have a grid that stock pipelines do not make
 
 
 def write_card(model: Model, folder: Path, name: str | None = None) -> None:
@@ -69,7 +87,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     task = "text-to-image" if info.condition == "text" else "unconditional-image-generation"
-    task = "text-to-video" if info.family == "wan" else task
+    task = "text-to-video" if info.condition == "text" and len(info.shape) == 4 else task
     tags = ["fewstep", "distillation", "diffusion", info.family.replace("_", "-"), *(["few-step"] if info.steps else []), task]
     data = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
     if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
@@ -79,14 +97,14 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
     values = {
         "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
-        "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder),
-        "subject": "class_labels=[0]" if info.condition == "class" else '"a photo of an owl"',
+        "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder), "video": len(info.shape) == 4,
+        "subject": "class_labels=[0]" if info.condition == "class" else 'prompt="a photo of an owl"',
         "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
         "onnx": (folder / "network.onnx").is_file(), "comfyui": workflow and files[0].name,
-        "lora": lora_values(family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
+        "lora": lora_values(info, family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
         "licence": licence, "licence_files": [file.relative_to(family.folder or file).as_posix() for file in licence_files(family.folder)],
         "image_inputs": "image and mask" if family.takes_mask else "image" if "super_resolution" in info.family else None,
-    } | stock_values(info, folder)  # fmt: skip
+    } | stock_values(info, family, folder)  # fmt: skip
     front = ModelCardData(library_name="diffusers", pipeline_tag=task, tags=list(dict.fromkeys(tags)), **licence)
     return str(ModelCard(template().render(card_data=front.to_yaml(), **values))).rstrip() + "\n"
 
@@ -117,26 +135,27 @@ def why_not(info: Info, folder: Path) -> str | None:
     known = info.process.get("train_timesteps", 1000)
     if info.family in SHIFTED and info.steps is None:
         return "stock pipelines make another grid of times for a model of any number of steps"
-    if "shift" not in info.process and info.steps and known % info.steps:
-        return f"{info.steps} does not divide {known}, for which the stock DDIM scheduler makes another grid of times"
+    if ("shift" not in info.process or info.family in WHOLE_TIMES) and info.steps and known % info.steps:
+        return f"{info.steps} does not divide {known}, for which stock pipelines make another grid of times"
     return None
 
 
-def stock_values(info: Info, folder: Path) -> dict[str, Any]:
+def stock_values(info: Info, family: Any, folder: Path) -> dict[str, Any]:
     """The values of the template that come from a pipeline folder's parts; none of another folder."""
     import diffusers
 
     if not (folder / "model_index.json").is_file():
         return {}
     pipeline = index_of(folder)["_class_name"]
-    arguments = {"num_inference_steps": info.steps or DEFAULT_STEPS, **ARGUMENTS.get(pipeline, {})}
+    arguments = family.step_arguments(info.steps or DEFAULT_STEPS) | ARGUMENTS.get(pipeline, {})
     vae = config_of(folder, "vae") if (folder / "vae").is_dir() else {}
-    if pipeline in SIZED and info.image_size is not None:
+    if (info.family in SIZED or isinstance(family, ChosenSize)) and info.image_size is not None:
         pixels = info.image_size // info.size
         arguments |= {"height": info.shape[-2] * pixels, "width": info.shape[-1] * pixels}
-    if pipeline == "WanPipeline":
-        arguments["num_frames"] = (info.shape[1] - 1) * int(vae.get("scale_factor_temporal", 4)) + 1
-    arguments["true_cfg_scale" if pipeline == "QwenImagePipeline" else "guidance_scale"] = scale_for(info)
+    if isinstance(family, ChosenSize) and (frames := family.frames_of_latent(folder)):
+        arguments["num_frames"] = (info.shape[1] - 1) * frames + 1
+    scale = family.unguided if info.baked else scale_for(info)
+    arguments["true_cfg_scale" if pipeline == "QwenImagePipeline" else "guidance_scale"] = scale
     parts = [part for part in folder.iterdir() if part.is_dir() and variants_of(part)]
     dtypes = {str(dtype_of(part)).removeprefix("torch.") for part in parts} - {"float32"}  # stock pipelines open a mixture as it is
     optional = optional_components(getattr(diffusers, pipeline)) if hasattr(diffusers, pipeline) else ()
@@ -147,7 +166,7 @@ def stock_values(info: Info, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lora_values(family: Family, files: list[Path]) -> dict[str, Any]:
+def lora_values(info: Info, family: Any, files: list[Path]) -> dict[str, Any]:
     """What a LoRA file's metadata holds (base, guidance scale, ...), with the classes of pipeline and scheduler; of several the first's."""
     from safetensors import safe_open
 
@@ -155,8 +174,9 @@ def lora_values(family: Family, files: list[Path]) -> dict[str, Any]:
         known, names = json.loads(opened.metadata()["fewstep"]), list(opened.keys())
     scheduler = json.loads((files[0].parent / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))["_class_name"]
     known |= {"file": files[0].name if files[0].name != EXPORTED else None, "files": [file.name for file in files]}
+    arguments = family.step_arguments(info.steps or DEFAULT_STEPS) | {"guidance_scale": family.unguided}
     kohya = any(name.startswith("lora_unet_") for name in names)
-    return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler, "kohya": kohya}
+    return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler, "kohya": kohya, "arguments": arguments}
 
 
 def scale_for(info: Info) -> float:

@@ -48,6 +48,8 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "krea2": "fewstep.models.families.krea2:Krea2",
     "hunyuan_dit": "fewstep.models.families.hunyuan_dit:HunyuanDiT",
     "prx": "fewstep.models.families.prx:PRX",
+    "cogview4": "fewstep.models.families.cogview4:CogView4",
+    "hunyuan_video": "fewstep.models.families.hunyuan_video:HunyuanVideo",
     "ltx": "fewstep.models.families.ltx:LTX",
     "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",

@@ -278,7 +278,11 @@ class DiffusersFamily(Family):
         return self.pipeline_class()
 
     def stock_settings(self, folder: Path, pipeline: Any, steps: int) -> dict[str, Any]:
-        """The arguments by which the stock pipeline takes so many of our steps."""
+        """The arguments by which the stock pipeline of a folder takes so many of our steps, maybe with another scheduler."""
+        return self.step_arguments(steps)
+
+    def step_arguments(self, steps: int) -> dict[str, Any]:
+        """The arguments by which it takes them with the folder's own scheduler."""
         return {"num_inference_steps": steps}
 
     def stock_call(self, pipeline: Any, z: Tensor, condition: Any, settings: dict[str, Any]) -> Tensor:

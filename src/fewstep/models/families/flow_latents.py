@@ -50,6 +50,10 @@ class ChosenSize(DiffusersFamily):
         """How many latents along each side make a token."""
         return self.patches
 
+    def frames_of_latent(self, folder: Path) -> int | None:
+        """How many frames a latent of a video stands for; None of a picture."""
+        return None
+
     def any_size(self) -> AnySize:
         """Whole patches."""
         return AnySize(self.patches[-1])

@@ -31,6 +31,10 @@ class LTX(ChosenSize, TextTransformer):
         frames, pixels = vae.get("temporal_compression_ratio"), vae.get("spatial_compression_ratio")
         return frames or vae["patch_size_t"] * halved, pixels or vae["patch_size"] * halved
 
+    def frames_of_latent(self, folder: Path) -> int:
+        """How many frames a latent stands for."""
+        return self.ratios(folder)[0]
+
     def pixels_of_latent(self, folder: Path) -> int:
         """How many pixels a latent stands for, along a side."""
         return self.ratios(folder)[1]

@@ -40,7 +40,11 @@ class Wan(FlowGrid, ChosenSize, TextTransformer):
     def usual_sides(self, folder: Path) -> tuple[int, ...]:
         """(frames, h, w) of the stock pipeline's default video."""
         (frames, height, width), space = VIDEO, self.pixels_of_latent(folder)
-        return (frames - 1) // config_of(folder, "vae").get("scale_factor_temporal", 4) + 1, height // space, width // space
+        return (frames - 1) // self.frames_of_latent(folder) + 1, height // space, width // space
+
+    def frames_of_latent(self, folder: Path) -> int:
+        """How many frames a latent stands for."""
+        return config_of(folder, "vae").get("scale_factor_temporal", 4)
 
     def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
         """As the network's config has it: frames, height, width."""
