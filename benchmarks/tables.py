@@ -26,7 +26,7 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "stock-pipelines": speed.stock_pipelines, "ladders": quality.ladders,
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "style-transfer": uses.style_transfer,
-    "any-steps": quality.teacher_distance,
+    "any-steps": quality.teacher_distance, "critic": quality.critic,
     "paths": quality.teacher_distance,
     "guidance-rules": quality.guidance_rules,
     "to-reach": quality.to_reach,

@@ -188,6 +188,19 @@ def teacher_distance(result: Row) -> str:
     return markdown(["students, times the quickstart's updates", "evaluations", *heads], lines)
 
 
+def critic(result: Row) -> str:
+    """Each student's figures at the three guidance scales."""
+    columns = {
+        "to the teacher's samples": ("frechet", ".4f"), "of pixels": ("frechet_of_pixels", ".4f"), "ratio to the data": ("ratio_to_data", ".3f"),
+        "precision": ("precision", ".3f"), "recall": ("recall", ".3f"), "diversity": ("diversity", ".3f"),
+    }  # fmt: skip
+    lines = []
+    for name, known in result["variants"].items():
+        cells = [" / ".join(format(row[key], form) for row in known["rows"]) for key, form in columns.values()]
+        lines.append([name, f"{known['updates']:,}", f"{known.get('evaluations', 0):,}", *cells])
+    return markdown(["steps: student", "updates", "evaluations", *columns], lines)
+
+
 def guidance_rules(result: Row) -> str:
     """A line a rule for the teacher and the students of each number of steps: Fréchet distance / class NLL at each scale, and how far its curve is below plain guidance's."""
     lines = []

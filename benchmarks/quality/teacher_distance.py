@@ -56,6 +56,12 @@ def distilled_models(recipe: Recipe, teacher: Model, data: Data) -> dict[int, Mo
         return {steps: open_model(run / f"steps-{steps:04d}") for steps in recipe.stage_two.ladder[1:]}
 
 
+def starts(teacher: Model, data: Data, samples: int) -> tuple[Tensor, Tensor]:
+    """The labels and the noise that samples begin with: class-balanced, the same for all."""
+    noise = torch.randn(samples, *teacher.info.shape, generator=torch.Generator().manual_seed(5))
+    return torch.arange(samples) % len(data.classes), noise
+
+
 @dataclass(frozen=True)
 class References:
     """The teacher's samples of `REFERENCE_STEPS` steps at each of `SCALES`, class-balanced, the noise that they begin with, and the features compared."""
@@ -67,26 +73,28 @@ class References:
 
     @classmethod
     def made(cls, teacher: Model, data: Data, samples: int = SAMPLES) -> "References":
-        labels = torch.arange(samples) % len(data.classes)
-        noise = torch.randn(samples, *teacher.info.shape, generator=torch.Generator().manual_seed(5))
-        drawn = {}
+        (labels, noise), drawn = starts(teacher, data, samples), {}
         for scale in SCALES:
             progress(f"the teacher's samples at scale {scale:g}")
             drawn[scale] = teacher.sample_tensor(labels, steps=REFERENCE_STEPS, guidance_scale=scale, noise=noise).samples
         return cls(noise, labels, drawn, train_or_load_classifier(data, cache_folder(data), quiet=True))
 
     @torch.no_grad()
+    def drawn_by(self, student: Denoiser, steps: int, scale: float) -> Tensor:
+        """A student's samples from the same noise."""
+        drawn = []
+        for z, label in zip(self.noise.split(250), self.labels.split(250), strict=True):
+            w = torch.full((len(z),), weight_of(scale), dtype=torch.float64)
+            drawn.append(samplers.deterministic(student, z, steps, label, w, student.process))
+        return torch.cat(drawn)
+
     def measured(self, students: dict[int, Denoiser]) -> list[Row]:
         """A row for each number of steps and guidance scale: Fréchet distance in a digit classifier's features, and root mean square distance."""
         rows = []
         for scale, reference in self.samples.items():
             statistics = Statistics.of(self.features(reference))
             for steps, student in students.items():
-                drawn = []
-                for z, label in zip(self.noise.split(250), self.labels.split(250), strict=True):
-                    w = torch.full((len(z),), weight_of(scale), dtype=torch.float64)
-                    drawn.append(samplers.deterministic(student, z, steps, label, w, student.process))
-                found = torch.cat(drawn)
+                found = self.drawn_by(student, steps, scale)
                 distance = frechet_distance(Statistics.of(self.features(found)), statistics)
                 rows.append({"steps": steps, "guidance_scale": scale, "rms": rms(found, reference), "frechet": distance})
         return rows
