@@ -19,6 +19,7 @@ TINY = {
     "stage_two.ladder": [4, 2, 1],
     "stage_two.updates": 4,
     "stage_two.last_updates": 4,
+    "paths.rung": 0,
     "train.batch_size": 4,
     "train.warmup": 2,
     "train.checkpoint_every": 3,

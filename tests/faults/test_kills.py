@@ -16,7 +16,7 @@ from tiny import tiny_student, tiny_teacher
 
 TRAINING = {
     "data.name": "digits", "network.block_out_channels": [4, 8], "network.norm_num_groups": 4, "teach.updates": 5, "stage_one.updates": 4,
-    "stage_two.ladder": [2, 1], "stage_two.updates": 3, "stage_two.last_updates": 3, "train.batch_size": 2, "train.warmup": 1,
+    "stage_two.ladder": [2, 1], "paths.rung": 0, "stage_two.updates": 3, "stage_two.last_updates": 3, "train.batch_size": 2, "train.warmup": 1,
     "train.checkpoint_every": 2, "train.log_every": 2, "train.log_with": "none",
 }  # fmt: skip
 VARYING = {"log.jsonl", "report.html", "metrics.json"}  # they hold times

@@ -13,7 +13,8 @@ from fewstep.method.process import time_grid
 from fewstep.training import paths
 from fewstep.training.cost_estimate import plan
 from fewstep.training.distill import student_of
-from fewstep.training.recipe import load_recipe
+from fewstep.training.plan_of_stages import stages_of
+from fewstep.training.recipe import load_recipe, parse_change
 from fewstep.training.trainer import Interrupted, Trainer
 from tiny import tiny_teacher
 
@@ -146,3 +147,11 @@ def test_the_cost_of_the_pool_is_told():
     stages = {stage["name"]: stage for stage in plan(load_recipe(None, CHANGES), tiny_teacher(), probe=False)["stages"]}
     assert stages["paths-0004"]["evaluations"]["total"] == round(40 * 8 * 1.7) and len(time_grid(8)) == 9
     assert stages["steps-0004"]["evaluations"]["total"] == 12 * 4
+
+
+def test_the_paths_of_a_shipped_recipe_are_left_out_by_a_zero():
+    short = {"stage_two.ladder": [2, 1]}
+    with pytest.raises(InputError, match=r"paths.rung = 4 .* set it to 0"):
+        load_recipe("digits", short)
+    recipe = load_recipe("digits", short | dict([parse_change("paths.rung=0")]))
+    assert recipe.paths.rung is None and "steps-0001" in [name for name, *_ in stages_of(recipe, distilling=True)]

@@ -50,7 +50,7 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     """
     check_teacher(teacher)
     if trainer.sharded and recipe.paths.rung is not None:
-        raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or leave it out")
+        raise InputError("paths.rung is made by each process with the whole teacher: use DDP, or set it to 0, for no paths")
     teacher.to(trainer.place).denoiser.network.requires_grad_(False)
     made = student_of(recipe, teacher, negatives and negatives.to(trainer.place))
     check_start(recipe, made)

@@ -155,10 +155,12 @@ class Recipe(Section):
     def _sections_go_together(self) -> "Recipe":
         rung, ladder, negatives = self.paths.rung, self.stage_two.ladder, self.data.negative_prompts
         if rung is not None and rung not in ladder[1:]:
-            raise ValueError(f"paths.rung = {rung} is no rung of stage_two.ladder {list(ladder)}; name one, or leave it out")
+            raise ValueError(
+                f"paths.rung = {rung} is no rung of stage_two.ladder {list(ladder)}; name one, or set it to 0, for no paths"
+            )
         if rung is not None and self.stage_two.sampler == "stochastic":
             raise ValueError(
-                "paths.rung needs stage_two.sampler = 'deterministic', whose paths they are; set that, or leave it out"
+                "paths.rung needs stage_two.sampler = 'deterministic', whose paths they are; set that, or paths.rung = 0"
             )
         if self.encoder.ladder and self.stage_one.times == "grid":
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fewstep.method.guidance_rules import rule_of
 from fewstep.method.stage_two import rungs
@@ -140,7 +140,7 @@ class StageTwoSettings(Section):
 class PathsSettings(Section):
     """A rung that is taught straight from the guided teacher's own paths; see docs/paths.md."""
 
-    rung: Annotated[int, Field(ge=1, le=1 << 20)] | None = None  # the step count of the ladder that it is for; None: no paths
+    rung: Annotated[int, Field(ge=0, le=1 << 20)] | None = None  # the step count of the ladder that it is for; 0 or None: no paths
     after_rung: bool = True  # first taught as every rung is, then by paths; false: by paths alone, from the student before
     solver_steps: Annotated[int, Field(ge=1, le=1 << 20)] = 24  # of DPM-Solver++ 2M; a multiple of the rung's steps
     count: Annotated[int, Field(ge=16, le=100_000_000)] = 20_000  # paths in the pool
@@ -154,6 +154,11 @@ class PathsSettings(Section):
     weighting: Weighting = "auto"  # snr_plus_one; of students that predict x min_snr: min(SNR + 1, min_snr_gamma)
     min_snr_gamma: Gamma = 5.0
     balance: Annotated[float, Field(ge=0, le=4)] = 2.0  # as in stage one
+
+    @field_validator("rung")
+    @classmethod
+    def _zero_is_none(cls, rung: int | None) -> int | None:
+        return rung or None
 
     @model_validator(mode="after")
     def _times_are_on_the_path(self) -> "PathsSettings":
