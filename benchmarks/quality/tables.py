@@ -134,7 +134,8 @@ def ladders(result: Row) -> str:
     lines, first = [], result["rows"][0]["evaluations"]
     for row in result["rows"]:
         reached = f"{row['reached']} of {row['goals']}" if "goals" in row else ""
-        frechet = " / ".join(f"{one:.2f}" for one in row.get("frechet", {}).values())
+        known = row.get("frechet", {})
+        frechet = " / ".join(f"{known[steps]:.2f}" if steps in known else "none" for steps in ("4", "2", "1")) if known else ""
         lines.append(
             [
                 ", ".join(map(str, row["ladder"])), f"{row['updates']:,}", f"{row['evaluations'] / 1e3:,.0f} k",
