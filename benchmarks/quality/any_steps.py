@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.command import parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
+from benchmarks.quality.ladders import WITH_GRADIENT, cost
 from benchmarks.quality.paths import LADDER
 from benchmarks.quality.teacher_distance import References, digits_recipe, students_of
 from fewstep import open_model
@@ -37,7 +38,6 @@ from fewstep.training.draws import Draws
 from fewstep.training.recipe import Recipe
 from fewstep.training.train_state import Ema, trained
 
-WITH_GRADIENT = 3  # evaluations that one with its gradient counts
 OPENED = 0.5  # the share of the updates after which every number of steps is trained
 
 
@@ -70,14 +70,11 @@ def at(denoiser: Denoiser, steps: int) -> Denoiser:
 
 def budget_of(recipe: Recipe) -> int:
     """Evaluations for an example's place in the batch, of stage one and of all rungs."""
-    two, total = recipe.stage_two, recipe.stage_one.updates * (2 + WITH_GRADIENT)
-    for steps, k in rungs(two.ladder):
-        total += (two.last_updates if steps <= 2 else two.updates) * (k + WITH_GRADIENT)
-    return total
+    return cost(recipe)["evaluations"] // recipe.train.batch_size
 
 
 def any_steps(recipe: Recipe, teacher: Model, data: Data, anchored: float) -> tuple[dict[int, Denoiser], float]:
-    """The students of one network that is told the number of steps, and the evaluations that they took: as many as `separate`'s."""
+    """The students of one network that is told the number of steps, and the evaluations that they took: as many as the ladder's."""
     student = student_of(recipe, teacher).denoiser
     network, (first, *_) = student.network, recipe.stage_two.ladder
     outputs = teacher.family.time_embedding_outputs(network)

@@ -36,7 +36,7 @@ def main(words: list[str] | None = None) -> None:
     print(text_table(metrics["rows"], brief=True))
     print("\n" + tables.digits_full(metrics | {"ratios": ratios}))
     if args.out:
-        write_result(args.out, metrics | {"ratios": ratios})
+        write_result(args.out, metrics | {"against": args.teacher.name, "ratios": ratios})
 
 
 def ratio_rows(rows: list[dict]) -> list[dict]:

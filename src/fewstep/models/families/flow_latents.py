@@ -70,6 +70,29 @@ class ChosenSize(DiffusersFamily):
         return {"height": z.shape[2] * pixels, "width": z.shape[3] * pixels}
 
 
+class VideoLatents(ChosenSize):
+    """Latents of videos, whose `ratios` say what one stands for."""
+
+    video: tuple[int, int, int]  # frames, height and width: the stock pipeline's defaults
+
+    def ratios(self, folder: Path) -> tuple[int, int]:
+        """How many frames, and how many pixels along a side, a latent stands for."""
+        raise NotImplementedError
+
+    def frames_of_latent(self, folder: Path) -> int:
+        """How many frames a latent stands for."""
+        return self.ratios(folder)[0]
+
+    def pixels_of_latent(self, folder: Path) -> int:
+        """How many pixels a latent stands for, along a side."""
+        return self.ratios(folder)[1]
+
+    def usual_sides(self, folder: Path) -> tuple[int, ...]:
+        """(frames, h, w) of the stock pipeline's default video."""
+        (frames, height, width), (times, space) = self.video, self.ratios(folder)
+        return (frames - 1) // times + 1, height // space, width // space
+
+
 class Packed(ChosenSize):
     """The method sees latents (b, c, h, w); the network and the stock pipeline tokens (b, h/2 w/2, 4 c)."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
-from fewstep.models.families.flow_latents import ChosenSize, check_video
+from fewstep.models.families.flow_latents import VideoLatents, check_video
 from fewstep.models.families.pipeline_folder import check_fit, config_of
 from fewstep.models.families.prompts import random_text
 from fewstep.models.families.text_transformer import TextTransformer
@@ -22,11 +22,11 @@ from fewstep.models.metadata import Info
 VIDEO, GUIDANCE = (129, 720, 1280), 6.0  # frames, height and width; the network's input: the stock pipeline's defaults
 
 
-class HunyuanVideo(ChosenSize, TextTransformer):
+class HunyuanVideo(VideoLatents, TextTransformer):
     """A condition is {"text" (b, tokens, features), "mask" (b, tokens), "pooled" (b, features)}: of the Llama, and of CLIP."""
 
     name, network_type, pipelines = "hunyuan_video", "HunyuanVideoTransformer3DModel", ("HunyuanVideoPipeline",)
-    time_embedding, unguided = "time_text_embed.timestep_embedder.linear_2", GUIDANCE
+    time_embedding, video, unguided = "time_text_embed.timestep_embedder.linear_2", VIDEO, GUIDANCE
     encoders = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     encoding, mask, text_tokens, text_width = ("text", "pooled", "mask"), "mask", 256, "text_embed_dim"
     network_arguments: dict[str, str] = {  # noqa: RUF012
@@ -48,19 +48,6 @@ class HunyuanVideo(ChosenSize, TextTransformer):
         """How many frames, and how many pixels along a side, a latent stands for."""
         vae = config_of(folder, "vae")
         return vae.get("temporal_compression_ratio", 4), vae.get("spatial_compression_ratio", 8)
-
-    def frames_of_latent(self, folder: Path) -> int:
-        """How many frames a latent stands for."""
-        return self.ratios(folder)[0]
-
-    def pixels_of_latent(self, folder: Path) -> int:
-        """How many pixels a latent stands for, along a side."""
-        return self.ratios(folder)[1]
-
-    def usual_sides(self, folder: Path) -> tuple[int, ...]:
-        """(frames, h, w) of the stock pipeline's default video."""
-        (frames, height, width), (times, space) = VIDEO, self.ratios(folder)
-        return (frames - 1) // times + 1, height // space, width // space
 
     def patch(self, config: dict[str, Any]) -> tuple[int, ...]:
         """As the network's config has it: frames, height, width."""

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.models.families.flow_latents import ChosenSize, check_video
+from fewstep.models.families.flow_latents import VideoLatents, check_video
 from fewstep.models.families.pipeline_folder import config_of
 from fewstep.models.families.text_transformer import TextTransformer
 
 VIDEO, RATE = (161, 512, 704), 25  # frames, height and width, and frames a second: the stock pipeline's defaults
 
 
-class LTX(ChosenSize, TextTransformer):
+class LTX(VideoLatents, TextTransformer):
     """A condition is {"text" (b, tokens, features), "mask" (b, tokens), 1 where a token is one of the prompt's}."""
 
     name, network_type, time_embedding = "ltx", "LTXVideoTransformer3DModel", "time_embed.emb.timestep_embedder.linear_2"
-    pipelines, patches, encoding = ("LTXPipeline",), (1, 1, 1), ("text", "mask")
+    pipelines, video, patches, encoding = ("LTXPipeline",), VIDEO, (1, 1, 1), ("text", "mask")
     mask, text_tokens, text_width = "mask", 128, "caption_channels"
     encode_arguments: dict[str, Any] = {"do_classifier_free_guidance": False, "max_sequence_length": 128}  # noqa: RUF012
     network_arguments: dict[str, str] = {"encoder_hidden_states": "text", "encoder_attention_mask": "mask"}  # noqa: RUF012
@@ -30,19 +30,6 @@ class LTX(ChosenSize, TextTransformer):
         halved = 2 ** sum(vae["spatio_temporal_scaling"])
         frames, pixels = vae.get("temporal_compression_ratio"), vae.get("spatial_compression_ratio")
         return frames or vae["patch_size_t"] * halved, pixels or vae["patch_size"] * halved
-
-    def frames_of_latent(self, folder: Path) -> int:
-        """How many frames a latent stands for."""
-        return self.ratios(folder)[0]
-
-    def pixels_of_latent(self, folder: Path) -> int:
-        """How many pixels a latent stands for, along a side."""
-        return self.ratios(folder)[1]
-
-    def usual_sides(self, folder: Path) -> tuple[int, ...]:
-        """(frames, h, w) of the stock pipeline's default video."""
-        (frames, height, width), (times, space) = VIDEO, self.ratios(folder)
-        return (frames - 1) // times + 1, height // space, width // space
 
     def tokens(self, folder: Path, config: dict[str, Any]) -> int:
         """One for each latent."""
