@@ -54,6 +54,7 @@ NOT_LOADED = (
     "HunyuanDiT",
     "LongCat-Image",
     "Wan 2.2 A14B",
+    "Stable Audio",
 )  # diffusers loads no LoRA into their networks or pipelines
 WEIGHTS_TOO = "FLUX.2 klein"  # a scale goes into more than biases, which no LoRA file holds
 LOADED = [name for name in NAMES if name.values[0] not in (*NOT_LOADED, WEIGHTS_TOO)]
