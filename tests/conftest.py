@@ -27,6 +27,9 @@ TINY = {
 }
 
 
+gc.disable()  # while the tests are imported
+
+
 def freeze():
     """What is there by now stays: a full garbage collection, of which training and opening a model make several, need not look through it."""
     gc.collect()
@@ -34,6 +37,7 @@ def freeze():
 
 
 def pytest_collection_finish():
+    gc.enable()
     freeze()
 
 
