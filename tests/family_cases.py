@@ -14,6 +14,7 @@ from torch import Tensor
 
 import flow_pipelines
 import pipelines
+import sound_pipelines
 import text_pipelines
 import transformer_pipelines
 import unet_pipelines
@@ -232,6 +233,7 @@ CASES = {
         lambda folder: text_pipelines.cogvideox_pipeline(folder, rotary=False), of_text, "CogVideoXPipeline", BAKED, slow=True,
         front=frames_first, back=lambda model, samples: frames_first(samples),
     ),
+    "Stable Audio": Case(sound_pipelines.stable_audio_pipeline, of_text, "StableAudioPipeline", BAKED, slow=True),
     "Stable Diffusion 3.5": Case(
         lambda folder: transformer_pipelines.sd3_pipeline(folder, network_settings={"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
         of_text, "StableDiffusion3Pipeline", BAKED, slow=True,

@@ -23,10 +23,11 @@ PUBLISHED = {  # parameters of the networks as their authors publish them, exact
     "sd15": 859_520_964, "sd21": 865_910_724, "sdxl": 2_567_463_684, "sd3": 2_028_328_000, "flux": 11_891_178_560,
     "deepfloyd-if": 4_304_695_110, "dit": 749_826_464,
 }  # fmt: skip
-TEXT_TRANSFORMERS = {  # what diffusers makes of the published configs; their authors speak of 8.9, 6, 1.6, 8.1, 2.6, 6.8, 4, 1.5, 2 x 14, 2.6, 1.3, 6 and 13 G
+TEXT_TRANSFORMERS = {  # what diffusers makes of the published configs; their authors speak of 8.9, 6, 1.6, 8.1, 2.6, 6.8, 4, 1.5, 2 x 14, 2.6, 1.3, 6, 13 and 1.06 G
     "chroma": 8_899_983_424, "z-image": 6_154_908_736, "sana": 1_604_462_752, "sd35": 8_056_627_520, "lumina2": 2_609_769_152,
     "aura-flow": 6_842_876_928, "flux2-klein": 3_875_544_576, "hunyuan-dit": 1_516_534_048,
     "wan22-a14b": 28_576_983_168, "kolors": 2_579_458_820, "prx": 1_170_691_648, "cogview4": 6_369_118_272, "hunyuan-video": 12_821_012_544,
+    "stable-audio": 1_056_939_136,
 }  # fmt: skip
 PUBLISHED |= TEXT_TRANSFORMERS
 PAPER = ["cifar10", "imagenet64"]

@@ -166,20 +166,39 @@ def test_a_process_that_dies_ends_the_others_with_the_last_checkpoint_whole(tmp_
     assert checkpoint.values["stage"] == "stage-one" and checkpoint.values["update"] >= 3
 
 
-@pytest.mark.slow
-def test_two_processes_train_a_network_whose_last_weights_have_no_part_in_the_error(tmp_path):
-    teacher, prompts = flow_pipelines.qwen_pipeline(tmp_path / "teacher"), tmp_path / "prompts.txt"
+def of_prompts(teacher, root, sharing="DDP"):
+    """What two processes said when they distilled a teacher from prompts into `root/two`; one did the same into `root/one`."""
+    prompts, said = root / "prompts.txt", []
     prompts.write_text("a cat\ndog\na hat\nbig dog\n", encoding="utf-8")
     changes = {"stage_one.updates": 3, "stage_two.ladder": [2, 1], "stage_two.last_updates": 3, "train.warmup": 0}
-    settings = [w for k, v in changes.items() for w in ("--set", f"{k}={v}")] + [
-        "--set",
-        f"data.prompts={prompts}",
-        "--device",
-        "cpu",
-    ]
+    changes |= {"data.prompts": prompts}
+    settings = [w for k, v in changes.items() for w in ("--set", f"{k}={v}")]
     for name, batch, launcher in (("two", 2, TWO), ("one", 4, ())):
-        sized = ["--set", f"train.batch_size={batch}", "--out", tmp_path / name]
-        run_command("distill", "--teacher", teacher, *settings, *sized, launcher=launcher)
+        sized = ["--set", f"train.batch_size={batch}", "--out", root / name]
+        said.append(run_command("distill", "--teacher", teacher, *settings, *sized, *CPU, launcher=launcher)[1])
+    assert f"2 processes ({sharing})" in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", ["DDP", "FSDP2"])
+def test_two_processes_train_two_networks(tmp_path, sharing, request):
+    """Wan 2.2's, of which a process may have no example for one."""
+    if sharing == "FSDP2":
+        request.getfixturevalue("fsdp")
+    of_prompts(flow_pipelines.wan_pipeline(tmp_path / "teacher", two=True), tmp_path, sharing)
+    for part in ("", "_2"):
+        file = f"steps-0001/student{part}/diffusion_pytorch_model.safetensors"
+        before = load_file(tmp_path / "teacher" / f"transformer{part}" / "diffusion_pytorch_model.safetensors")
+        two, one = (load_file(tmp_path / name / file) for name in ("two", "one"))
+        assert two.keys() == one.keys() and any(not one[key].equal(before[key]) for key in before)
+        for key in one:
+            assert_close(two[key], one[key], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_network_whose_last_weights_have_no_part_in_the_error(tmp_path):
+    teacher = flow_pipelines.qwen_pipeline(tmp_path / "teacher")
+    of_prompts(teacher, tmp_path)
     two, one = (
         load_file(tmp_path / name / "steps-0001" / "student" / "diffusion_pytorch_model.safetensors") for name in ("two", "one")
     )

@@ -1,4 +1,5 @@
 """Drawn pictures as files, for every command that draws: one PNG an image, grid.png and samples.json, and the line that is printed.
+Sounds are WAV files, without a grid.
 
 Each writer raises an InputError where the folder holds something else or cannot be written.
 """
@@ -18,6 +19,7 @@ from fewstep.files import check_new, usual_mode, written_whole
 from fewstep.grids import labelled_grid
 from fewstep.method.conditioning import Condition, leaf
 from fewstep.models.sampling import Samples
+from fewstep.models.sounds import Sound
 from fewstep.progress import LiveLine
 
 FRAME = 1000 / 16  # milliseconds, of a video
@@ -36,13 +38,18 @@ def write_samples(
         condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
     )
     images = drawn.images()
-    shown = images[:SHOWN]  # a row of the grid is a video, or so many pictures that it is about square
-    side = math.ceil(math.sqrt(len(shown)))
-    rows = shown if isinstance(shown[0], list) else [shown[i : i + side] for i in range(0, len(shown), side)]
     record = record | choices | facts_of(drawn) | {"guidance_scale": model.scale_or_own(choices["guidance_scale"])}
-    grid = labelled_grid(rows, times=max(1, 32 // rows[0][0].width), margin=1)
+    grid = None if isinstance(images[0], Sound) else grid_of(images)
     tensors = {"noise": drawn.noise.float(), "samples": drawn.samples} if raw else {}
     return write_files(out, images, grid, record, [drawn], tensors)
+
+
+def grid_of(images: list[Any]) -> Any:
+    """The first of the images in a grid that is about square, or of videos with a row for each."""
+    shown = images[:SHOWN]
+    side = math.ceil(math.sqrt(len(shown)))
+    rows = shown if isinstance(shown[0], list) else [shown[i : i + side] for i in range(0, len(shown), side)]
+    return labelled_grid(rows, times=max(1, 32 // rows[0][0].width), margin=1)
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,19 @@ def facts_of(drawn: Samples) -> dict[str, Any]:
 def write_files(
     out: Path, images: list[Any], grid: Any, record: dict[str, Any], drawn: list[Samples], tensors: dict[str, Tensor] | None = None
 ) -> str:
-    """Write 00000.png, ... (of videos, which are lists of PIL images, animated ones), grid.png, samples.json, samples.safetensors.
+    """Write 00000.png, ... (of videos, which are lists of PIL images, animated ones; of sounds .wav), grid.png, samples.json, samples.safetensors.
 
     The line to print says how many images were drawn, for how many evaluations each, in what time.
     """
     with written_whole(out) as aside:
         for i, image in enumerate(images):
             first, *rest = image if isinstance(image, list) else [image]
+            if isinstance(first, Sound):
+                first.save(aside / f"{i:05d}.wav")
+                continue
             first.save(aside / f"{i:05d}.png", **({"save_all": True, "append_images": rest, "duration": FRAME} if rest else {}))
-        grid.save(aside / "grid.png")
+        if grid is not None:
+            grid.save(aside / "grid.png")
         if tensors:
             from safetensors.torch import save_file
 
@@ -119,7 +130,8 @@ def write_files(
     each = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
     each += f" evaluation{'s' if max(counts) != 1 else ''} of the network each"
     time = 1000 * sum(samples.seconds for samples in drawn) / n
-    return f"{n} image{'s' if n != 1 else ''}, {each}, {time:.2f} ms an image: {out / 'grid.png'}"
+    what, place = ("sound", out) if grid is None else ("image", out / "grid.png")
+    return f"{n} {what}{'s' if n != 1 else ''}, {each}, {time:.2f} ms {'a' if grid is None else 'an'} {what}: {place}"
 
 
 def label_of(facts: dict[str, Any]) -> str:

@@ -20,19 +20,21 @@ def sample(
     num_images: Annotated[int | None, typer.Option(min=1, help="How many; labels or prompts are taken in turn.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="In pixels, of a network that takes any size; without it the model's own.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="As --height.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a sound; without it the longest that the model makes.")] = None,
     batch_size: options.BatchSize = 256, sampler: options.Sampler = None,
     raw: Annotated[bool, typer.Option("--raw", help="Also samples.safetensors: noise and samples, float32, not clipped.")] = False,
     seed: options.Seed = 0, device: options.Device = None,
 ) -> None:  # fmt: skip
-    """Draw images: 00000.png, ..., grid.png and samples.json."""
+    """Draw images: 00000.png, ..., grid.png and samples.json; of a model of sounds 00000.wav, ... in place of pictures."""
     from torch import Tensor
 
     from fewstep.api import open_model
     from fewstep.cli.sample_files import write_samples
     from fewstep.devices import best_device
-    from fewstep.models.sizes import at_size
+    from fewstep.models.sizes import at_length, at_size
 
     opened = at_size(open_model(model, best_device(device), steps, variant=variant, lora=lora), height, width)
+    opened = at_length(opened, seconds)
     labels = class_label or (None if opened.info.condition == "text" or prompt else list(range(len(opened.info.classes))))
     condition = opened.condition(labels, prompt, num_images)
     record = {"class_labels": condition.tolist()} if isinstance(condition, Tensor) else {"prompts": prompt}
@@ -41,7 +43,7 @@ def sample(
         | record
         | ({"negative_prompt": negative_prompt} if negative_prompt else {})
         | ({"lora": lora} if lora else {})
-        | {name: side for name, side in (("height", height), ("width", width)) if side}
+        | {name: side for name, side in (("height", height), ("width", width), ("seconds_of_sound", seconds)) if side}
     )
     choices = {"steps": steps, "guidance_scale": scale_or_scales(guidance_scale), "seed": seed or 0, "sampler": sampler}
     print(write_samples(out, opened.with_negative_prompt(negative_prompt), condition, record, choices, batch_size, raw))

@@ -116,6 +116,20 @@ class Encoded:
     fit: Fit | None = None  # and how its pictures were made to fit
 
 
+def own_leaves(given: Condition, own: Condition) -> dict[str, Tensor]:
+    """ "own.LEAF" of the leaves (n, ...) in which the conditions `own` of examples are others than those `given`."""
+    if not isinstance(given, dict) or not isinstance(own, dict):
+        return {}
+    return {f"own.{leaf}": value for leaf, value in own.items() if value is not given[leaf]}
+
+
+def with_own(condition: Condition, own: dict[str, Tensor]) -> Condition:
+    """The condition (n, ...) with the leaves of which `own_leaves` gave the tensors."""
+    return (
+        condition if isinstance(condition, Tensor) else condition | {name.removeprefix("own."): leaf for name, leaf in own.items()}
+    )
+
+
 class PictureRows:
     """The pictures of a source in its order, to be encoded once each: what a cache is written of.
 
@@ -166,9 +180,7 @@ class PictureRows:
                     continue
                 given, fit = take(condition, torch.tensor(list(pictures))), sum((p.fit for p in pictures.values()), Fit())
                 own = self.model.family.with_sizes(given, *placements(list(pictures.values()), self.buckets))
-                if isinstance(given, dict) and isinstance(own, dict):
-                    tensors |= {f"own.{leaf}": value for leaf, value in own.items() if value is not given[leaf]}
-                made.append(Encoded(tensors, list(pictures), name, fit))
+                made.append(Encoded(tensors | own_leaves(given, own), list(pictures), name, fit))
         return made, skipped
 
     def _placed(self, item: Example) -> Placed | str:

@@ -16,6 +16,7 @@ from fewstep.errors import InputError, first_line
 from fewstep.files import path_of
 from fewstep.models.metadata import Info
 from fewstep.models.model import DECODED, Model
+from fewstep.models.sounds import check_no_sound
 
 Picture = str | Path | Any  # a file, or an image of Pillow
 Say = Callable[[str], None]  # called with a line that a person should read
@@ -50,6 +51,7 @@ def read_images(images: Tensor | Picture | Sequence[Picture], info: Info, say: S
     Raises:
         InputError: one cannot be read, or there is none; a tensor of another shape or with numbers that are not finite.
     """
+    check_no_sound(info, "what changes a picture")
     channels, height, size = shape = info.picture_shape
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):

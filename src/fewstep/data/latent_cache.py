@@ -1,8 +1,8 @@
 """A cache: latents and conditions in shards of safetensors with an index.json, read by memory map in shuffled epochs.
 
 A shard `00000.safetensors` holds "x" (n, ...), perhaps "mirrored" (n, ...), the distinct conditions of its examples as "condition"
-(u,) or "condition.LEAF" (u, ...), and "which" (n,), each example's place among them. Of pictures in buckets it holds these of each
-bucket, as "x.1216x832" and "which.1216x832", and leaves that each example has for itself, as "own.sizes.1216x832".
+(u,) or "condition.LEAF" (u, ...), "which" (n,), each example's place among them, and leaves that each example has for itself, as
+"own.seconds" (n, ...). Of pictures in buckets it holds these of each bucket, as "x.1216x832", "which.1216x832", "own.sizes.1216x832".
 """
 
 import reprlib
@@ -147,7 +147,7 @@ def mapped(file: Path) -> Shard:
     tensors = safe_open(file, framework="pt")
     names = [name.split(".") for name in tensors.keys()]  # noqa: SIM118 - not a dict
     which = {".".join(bucket): tensors.get_tensor(in_bucket("which", *bucket)) for what, *bucket in names if what == "which"}
-    own = {bucket: tuple(name[1] for name in names if name[0] == OWN and name[2:] == [bucket]) for bucket in which}
+    own = {bucket: tuple(name[1] for name in names if name[0] == OWN and ".".join(name[2:]) == bucket) for bucket in which}
     return Shard(tensors, which, tuple(".".join(name) for name in names if name[0] == CONDITION), own)
 
 

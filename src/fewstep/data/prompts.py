@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data.datasets import rows_at, span
-from fewstep.data.encoding import Encoded, conditions
+from fewstep.data.encoding import Encoded, conditions, own_leaves, with_own
 from fewstep.data.listings import LISTS, rows_of
 from fewstep.data.sidecars import CAPTION_NAMES, lines_of, one_caption
 from fewstep.errors import InputError, shown
@@ -128,18 +128,22 @@ class PromptRows:
 
     @torch.no_grad()
     def encode(self, items: list[tuple[int, str]], condition: Condition) -> tuple[list[Encoded], list[str]]:
-        """("x": samples float32 (n, ...) of all items, for their condition (n, ...); nothing is left out)."""
+        """(those of all items: "x", samples float32 (n, ...) for their condition (n, ...), and "own.LEAF" of what is drawn for each; nothing left out)."""
         denoiser, device = self.model.denoiser, self.model.denoiser.device
-        noise, uniform = map(torch.stack, zip(*(self.draw(row) for row, _ in items), strict=True))
+        noise, uniform, length = map(torch.stack, zip(*(self.draw(row) for row, _ in items), strict=True))
+        own = self.model.family.with_lengths(condition, length)
         w = draw_w(uniform, self.guidance_scale).float().to(device)
-        x = deterministic(denoiser.guided(), noise.to(device), self.steps, to(condition, device), w, denoiser.process)
-        return [Encoded({"x": x.float().cpu()}, list(range(len(items))))], []
+        x = deterministic(denoiser.guided(), noise.to(device), self.steps, to(own, device), w, denoiser.process)
+        tensors = {"x": x.float().cpu()} | own_leaves(condition, own)
+        return [Encoded(tensors, list(range(len(items))))], []
 
-    def draw(self, row: int) -> tuple[Tensor, Tensor]:
-        """Noise (...) and a uniform number () of a row."""
+    def draw(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise (...) and two uniform numbers () of a row."""
         state = int(np.random.SeedSequence((self.seed, row)).generate_state(1, np.uint32)[0])
         generator = torch.Generator().manual_seed(state)
-        return torch.randn(self.model.info.shape, generator=generator), torch.rand((), generator=generator, dtype=torch.float64)
+        noise = torch.randn(self.model.info.shape, generator=generator)
+        one, other = (torch.rand((), generator=generator, dtype=torch.float64) for _ in range(2))
+        return noise, one, other
 
 
 class TeacherSamples:
@@ -160,5 +164,6 @@ class TeacherSamples:
         items = [self.rows.item(int(row)) for row in rows_at(span(start, count), self.rows.total, self.seed)]
         condition = conditions(self.rows.model, [prompt for _, prompt in items], self.encode_batch)
         parts = [slice(k, k + self.encode_batch) for k in range(0, count, self.encode_batch)]
-        made = [self.rows.encode(items[part], take(condition, part))[0] for part in parts]
-        return torch.cat([one.tensors["x"] for encoded in made for one in encoded]), condition
+        made = [one for part in parts for one in self.rows.encode(items[part], take(condition, part))[0]]
+        tensors = {name: torch.cat([one.tensors[name] for one in made]) for name in made[0].tensors}
+        return tensors.pop("x"), with_own(condition, tensors)

@@ -20,6 +20,7 @@ from fewstep.models.metadata import INFO, Info, is_run, name_of, read_info, rung
 from fewstep.models.model import DEFAULT_STEPS
 from fewstep.models.pretrained import local_folder, open_model
 from fewstep.models.sampling import Samples, initial_noise
+from fewstep.models.sounds import check_no_sound
 from fewstep.progress import LiveLine
 from fewstep.training.logging import entries_of
 
@@ -151,6 +152,7 @@ def check_alike(found: list[Column]) -> list[Column]:
         info = column.info
         if info.kind == "encoder":
             raise InputError(f"{column.folder} is an encoder, which draws nothing; name a student, a teacher or a run")
+        check_no_sound(info, "compare")
         if len(info.shape) != 3:
             raise InputError(f"{column.path} draws videos, and pictures are compared; sample them with fewstep sample")
         for what in ("picture_shape", "shape", "condition", "classes"):

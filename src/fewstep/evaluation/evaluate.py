@@ -38,6 +38,7 @@ from fewstep.hashed import claim
 from fewstep.locks import locked
 from fewstep.models.model import Model
 from fewstep.models.sampling import LARGEST_SEED
+from fewstep.models.sounds import check_no_sound
 from fewstep.progress import LiveLine
 from fewstep.training.logging import entries_of
 from fewstep.training.recipe import make_recipe, to_toml
@@ -85,6 +86,7 @@ def evaluate(
     given = {key: value for key, value in settings.items() if value is not None}
     make_recipe({"evaluate": given}, "fewstep evaluate")  # which checks them
     models = open_models(model, against, settings.get("steps"), variant)
+    check_no_sound(models.any.info, "evaluate")
     chosen = settings_of(models, preset, settings)
     table = configurations(models, chosen.guidance_scale, chosen.baselines, chosen.budgets, chosen.reference_steps)
     examples, choices = (

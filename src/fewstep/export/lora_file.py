@@ -77,7 +77,10 @@ def _biases(model: Model, guidance_scale: float) -> dict[str, Tensor]:
 def _with_biases(lora: dict[str, Tensor], biases: dict[str, Tensor], model: Model, component: str) -> dict[str, Tensor]:
     """diffusers' names, each adapter with a bias (PEFT has it for all or for none), those of a scale with what it adds."""
     made, weights = dict(lora), dict(model.denoiser.network.named_parameters())
-    for module in biases:
+    named = {name.rpartition(".lora_")[0] for name in lora} | set(biases)
+    ends = tuple(f".{name}" for name in named)  # diffusers looks for adapters in all layers whose names end so (HunyuanVideo)
+    alike = [name.removesuffix(".weight") for name in weights if name.removesuffix(".weight").endswith(ends)]
+    for module in (*biases, *alike):
         if f"{module}.lora_A.weight" not in made:  # a bias comes with an adapter: one that is zero
             rows, columns = weights[f"{module}.weight"].shape[:2]
             made[f"{module}.lora_A.weight"], made[f"{module}.lora_B.weight"] = torch.zeros(1, columns), torch.zeros(rows, 1)

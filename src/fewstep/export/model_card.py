@@ -88,6 +88,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
 
     task = "text-to-image" if info.condition == "text" else "unconditional-image-generation"
     task = "text-to-video" if info.condition == "text" and len(info.shape) == 4 else task
+    task = "text-to-audio" if info.sampling_rate is not None else task
     tags = ["fewstep", "distillation", "diffusion", info.family.replace("_", "-"), *(["few-step"] if info.steps else []), task]
     data = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
     if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
@@ -98,7 +99,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
         "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
         "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder), "video": len(info.shape) == 4,
-        "subject": "class_labels=[0]" if info.condition == "class" else 'prompt="a photo of an owl"',
+        "sound": info.sampling_rate is not None, "subject": "class_labels=[0]" if info.condition == "class" else f'prompt="{subject_of(info)}"',
         "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
         "onnx": (folder / "network.onnx").is_file(), "comfyui": workflow and files[0].name,
         "lora": lora_values(info, family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
@@ -179,6 +180,11 @@ def lora_values(info: Info, family: Any, files: list[Path]) -> dict[str, Any]:
     return known | {"pipeline": family.pipeline_class().__name__, "scheduler": scheduler, "kohya": kohya, "arguments": arguments}
 
 
+def subject_of(info: Info) -> str:
+    """The prompt in the code."""
+    return "a photo of an owl" if info.sampling_rate is None else "the call of an owl"
+
+
 def scale_for(info: Info) -> float:
     """A guidance scale for the code: the usual one, or the nearest in the model's range; 1 where it is baked in."""
     low, high = info.guidance_scale or (USUAL, USUAL)
@@ -191,8 +197,12 @@ def facts_of(info: Info) -> dict[str, str]:
     shown = f"{channels} x {height} x {size} pixels"
     if info.latent_shape and info.image_size:
         shown = f"latents of {' x '.join(map(str, info.latent_shape))}, {size} pixels wide"
+    made = "images"
+    if info.sampling_rate is not None:
+        made, seconds = "sounds", size / info.sampling_rate
+        shown = f"latents of {' x '.join(map(str, info.shape))}, {seconds:.4g} seconds of {info.sampling_rate} samples, {channels} channels"
     return {
-        "family": f"`{info.family}`", "images": shown, "steps": str(info.steps or "any number"), "guidance scale": scales(info),
+        "family": f"`{info.family}`", made: shown, "steps": str(info.steps or "any number"), "guidance scale": scales(info),
         "condition": f"{len(info.classes)} classes" if info.condition == "class" else "text", "sampler": info.sampler,
         "prediction": info.prediction, "process": ", ".join(f"{key} {cell(value)}" for key, value in info.process.items() if key != "betas"),
     }  # fmt: skip

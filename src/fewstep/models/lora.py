@@ -39,6 +39,16 @@ def is_input(name: str) -> bool:
     return f".{name}".endswith(tuple(f".{known}" for known in INPUTS))
 
 
+def inputs_of(network: nn.Module) -> set[str]:
+    """The names of the weights of a student's layers for w and for negative prompts.
+
+    A guidance embedder is such a layer of Flux; where w has one of its own, it is the teacher's (HunyuanVideo).
+    """
+    found = {name for name, _ in network.named_parameters() if is_input(name)}
+    embedded = any(name.endswith("w_embedding.weight") for name in found)
+    return {name for name in found if not (embedded and "guidance_embedder" in name)}
+
+
 def lora_student(
     teacher: nn.Module,
     family: Family,
@@ -98,7 +108,8 @@ def _layers(network: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
         InputError: a target that no linear or convolution layer ends in, or nothing to adapt.
     """
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
-    layers = [name for name in layers if not is_input(f"{name}.weight")]  # those are trained whole
+    inputs = inputs_of(network)  # those are trained whole
+    layers = [name for name in layers if f"{name}.weight" not in inputs]
 
     def ending(*ends: str) -> list[str]:
         return [name for name in layers if f".{name}".endswith(tuple(f".{end}" for end in ends))]
@@ -127,7 +138,8 @@ def has_adapters(network: nn.Module) -> bool:
 
 def added(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a student has besides its teacher's: adapters and the layer for w."""
-    return {name: p for name, p in network.named_parameters() if ".lora_" in name or is_input(name)}
+    inputs = inputs_of(network)
+    return {name: p for name, p in network.named_parameters() if ".lora_" in name or name in inputs}
 
 
 def next_lora_student(network: nn.Module) -> nn.Module:

@@ -27,8 +27,11 @@ class Info(BaseModel):
     channels: Annotated[int, Field(ge=1)]
     image_size: int | None = None  # of the pictures that latents stand for; None: the network denoises pixels
     image_channels: int | None = None  # likewise
+    sampling_rate: int | None = (
+        None  # of sounds, a second: then `image_size` is how many samples they have; None: pictures or videos
+    )
     latent_shape: tuple[int, ...] | None = (
-        None  # where not (channels, size, size): (channels, [frames,] height, width); the width is `size`
+        None  # where not (channels, size, size): (channels, [frames,] height, width), of sounds (channels, length); the last is `size`
     )
     steps: int | None = None  # the step count that a student was trained for; None: any
     guidance_scale: tuple[float, float] | None = None  # the range that a student was trained for; None: any
@@ -53,9 +56,16 @@ class Info(BaseModel):
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of a picture that goes in or comes out; of a video, of one of its frames."""
+        """(channels, height, width) of a picture that goes in or comes out; of a video, of one of its frames; of a sound (channels, 1, samples)."""
         channels, width = self.picture
+        if self.sampling_rate is not None:
+            return channels, 1, width
         return channels, width * self.shape[-2] // self.shape[-1], width
+
+    @property
+    def pictured(self) -> bool:
+        """Whether what it makes can be shown as pictures."""
+        return self.sampling_rate is None and self.picture[0] in (1, 3)
 
     @property
     def takes_w(self) -> bool:

@@ -43,7 +43,9 @@ class Model:
         mask: Any = None,
         **choices: Any,
     ) -> list[Any]:
-        """PIL images, one a label or prompt, or `num_images` that go through them in turn; `choices` as for `sample_tensor`.
+        """PIL images (of a model of sounds each a `Sound`), one a label or prompt, or `num_images` that go through them in turn.
+
+        `choices` are as for `sample_tensor`.
 
         Raises:
             InputError: an unknown class, what this model does not take, or a choice that it was not trained for.
@@ -81,7 +83,9 @@ class Model:
 
         batches = {"batch_size": batch_size, "device": self.denoiser.device, "progress": progress}
         samples, seconds = sample_in_batches(draw, (noise,), condition, **batches)
-        return Samples(noise, samples, plan.steps, plan.sampler, plan.steps * plan.evaluations, seconds, self.decode)
+        return Samples(
+            noise, samples, plan.steps, plan.sampler, plan.steps * plan.evaluations, seconds, self.decode, self.info.sampling_rate
+        )
 
     def sampling_plan(
         self, steps: int | None = None, guidance_scale: float | Sequence[float] | None = None, sampler: str | None = None
@@ -212,11 +216,12 @@ class Model:
 
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
-        """Pictures (n, c, h, w), on the CPU, of what the network denoises."""
+        """Pictures (n, c, h, w) or sounds (n, channels, samples), on the CPU, of what the network denoises."""
         if not self.info.image_size:
             return samples
-        device = self.denoiser.device
-        return torch.cat([self.family.to_images(part.to(device)).cpu() for part in samples.split(DECODED)])
+        device, together = self.denoiser.device, DECODED if self.info.sampling_rate is None else 1
+        whole = torch.cat([self.family.to_images(part.to(device)).cpu() for part in samples.split(together)])
+        return whole if self.info.sampling_rate is None else whole[:, :, : self.info.image_size]
 
     def bake(self, guidance_scale: float) -> Self:
         """A plain model of one scale, with exactly the samples of this student at that scale: it runs wherever the teacher's does.

@@ -14,6 +14,7 @@ from fewstep.method import samplers
 from fewstep.method.conditioning import Condition, split, to
 from fewstep.method.guidance import DenoiserFn
 from fewstep.method.process import Process
+from fewstep.models.sounds import Sound
 
 LARGEST_SEED = 2**63 - 1
 
@@ -32,13 +33,16 @@ class Samples:
     evaluations: int  # of the network, for each image
     seconds: float  # for all images, in the network
     decode: Callable[[Tensor], Tensor] = lambda samples: samples
+    sampling_rate: int | None = None  # of sounds
 
     def pictures(self) -> Tensor:
-        """The samples as pictures (n, c, h, w), about -1 to 1."""
+        """The samples as pictures (n, c, h, w), or sounds (n, channels, samples), about -1 to 1."""
         return self.decode(self.samples)
 
     def images(self) -> list[Any]:
-        """PIL images, clipped to the visible range."""
+        """PIL images, clipped to the visible range; of a model of sounds each a `Sound`."""
+        if self.sampling_rate is not None:
+            return [Sound(samples.float(), self.sampling_rate) for samples in self.pictures()]
         return to_images(self.pictures())
 
 

@@ -1,9 +1,9 @@
-"""The same model for pictures of another height and width, where its network takes any."""
+"""The same model for pictures of another height and width, where its network takes any, or for shorter sounds."""
 
 from dataclasses import replace
 from typing import TypeVar
 
-from fewstep.errors import InputError, check_whole_number
+from fewstep.errors import InputError, check_number, check_whole_number
 from fewstep.models.model import Model
 
 LARGEST = 16384  # pixels a side
@@ -19,6 +19,8 @@ def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
         InputError: a side is out of bounds or no multiple of what the network takes, or it takes its own size alone.
     """
     info = model.info
+    if info.sampling_rate is not None and (height, width) != (None, None):
+        raise InputError("this model makes sounds, which have neither height nor width: give seconds")
     own = info.picture_shape[1:]
     sides = (own[0] if height is None else height, own[1] if width is None else width)
     if sides == own:
@@ -34,6 +36,22 @@ def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
     shape = (info.shape[0], *(side // pixels for side in sides))
     image_size = None if info.image_size is None else sides[1]
     return replace(model, info=info.model_copy(update={"latent_shape": shape, "size": shape[-1], "image_size": image_size}))
+
+
+def at_length(model: M, seconds: float | None = None) -> M:
+    """The model of sounds of so many seconds, which its network is told, and to which they are cut; without them as it is.
+
+    Raises:
+        InputError: a model of pictures, or a length that is no number, or longer than its latents stand for.
+    """
+    info = model.info
+    if seconds is None:
+        return model
+    if info.sampling_rate is None:
+        raise InputError("seconds are for models of sounds, and this one makes pictures or videos: leave them out")
+    longest = model.family.longest_sound()
+    check_number("seconds", seconds, 1 / info.sampling_rate, longest + 1e-4)  # what is written in a message rounds it up
+    return replace(model, info=info.model_copy(update={"image_size": int(min(seconds, longest) * info.sampling_rate)}))
 
 
 def sizes_taken(model: Model) -> tuple[int, int] | None:

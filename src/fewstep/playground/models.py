@@ -9,6 +9,7 @@ from fewstep.api import Model, open_model
 from fewstep.editing.style_transfer import encoder_folder
 from fewstep.errors import InputError, shown
 from fewstep.models.metadata import INFO, bundled, find_folder, is_run, name_of, rungs_in
+from fewstep.models.sounds import check_no_sound
 
 ANY_STEPS = (4, 8, 16, 64)  # offered of a model that takes any number
 ANY_SCALE = (1.0, 10.0)  # likewise
@@ -140,6 +141,7 @@ def check_together(models: Models) -> Models:
     for opened in (*models.by_steps.values(), *(models.inpainter.by_steps.values() if models.inpainter else ())):
         if opened.model.info.kind == "encoder":
             raise InputError(f"{opened.path} is an encoder, which draws nothing; name a student or teacher, and it with --encoder")
+        check_no_sound(opened.model.info, "the playground")
         if len(opened.model.info.shape) != 3:
             raise InputError(f"{opened.path} draws videos; the playground shows pictures alone: use fewstep sample")
     for opened in models.by_steps.values():

@@ -76,7 +76,8 @@ def plan(
             "evaluations": {"forward": round(calls * examples), "trained": trained * examples, "total": round((calls + trained) * examples)},
             "seconds": examples * (calls * rates["forward"] + trained * rates["trained"]), "memory": first if name == "stage-one" else later,
         })  # fmt: skip
-    pictures = evaluations_of(recipe, planned, batch, model.info.image_size is not None) if train.sample_every else 0
+    drawn = train.sample_every and model.info.pictured
+    pictures = evaluations_of(recipe, planned, batch, model.info.image_size is not None) if drawn else 0
     spent = {"evaluations": pictures, "seconds": pictures * rates["forward"]}  # of pictures by default next to nothing
     return {
         "parameters": cost["parameters"], "trained_parameters": cost["trained_parameters"], "flops": cost["flops"], "rates": rates, "device": kind,

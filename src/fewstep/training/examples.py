@@ -156,6 +156,7 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
         raise InputError("there are no data: set data.path (pictures with captions or classes) or data.prompts (a text file)")
     if settings.prompts is not None:
         return ToCache(prompts_of(recipe, model), model, record, recipe.train.seed)
+    check_pictured(model)
     buckets, (channels, size) = buckets_of(recipe, model), model.info.picture
     for what, given, needed in (("size", settings.size, size), ("channels", settings.channels, channels)):
         if given not in (None, needed):
@@ -172,6 +173,14 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
     check_pictures(source, model)
     rows = PictureRows(source, model, settings.flip, settings.class_names, buckets)
     return ToCache(rows, model, record, recipe.train.seed, settings.flip)
+
+
+def check_pictured(model: Model) -> None:
+    """Raises InputError where a model makes sounds, which pictures are not."""
+    if model.info.sampling_rate is not None:
+        raise InputError(
+            "this teacher makes sounds, which pictures are not: set data.prompts (its own samples stand in), or give latents"
+        )
 
 
 def check_pictures(source: Source, model: Model) -> None:
@@ -202,6 +211,8 @@ def prompts_of(recipe: Recipe, model: Model) -> PromptRows:
 def open_examples(recipe: Recipe, teacher: Model | None = None) -> Any:
     """The recipe's pictures, of the teacher's size and channels where the recipe leaves them open."""
     settings, captions = recipe.data, teacher is not None and teacher.info.condition == "text"
+    if teacher is not None:
+        check_pictured(teacher)
     if settings.buckets and teacher is None:
         raise InputError("data.buckets are for teachers of text: leave it out")
     channels, size = None, None

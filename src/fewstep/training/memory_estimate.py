@@ -94,7 +94,9 @@ def needed(recipe: Recipe, teacher: Model, kind: str, cost: dict[str, Any] | Non
 def draws_pictures(recipe: Recipe, teacher: Model) -> bool:
     """Whether pictures of a distillation's students are drawn while they train."""
     batch = recipe.train.batch_size * recipe.train.gradient_accumulation
-    return bool(sample_plans(recipe, stages_of(recipe, distilling=True), batch, teacher.info.image_size is not None))
+    return teacher.info.pictured and bool(
+        sample_plans(recipe, stages_of(recipe, distilling=True), batch, teacher.info.image_size is not None)
+    )
 
 
 def room(device: torch.device) -> int:

@@ -20,7 +20,7 @@ from fewstep.models.model import Model
 from fewstep.models.shapes import shapes_of
 from fewstep.training.cost_estimate import plan, plan_text, planned_model, short
 from fewstep.training.distill import check_teacher
-from fewstep.training.examples import source_settings
+from fewstep.training.examples import check_pictured, source_settings
 from fewstep.training.memory_estimate import GB, needed
 from fewstep.training.recipe import Recipe, load_recipe, to_toml
 
@@ -52,7 +52,12 @@ def open_teacher(path: str, changes: Values) -> tuple[Model, str]:
     check_teacher(model)
     info, (channels, height, width) = model.info, model.info.picture_shape
     what = "text" if info.condition == "text" else f"{len(info.classes)} classes"
-    pictures = f"{'videos' if len(info.shape) > 3 else 'pictures'} of {width}x{height}, {channels} channel{'s' * (channels > 1)}"
+    if info.sampling_rate is None:
+        pictures = (
+            f"{'videos' if len(info.shape) > 3 else 'pictures'} of {width}x{height}, {channels} channel{'s' * (channels > 1)}"
+        )
+    else:
+        pictures = f"sounds of {width / info.sampling_rate:.3g} seconds, {channels} channel{'s' * (channels > 1)}"
     return model, f"teacher {path}: {info.family}, {what}, {pictures}, {short(parameters_of(model))} parameters"
 
 
@@ -67,6 +72,7 @@ def open_data_of(given: str, teacher: Model, changes: Values) -> tuple[Values, s
         if not text:
             raise InputError(f"{given} is a list of prompts, and this teacher takes classes: name pictures of its classes")
         return {"data.prompts": given}, summary(prompt_file(given))
+    check_pictured(teacher)
     keys = {"data.name": given} if given in NAMED and not Path(given).exists() else {"data.path": given}
     source = open_source(source_settings(load_recipe(None, changes | keys), text))
     if not text and source.classes is not None:

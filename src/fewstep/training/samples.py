@@ -47,7 +47,7 @@ class TrainingSamples:
         batch = recipe.train.batch_size * recipe.train.gradient_accumulation * self.accelerator.num_processes
         known = recipe, trainer.stages, batch, model.info.image_size is not None
         self.plans, self.of_teacher = sample_plans(*known), teacher_plan(*known)
-        if model.info.picture[0] not in (1, 3):  # what is denoised is no picture, and becomes none
+        if not model.info.pictured:
             self.plans, self.of_teacher = {}, None
 
     def draw_teacher(self, teacher: Denoiser) -> None:

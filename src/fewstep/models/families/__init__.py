@@ -52,6 +52,7 @@ FAMILIES = {  # name (in fewstep.json) -> module:class, imported when needed; a 
     "hunyuan_video": "fewstep.models.families.hunyuan_video:HunyuanVideo",
     "ltx": "fewstep.models.families.ltx:LTX",
     "cogvideox": "fewstep.models.families.cogvideox:CogVideoX",
+    "stable_audio": "fewstep.models.families.stable_audio:StableAudio",
     "kandinsky": "fewstep.models.families.kandinsky:Kandinsky",
     "kandinsky_prior": "fewstep.models.families.kandinsky:KandinskyPrior",
     "own": "fewstep.models.families.own:Own",
@@ -166,6 +167,17 @@ class Family:
 
     def with_sizes(self, condition: Condition, original: Tensor, top_left: Tensor, target: Tensor) -> Condition:
         """The condition (n, ...) of pictures of `original` (height, width), (n, 2), of which a part of `target` size was cut out at `top_left`.
+
+        Of a family that tells its network so; others give the condition as it is.
+        """
+        return condition
+
+    def longest_sound(self) -> float:
+        """The seconds that the latents of a family of sounds stand for."""
+        self._lacks("makes no sounds", "leave out seconds")
+
+    def with_lengths(self, condition: Condition, uniform: Tensor) -> Condition:
+        """The condition (n, ...) of sounds of different lengths, drawn by numbers (n,) in [0, 1).
 
         Of a family that tells its network so; others give the condition as it is.
         """

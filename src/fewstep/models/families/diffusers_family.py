@@ -174,6 +174,7 @@ class DiffusersFamily(Family):
                 raise InputError(f"this model's folder has no {' and '.join(names)}; name a whole pipeline folder")
             unused: dict[str, Any] = {name: None for name in components_of(self.folder) if name not in names}
             with quiet(), naming_damage(self.folder):
+                unused |= {name: part for name, part in self.stand_ins().items() if name in unused}
                 pipeline = self.pipeline_class().from_pretrained(self.folder, use_safetensors=True, variant=self.variant, **unused)
                 check_weights(pipeline, self.folder)
                 set_token_limits(pipeline)
@@ -182,6 +183,10 @@ class DiffusersFamily(Family):
                     check_finite(part, f"{self.folder / name}")
             self._loaded[names] = pipeline
         return self._loaded[names]
+
+    def stand_ins(self) -> dict[str, Any]:
+        """What the stock pipeline is given in place of parts, by their names, which it cannot be made without and which `parts` does not ask for."""
+        return {}
 
     def autoencoder_on(self, device: torch.device) -> Any:
         """What makes latents, on a device."""

@@ -230,6 +230,7 @@ def quiet() -> Iterator[None]:
             log.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")  # of how diffusers uses itself
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*weight_norm")  # of Stable Audio's autoencoder
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit.script")  # of Kolors' text encoder
             yield
     finally:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
@@ -66,8 +66,8 @@ class Prompts(DiffusersFamily):
         """The stock pipeline with tokenizers and text encoders alone, the encoders on a device."""
         pipeline = self.parts(*self.encoders, *more)
         for name in (*self.encoders, *more):
-            if name.startswith("text_encoder"):
-                getattr(pipeline, name).to(device)
+            if isinstance(part := getattr(pipeline, name), nn.Module):
+                part.to(device)
         return pipeline
 
     def clip_tokens(self) -> int:
