@@ -10,19 +10,24 @@ the training pictures and as many for captions that neither teacher nor judge ha
     clip score      cosine of picture and caption, times 100, by the judge (a small CLIP model trained on the real emoji)
     found           share of pictures whose caption the judge finds first among all captions
     frechet         distance of the judge's features from those of all real training pictures (of the training captions alone)
-    rms to teacher  of pixels in [-1, 1], from the teacher's many steps from the same noise
+    to teacher      the same distance, from those of the teacher's pictures in many steps from the same noise
+    rms to teacher  of pixels in [-1, 1], from these pictures
 
 The judge's figures compare the rows with one another; they are no FID and no published CLIP score.
 """
 
+import hashlib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.command import parser_of, run_main, write_result
 from benchmarks.quality.emoji_judge import found_captions, read, share_within
+from fewstep.data import fingerprints
 from fewstep.data.sources import shuffled
 from fewstep.evaluation.clip_score import ClipScore
 from fewstep.evaluation.configurations import Configuration, configurations, open_models
@@ -32,6 +37,7 @@ from fewstep.models.sampling import to_images
 
 SHOWN = ("smiling face with open mouth", "red apple", "tiger face", "blue heart", "thumbs up sign", "fire engine", "rainbow", "bicycle", "octopus", "sunflower")  # fmt: skip
 SHOWN_SCALES = (1.0, 2.0, 4.0, 8.0)
+SETS = {"training": "train.npz", "unseen": "test.npz"}
 
 
 def prompts_of(captions: list[str], count: int) -> list[str]:
@@ -49,14 +55,22 @@ class Judge:
 
     def row(self, x: Tensor, captions: list[str], reference: Tensor | None) -> dict[str, Any]:
         """Of pictures (n, 3, h, w); `reference` is the teacher's from the same noise, None for itself."""
-        places = found_captions(self.score, x, captions, self.among)
+        places, statistics = found_captions(self.score, x, captions, self.among), Statistics.of(self.score.images(x))
+        to_teacher = None if reference is None else frechet_distance(statistics, Statistics.of(self.score.images(reference)))
         return {
             "clip_score": float(self.score(x, captions).mean()),
             "found": share_within(places, 1), "found_among_five": share_within(places, 5),
-            "frechet": frechet_distance(Statistics.of(self.score.images(x)), self.real),
+            "frechet": frechet_distance(statistics, self.real), "frechet_to_teacher": to_teacher,
             "rms_to_teacher": None if reference is None else rms(x.clamp(-1, 1), reference.clamp(-1, 1)),
             "sharpness": float(sharpness(x).mean()), "saturation": float(saturation(x).mean()),
         }  # fmt: skip
+
+
+def judge_and_prompts(folder: Path, data: Path, samples: int) -> tuple[Judge, dict[str, list[str]]]:
+    """The judge, and so many captions of the training pictures and of the unseen ones."""
+    captions = {name: read(data / file)[1] for name, file in SETS.items()}
+    judge = Judge(folder, read(data / SETS["training"])[0], [*dict.fromkeys(chain(*captions.values()))])
+    return judge, {name: prompts_of(found, samples) for name, found in captions.items()}
 
 
 def pictures(configuration: Configuration, noise: Tensor, prompts: list[str]) -> tuple[Tensor, float]:
@@ -66,13 +80,32 @@ def pictures(configuration: Configuration, noise: Tensor, prompts: list[str]) ->
     return drawn.pictures().clamp(-1, 1), drawn.seconds
 
 
-def measured(table: list[Configuration], sets: dict[str, list[str]], judge: Judge, seed: int) -> list[dict[str, Any]]:
-    """A row for each configuration and set of captions."""
+def kept_pictures(
+    configuration: Configuration, noise: Tensor, prompts: list[str], folder: Path | None
+) -> tuple[Tensor, float | None]:
+    """As `pictures`, from a file in `folder` where they were drawn before (then without the seconds)."""
+    if folder is None:
+        return pictures(configuration, noise, prompts)
+    weights = fingerprints.of_weights(configuration.model.denoiser.network.state_dict())
+    known = hashlib.sha256(repr([configuration.key, weights, prompts, noise.sum().item()]).encode()).hexdigest()[:16]
+    file = folder / f"{configuration.key}-{known}.safetensors"
+    if file.is_file():
+        return load_file(file)["pictures"], None
+    x, seconds = pictures(configuration, noise, prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"pictures": x.contiguous()}, file)
+    return x, seconds
+
+
+def measured(
+    table: list[Configuration], sets: dict[str, list[str]], judge: Judge, seed: int, folder: Path | None = None
+) -> list[dict[str, Any]]:
+    """A row for each configuration and set of captions; the teacher's pictures in many steps are kept in `folder`."""
     rows, references = [], {}
     for configuration in table:
         for name, prompts in sets.items():
             noise = torch.randn(len(prompts), *configuration.model.info.shape, generator=torch.Generator().manual_seed(seed))
-            x, seconds = pictures(configuration, noise, prompts)
+            x, seconds = kept_pictures(configuration, noise, prompts, folder if configuration.reference else None)
             key = name, configuration.guidance_scale
             if configuration.reference:
                 references[key] = x
@@ -81,9 +114,10 @@ def measured(table: list[Configuration], sets: dict[str, list[str]], judge: Judg
                 "captions": name, "model": configuration.role, "sampler": configuration.sampler, "steps": configuration.steps,
                 "guidance_scale": configuration.guidance_scale, "evaluations": configuration.evaluations, "budget": configuration.budget,
             }  # fmt: skip
-            rows.append(known | found | {"samples": len(x), "seconds_per_image": seconds / len(x)})
+            rows.append(known | found | {"samples": len(x), "seconds_per_image": seconds and seconds / len(x)})
             print(
-                f"{configuration}, {name}: found {found['found']:.3f}, Fréchet {found['frechet']:.4f}, rms {found['rms_to_teacher']}",
+                f"{configuration}, {name}: found {found['found']:.3f}, Fréchet {found['frechet']:.4f}, to teacher {found['frechet_to_teacher']}, "
+                f"rms {found['rms_to_teacher']}",
                 flush=True,
             )
     return rows
@@ -142,6 +176,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16], help="evaluations of the network for a baseline")
     parser.add_argument("--reference-steps", type=int, default=100, help="of the teacher")
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--references", type=Path, help="folder that keeps the teacher's pictures of many steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prompts", nargs="+", default=list(SHOWN), help="of the grid")
     parser.add_argument("--out", type=Path, help="JSON to write")
@@ -152,14 +187,9 @@ def main(words: list[str] | None = None) -> None:
     if args.grid:
         draw_grid(shown(table), args.prompts, args.grid, args.seed)
     if args.out:
-        (x, captions), (_, unseen) = read(args.data / "train.npz"), read(args.data / "test.npz")
-        judge = Judge(args.judge, x, [*dict.fromkeys([*captions, *unseen])])
-        sets = {"training": prompts_of(captions, args.samples), "unseen": prompts_of(unseen, args.samples)}
-        rows = measured(table, sets, judge, args.seed)
-        real = {
-            name: judge.row(*pair, None)
-            for name, pair in {"training": (x, captions), "unseen": read(args.data / "test.npz")}.items()
-        }
+        judge, sets = judge_and_prompts(args.judge, args.data, args.samples)
+        rows = measured(table, sets, judge, args.seed, args.references)
+        real = {name: judge.row(*read(args.data / file), None) for name, file in SETS.items()}
         write_result(args.out, {"samples": args.samples, "captions": len(judge.among), "real": real, "rows": rows})
 
 

@@ -105,7 +105,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     judge = new_judge(tokenizer, x.shape[-1])
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    with closing(Trainer(out, Captioned(x, tokens, 0), recipe.train, "cpu", args.quiet)) as trainer:
+    with closing(Trainer(out, Captioned(x, {"tokens": tokens}, 0), recipe.train, "cpu", args.quiet)) as trainer:
         found = trainer.train(stage(args.updates, args.learning_rate), Denoiser(judge))
     judge.save_pretrained(out / "judge")
     tokenizer.save_pretrained(out / "judge")

@@ -25,6 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.command import parser_of, run_main, write_json
 from fewstep.data.sources import shuffled
+from fewstep.method.conditioning import Condition, take
 from fewstep.models.denoiser import Denoiser
 from fewstep.models.families.schedulers import process_of_scheduler
 from fewstep.models.families.vae import encoded
@@ -51,18 +52,18 @@ class TextToImage(nn.Module):
 
 
 class Captioned:
-    """Latents or pictures (n, c, h, w) with the tokens (n, length) of their captions, endlessly, each epoch in an order of its own."""
+    """Latents or pictures (n, c, h, w) with a condition (n, ...) each, endlessly, each epoch in an order of its own."""
 
-    def __init__(self, x: Tensor, tokens: Tensor, seed: int) -> None:
-        self.x, self.tokens, self.seed = x, tokens, seed
+    def __init__(self, x: Tensor, condition: Condition, seed: int) -> None:
+        self.x, self.condition, self.seed = x, condition, seed
 
-    def batch(self, start: int, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def batch(self, start: int, count: int) -> tuple[Tensor, Condition]:
         """The examples from position `start` on."""
         total = len(self.x)
         epochs = range(start // total, (start + count - 1) // total + 1)
         order = np.concatenate([shuffled(total, self.seed, epoch) for epoch in epochs])
         index = torch.from_numpy(order[start - epochs[0] * total :][:count])
-        return self.x[index], {"tokens": self.tokens[index]}
+        return self.x[index], take(self.condition, index)
 
 
 def chosen(data: Path, out: Path, kinds: list[str]) -> tuple[Tensor, list[str]]:
@@ -144,7 +145,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     process, prediction = process_of_scheduler({**scheduler().config, "_class_name": type(scheduler()).__name__})
     denoiser = Denoiser(network, prediction, process, null={"tokens": tokens_of(tokenizer, [""])})
-    data = Captioned(latents, tokens_of(tokenizer, captions), recipe.train.seed)
+    data = Captioned(latents, {"tokens": tokens_of(tokenizer, captions)}, recipe.train.seed)
     with closing(Trainer(out, data, recipe.train, args.device, args.quiet)) as trainer:
         found = trainer.train(teaching(recipe, denoiser), denoiser)
     save_pipeline(network.cpu(), vae, tokenizer, out)

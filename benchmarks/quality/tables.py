@@ -177,6 +177,17 @@ def emoji(result: Row) -> str:
     return "\n\n".join(parts)
 
 
+def emoji_paths(result: Row) -> str:
+    """For each set of captions and number of steps a line a way to distil, at each guidance scale what `benchmarks.quality.emoji_paths` measures."""
+    rows = [row | {"way": way, "total": known["evaluations"]} for way, known in result["variants"].items() for row in known["rows"]]
+    return grid(
+        rows, ["captions", "steps", "students, times the updates", "evaluations of the distillation"],
+        lambda row: (row["captions"], row["steps"], row["way"], row["total"]), lambda key, _: [key[0], str(key[1]), key[2], f"{key[3]:,}"],
+        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['frechet']:.4f} / {row['rms_to_teacher']:.3f} / {row['found']:.1%}",
+        lambda key: (key[0], -key[1]),
+    )  # fmt: skip
+
+
 def teacher_distance(result: Row) -> str:
     """Fréchet distance to the teacher's samples of each way to distil, a column a number of steps and a guidance scale."""
     variants = result["variants"]

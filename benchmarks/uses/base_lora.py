@@ -15,8 +15,9 @@ and the same without LoRA: what is lost to distillation before any is loaded; an
 """
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ from fewstep.data.loading import Data
 from fewstep.evaluation.classifier import train_or_load_classifier
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import Statistics, frechet_distance, rms
+from fewstep.method.conditioning import Condition, leaf
 from fewstep.models.metadata import INFO
 from fewstep.training.losses import teaching
-from fewstep.training.recipe import load_recipe
+from fewstep.training.recipe import Recipe, load_recipe
 from fewstep.training.run_folder import open_run
+from fewstep.training.stage import Examples
 from fewstep.training.trainer import Trainer
 
 RANK, REFERENCE = 8, 64  # of the LoRA; steps of the teacher
@@ -64,23 +67,29 @@ def styled(data: Data, style: str, folder: Path) -> Data:
     return changed
 
 
-def train_lora(teacher: Model, data: Data, out: Path, updates: int) -> Path:
-    """A LoRA of the teacher for these data, by the denoising loss; the folder of its file."""
+def train_lora(
+    teacher: Model, data: Examples, out: Path, recipe: Recipe, rank: int, layers: Sequence[str], save: Callable[[Any, Path], None]
+) -> Path:
+    """A LoRA of the teacher for these data, by the denoising loss and the recipe's `teach` and `train`; the folder in which `save` puts its file."""
     from peft import LoraConfig
 
     if (out / FILE).is_file():
         return out
-    settings = {"teach.updates": updates, "teach.learning_rate": 3e-3, "teach.schedule": "cosine", "train.batch_size": 128}
-    recipe = load_recipe("digits", settings | {"train.ema": 0.99, "train.warmup": 20})
     network: Any = copy.deepcopy(teacher.denoiser.network)
     torch.manual_seed(0)
-    network.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(LAYERS)))
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)))
     denoiser = replace(teacher.denoiser, network=network)
-    trainer = Trainer(open_run(out, recipe), data, recipe.train, "cpu", quiet=True)
-    write_json(out / "RESULT.json", trainer.train(teaching(recipe, denoiser), denoiser))
-    trainer.close()
-    network.save_lora_adapter(out, weight_name=FILE)
+    with closing(Trainer(open_run(out, recipe), data, recipe.train, "cpu", quiet=True)) as trainer:
+        write_json(out / "RESULT.json", trainer.train(teaching(recipe, denoiser), denoiser))
+    save(network, out)
     return out
+
+
+def digits_lora(teacher: Model, data: Data, out: Path, updates: int) -> Path:
+    """The folder of a LoRA of the bundled teacher."""
+    settings = {"teach.updates": updates, "teach.learning_rate": 3e-3, "teach.schedule": "cosine", "train.batch_size": 128}
+    recipe = load_recipe("digits", settings | {"train.ema": 0.99, "train.warmup": 20})
+    return train_lora(teacher, data, out, recipe, RANK, LAYERS, lambda network, to: network.save_lora_adapter(to, weight_name=FILE))
 
 
 def with_lora(model: Model, folder: Path) -> Model:
@@ -95,7 +104,12 @@ def with_lora(model: Model, folder: Path) -> Model:
 def students(run: Path, changes: dict[str, Any], teacher: Path | str = "digits") -> dict[int, Model]:
     """The students of the digits' recipe without paths, with these changes, by their steps, trained where they are not there yet."""
     distill(teacher, recipe="digits", out=run, changes=changes | {"paths.rung": None}, device="cpu", quiet=True)
-    return {int(file.parent.name[-4:]): open_model(file.parent) for file in sorted(run.glob(f"steps-*/{INFO}"))}
+    return students_in(run)
+
+
+def students_in(run: Path, lora: Path | None = None) -> dict[int, Model]:
+    """The students of a run by their steps, with a LoRA file of their base where one is given."""
+    return {int(file.parent.name[-4:]): open_model(file.parent, lora=lora) for file in sorted(run.glob(f"steps-*/{INFO}"))}
 
 
 def recipe_changes(updates: int, rung: int) -> dict[str, Any]:
@@ -103,44 +117,51 @@ def recipe_changes(updates: int, rung: int) -> dict[str, Any]:
     return {"stage_one.updates": updates, "stage_two.ladder": [16, 4, 1], "stage_two.updates": rung, "stage_two.last_updates": rung}
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn, conditions (n, ...), and how pictures (n, c, h, w) are measured: by their features (n, d), and what else is said of both."""
+
+    condition: Condition
+    features: Callable[[Tensor], Tensor]
+    more: Callable[[Tensor, Tensor], Row]
+
+
+def digits_subject(features: Features, classes: int, count: int) -> Subject:
+    """Every class in turn, judged by a classifier."""
+    labels = torch.arange(count) % classes
+    return Subject(labels, features, lambda _, found: {"class_accuracy": features.class_accuracy(found, labels)})
+
+
 class Measures:
-    """Samples of models at one scale, from one noise for each image, held against the teacher's of many steps."""
+    """Pictures of models at one scale, from one noise for each, held against the teacher's of many steps."""
 
-    def __init__(self, features: Features, teacher: Model, count: int, scale: float) -> None:
-        self.features, self.scale = features, scale
-        self.labels = torch.arange(count) % len(teacher.info.classes)
+    def __init__(self, subject: Subject, teacher: Model, scale: float) -> None:
+        self.subject, self.scale = subject, scale
+        count = len(leaf(subject.condition))
         self.noise = torch.randn(count, *teacher.info.shape, generator=torch.Generator().manual_seed(0))
-        self.reference = self.samples(teacher, REFERENCE)
-        self.statistics = Statistics.of(features(self.reference))
+        self.reference = self.pictures(teacher, REFERENCE)
+        self.statistics = Statistics.of(subject.features(self.reference))
 
-    def samples(self, model: Model, steps: int) -> Tensor:
+    def pictures(self, model: Model, steps: int) -> Tensor:
         """(n, c, h, w), clipped."""
-        drawn = model.sample_tensor(self.labels, steps=steps, guidance_scale=self.scale, noise=self.noise)
-        return drawn.samples.float().clamp(-1, 1)
+        drawn = model.sample_tensor(self.subject.condition, steps=steps, guidance_scale=self.scale, noise=self.noise)
+        return drawn.pictures().float().clamp(-1, 1)
 
     def row(self, made: Model | None, steps: int, **known: Any) -> Row:
         """What is measured of a model, None for the reference itself, after what is `known` of it."""
-        x = self.reference if made is None else self.samples(made, steps)
-        found = self.features(x)
-        row = known | {
-            "steps": steps, "guidance_scale": self.scale, "class_accuracy": self.features.class_accuracy(found, self.labels),
-            "frechet": frechet_distance(Statistics.of(found), self.statistics), "rms_to_teacher": rms(x, self.reference),
-        }  # fmt: skip
-        progress(f"{known}, {steps} steps, scale {self.scale:g}: Fréchet {row['frechet']:.3f}, rms {row['rms_to_teacher']:.3f}")
+        x = self.reference if made is None else self.pictures(made, steps)
+        found = self.subject.features(x)
+        row = known | {"steps": steps, "guidance_scale": self.scale} | self.subject.more(x, found)
+        row |= {"frechet": frechet_distance(Statistics.of(found), self.statistics), "rms_to_teacher": rms(x, self.reference)}
+        progress(f"{known}, {steps} steps, scale {self.scale:g}: Fréchet {row['frechet']:.3g}, rms {row['rms_to_teacher']:.3f}")
         return row
 
 
 def rows_of(
-    style: str,
-    teacher: Model,
-    features: Features,
-    models: dict[str, dict[int, Model]],
-    plain: dict[int, Model],
-    count: int,
-    scale: float,
+    style: str, teacher: Model, subject: Subject, models: dict[str, dict[int, Model]], plain: dict[int, Model], scale: float
 ) -> list[Row]:
     """The teacher, then each kind of student with each number of steps, at one scale; `plain` are students without the LoRA."""
-    measures = Measures(features, teacher, count, scale)
+    measures = Measures(subject, teacher, scale)
     rows = [measures.row(None, REFERENCE, style=style, model="teacher")]
     rows += [measures.row(made[n], n, style=style, model=name) for name, made in models.items() for n in sorted(made, reverse=True)]
     return rows + [measures.row(plain[n], n, style=style, model="all scales, without it") for n in sorted(plain, reverse=True)]
@@ -159,15 +180,16 @@ def main(words: list[str] | None = None) -> None:
     teacher, data, work = open_model("digits"), open_data(name="digits"), args.work
     assert isinstance(data, Data)
     loras = {
-        style: train_lora(teacher, styled(data, style, work / style), work / style / "lora", args.lora_updates)
+        style: digits_lora(teacher, styled(data, style, work / style), work / style / "lora", args.lora_updates)
         for style in args.styles
     }
     changes, fifth = recipe_changes(args.updates, args.rung), recipe_changes(args.updates // 5, args.rung // 5)
     every = students(work / "all-scales", changes)
     alone = {s: students(work / f"scale-{s:g}", changes | {"student.guidance_scale": [s, s]}) for s in args.guidance_scale}
-    features, rows, facts = train_or_load_classifier(data, work, quiet=True), [], {}
+    rows, facts, classes = [], {}, len(data.classes)
+    subject = digits_subject(train_or_load_classifier(data, work, quiet=True), classes, args.samples)
     for scale in args.guidance_scale:
-        rows += rows_of("none", teacher, features, {"all scales": every, "one scale": alone[scale]}, {}, args.samples, scale)
+        rows += rows_of("none", teacher, subject, {"all scales": every, "one scale": alone[scale]}, {}, scale)
     for style, file in loras.items():
         pictures = styled(data, style, work / style)
         features, changed = train_or_load_classifier(pictures, work, quiet=True), with_lora(teacher, file)
@@ -176,12 +198,13 @@ def main(words: list[str] | None = None) -> None:
         again = {"student.start": str(work / "all-scales"), "data.name": None, "data.path": str(work / style / "train.npz")}
         anew = students(work / style / "again", fifth | again, work / style / "teacher")
         facts[style] = {"classifier_accuracy": features.held_out_accuracy}
+        subject = digits_subject(features, classes, args.samples)
         for scale in args.guidance_scale:
             loaded = {
                 name: {n: with_lora(made, file) for n, made in found.items()}
                 for name, found in (("all scales", every), ("one scale", alone[scale]))
             }
-            rows += rows_of(style, changed, features, loaded | {"distilled again": anew}, every, args.samples, scale)
+            rows += rows_of(style, changed, subject, loaded | {"distilled again": anew}, every, scale)
     settings = {
         "samples": args.samples,
         "updates": args.updates,

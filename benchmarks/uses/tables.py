@@ -57,10 +57,11 @@ def inpainting(result: Row) -> str:
 def base_lora(result: Row) -> str:
     """A row a style, scale and number of steps: the Fréchet distance, and the rms, to the teacher with the LoRA, of each kind of student."""
     kinds = ("all scales", "one scale", "distilled again", "all scales, without it")
+    digits = 2 if max(row["frechet"] for row in result["rows"]) > 1 else 4
     lines, found = [], {(row["style"], row["guidance_scale"], row["steps"], row["model"]): row for row in result["rows"]}
     for style, scale, steps in dict.fromkeys(key[:3] for key in found if key[3] != "teacher"):
         rows = [found.get((style, scale, steps, kind)) for kind in kinds]
-        numbers = [f"{row['frechet']:.2f} / {row['rms_to_teacher']:.3f}" if row else "" for row in rows]
+        numbers = [f"{row['frechet']:.{digits}f} / {row['rms_to_teacher']:.3f}" if row else "" for row in rows]
         lines.append([style, f"{scale:g}", str(steps), *numbers])
     return markdown(
         ["LoRA", "scale", "steps", "student of all scales", "of this scale alone", "distilled again", "without the LoRA"], lines

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import fewstep
-from benchmarks.quality import emoji, emoji_autoencoder, emoji_judge, emoji_teacher
-from benchmarks.uses import editing, emoji_editing
+from benchmarks.quality import emoji, emoji_autoencoder, emoji_judge, emoji_paths, emoji_teacher
+from benchmarks.quality.ladders import cost
+from benchmarks.uses import base_lora, editing, emoji_editing, emoji_lora
+from fewstep.training.recipe import load_recipe
 
 CAPTIONS = ["red heart", "cat face", "cat face with tears of joy", "left arrow", "heart with arrow", "face with red heart"]
 TINY = "--channels 8 12 --features 12 --updates 4 --batch-size 4 --checkpoint-every 3 --device cpu --quiet".split()
@@ -103,14 +105,80 @@ def test_a_batch_in_which_all_find_each_other_has_the_least_error():
     torch.testing.assert_close(emoji_judge.contrast(Perfect(), x, tokens), torch.tensor([1.0, 0.0, 1.0]) * float(np.log(2)))
 
 
-@pytest.mark.slow
-def test_edits_by_text_are_measured_at_equal_strength_and_noise(run, tmp_path, monkeypatch):
+def test_the_ways_to_distil_have_nearly_as_many_evaluations():
+    costs = [cost(load_recipe("emoji", emoji_paths.changes_of(way, 0.15))) for way in emoji_paths.VARIANTS]
+    most, least = (f(cost["evaluations"] for cost in costs) for f in (max, min))
+    assert most < 1.02 * least
+
+
+@pytest.fixture(scope="module")
+def students(run, tmp_path_factory):
+    """A run folder of students of 4 and 2 steps."""
     changes = dict.fromkeys(("stage_one.updates", "stage_two.updates", "stage_two.last_updates"), 1)
     changes |= {"stage_two.ladder": [8, 4, 2], "train.batch_size": 2, "train.warmup": 0}
-    data, out, picture = str(run / "data/train.npz"), tmp_path / "out.json", tmp_path / "out.png"
-    fewstep.distill(run / "teacher", data, out=tmp_path / "students", changes=changes, device="cpu", quiet=True)
+    out = tmp_path_factory.mktemp("students") / "run"
+    fewstep.distill(run / "teacher", run / "data/train.npz", out=out, changes=changes, device="cpu", quiet=True)
+    return out
+
+
+@pytest.mark.slow
+def test_students_by_paths_are_measured_against_pictures_kept_from_before(run, tmp_path):
+    words = ["--teacher", str(run / "teacher"), "--data", str(run / "data"), "--judge", str(run / "judge/judge")]
+    words += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "p.json"), "--only", "paths", "--times", "1"]
+    words += "--steps 4 1 --guidance-scale 2 --reference-steps 8 --samples 6 --set stage_one.updates=1 stage_two.updates=1".split()
+    words += "stage_two.last_updates=1 paths.updates=2 paths.count=16 train.batch_size=2 train.warmup=0".split()
+    emoji_paths.main(words)
+    first = json.loads((tmp_path / "p.json").read_text())["variants"]["paths, 1"]["rows"]
+    assert {(row["captions"], row["steps"]) for row in first} == {(name, n) for name in emoji.SETS for n in (4, 1)}
+    assert len(list((tmp_path / "work/references").iterdir())) == 1  # the captions of both sets are the same here
+    emoji_paths.main(words)
+    again = json.loads((tmp_path / "p.json").read_text())["variants"]["paths, 1"]["rows"]
+    assert all(a["rms_to_teacher"] == b["rms_to_teacher"] > 0 < b["frechet_to_teacher"] for a, b in zip(again, first, strict=True))
+
+
+@pytest.mark.slow
+def test_the_lora_of_a_text_model_is_a_file_for_the_stock_pipeline_and_is_measured_on_students(run, students, tmp_path, pipeline):
+    words = [
+        "--teacher",
+        str(run / "teacher"),
+        "--run",
+        str(students),
+        "--data",
+        str(run / "data"),
+        "--judge",
+        str(run / "judge/judge"),
+    ]
+    words += ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "l.json"), "--lora-updates", "3", "--samples", "4"]
+    emoji_lora.main(words)
+    rows = {(row["style"], row["model"], row["steps"]): row for row in json.loads((tmp_path / "l.json").read_text())["rows"]}
+    assert {key[1] for key in rows if key[0] != "none"} == {
+        "teacher",
+        "all scales",
+        "one scale",
+        "distilled again",
+        "all scales, without it",
+    }
+    assert rows["other colours", "teacher", 64]["rms_to_teacher"] == 0 < rows["other colours", "all scales", 4]["rms_to_teacher"]
+    stock, file = diffusers.StableDiffusionPipeline.from_pretrained(run / "teacher"), tmp_path / "work/lora" / base_lora.FILE
+    stock.load_lora_weights(str(file.parent), weight_name=file.name)
+    stock.fuse_lora()
+    stock.unload_lora_weights()
+    ours = fewstep.open_model(run / "teacher", lora=file).denoiser.network.state_dict()
+    for name, value in stock.unet.state_dict().items():
+        torch.testing.assert_close(ours[name], value)
+    assert not torch.equal(ours["conv_in.weight"], pipeline.unet.state_dict()["conv_in.weight"])
+
+
+def test_in_other_colours_red_is_green_and_white_stays():
+    x = torch.tensor([[1.0, 0, 0], [1, 1, 1]])[:, :, None, None]
+    assert emoji_lora.turned(x)[:, :, 0, 0].tolist() == [[0, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.slow
+def test_edits_by_text_are_measured_at_equal_strength_and_noise(run, students, tmp_path, monkeypatch):
+    out, picture = tmp_path / "out.json", tmp_path / "out.png"
     monkeypatch.setattr(editing, "REFERENCE", 16)
-    words = ["--teacher", str(run / "teacher"), "--run", str(tmp_path / "students"), "--data", str(run / "data"), "--images", "3"]
+    words = ["--teacher", str(run / "teacher"), "--run", str(students), "--data", str(run / "data"), "--images", "3"]
     emoji_editing.main([*words, "--judge", str(run / "judge/judge"), "--out", str(out), "--picture", str(picture)])
     rows = json.loads(out.read_text())["rows"]
     taken = {(r["model"], r["steps"], r["strength"]): r["evaluations"] for r in rows}

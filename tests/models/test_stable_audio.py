@@ -13,10 +13,12 @@ import torch
 import fewstep
 from alone import untrained
 from command_line import command, refused
+from fewstep.export.model_card import why_not
 from fewstep.models.families.pipeline_folder import quiet
 from fewstep.models.sizes import at_length
 from fewstep.models.sounds import Sound
 from fewstep.training.examples import prepared
+from fewstep.training.new_recipe import usual
 from fewstep.training.recipe import load_recipe
 from sound_pipelines import LENGTH, RATE, SAMPLES, stable_audio_pipeline
 from tiny import CHANGES, awake
@@ -144,6 +146,14 @@ def test_prompts_alone_are_distilled(opened, tmp_path):
     assert sound.seconds == SECONDS
 
 
+def test_steps_are_powers_of_two(opened, tmp_path):
+    _, teacher, student = opened
+    folder = student.bake(2.5).save(tmp_path / "student")
+    reasons = [why_not(fewstep.open_model(folder).info.model_copy(update={"steps": steps}), folder) for steps in (16, 1024, 5)]
+    assert reasons[:2] == [None, None] and "5 does not divide 1024" in (reasons[2] or "")
+    assert usual(teacher, "cpu")["stage_two.ladder"].value == [64, 16, 8, 4, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("part", "changed", "message"),
     [
@@ -152,6 +162,7 @@ def test_prompts_alone_are_distilled(opened, tmp_path):
         ("projection_model/config", {"text_encoder_dim": 16}, "text encoder's features .*12.*16"),
         ("transformer/config", {"global_states_input_dim": 20}, "both seconds are 24.*20"),
         ("vae/config", {"decoder_input_channels": 8}, "VAE's channels are 8"),
+        ("transformer/config", {"num_layers": "two"}, "transformer is damaged"),  # and not the scheduler, which needs torchsde
     ],
 )
 def test_teachers_that_do_not_fit_are_refused(opened, tmp_path, part, changed, message):

@@ -66,6 +66,18 @@ def test_by_paths_alone(tmp_path):
     assert not (tmp_path / "run" / "ladder-0004").exists() and (tmp_path / "run" / "steps-0004").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("scales", "low_share", "without_guidance"), [([3, 3], 0.3, 0), ([1, 1], 0.3, 1), ([1, 5], 0, 0), ([2, 5], 0.5, 0)]
+)
+def test_all_or_no_paths_may_be_guided(tmp_path, scales, low_share, without_guidance):
+    recipe = load_recipe(None, CHANGES | {"student.guidance_scale": scales, "paths.low_share": low_share})
+    teacher, trainer = tiny_teacher(), Trainer(tmp_path, fewstep.open_data(name="digits"), recipe.train, "cpu", quiet=True)
+    pool = paths.path_pool(recipe, teacher, teacher.denoiser.process, trainer.data, trainer)
+    assert pool.states.shape == (40, 5, 1, 8, 8) and (pool.w == 0).float().mean() == without_guidance
+    evaluations = {name: calls for name, _, calls, _ in stages_of(recipe, distilling=True)}
+    assert evaluations["paths-0004"] == 8 * (2 - without_guidance)
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     out, made, loop = tmp_path / "run", [], Trainer.gradients
 

@@ -33,9 +33,9 @@ def write_samples(
 ) -> str:
     """Sample for a condition (n, ...) into `out`; the line to print. `record` is put into samples.json beside the choices."""
     check_new(out)
-    line, total = LiveLine(), len(leaf(condition))
+    line, total, what = LiveLine(), len(leaf(condition)), "images" if model.info.sampling_rate is None else "sounds"
     drawn = model.sample_tensor(
-        condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} images", done == total), **choices
+        condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} {what}", done == total), **choices
     )
     images = drawn.images()
     record = record | choices | facts_of(drawn) | {"guidance_scale": model.scale_or_own(choices["guidance_scale"])}

@@ -14,6 +14,7 @@ from typing import Any
 from fewstep.compat import optional_components
 from fewstep.export.comfyui import WORKFLOW
 from fewstep.export.lora_file import EXPORTED
+from fewstep.method.process import process_of
 from fewstep.models.families import Family
 from fewstep.models.families.diffusers_family import STUDENT
 from fewstep.models.families.flow_latents import ChosenSize
@@ -133,7 +134,7 @@ def why_not(info: Info, folder: Path) -> str | None:
         return "its stock pipeline has no input for the guidance scale; with a scale baked in it runs there"
     if info.sampler == "stochastic":
         return "it was trained for the stochastic sampler, which is no setting of a stock scheduler"
-    known = info.process.get("train_timesteps", 1000)
+    known = process_of(info.process).train_timesteps
     if info.family in SHIFTED and info.steps is None:
         return "stock pipelines make another grid of times for a model of any number of steps"
     if ("shift" not in info.process or info.family in WHOLE_TIMES) and info.steps and known % info.steps:
@@ -219,6 +220,8 @@ def scales(info: Info) -> str:
 
 def quality(info: Info) -> str:
     """The section of what was measured, as the folder's fewstep.json has it."""
+    if not info.quality and info.sampling_rate is not None:
+        return "## Quality\n\nNot measured: `fewstep evaluate` is for pictures."
     if not info.quality:
         return (
             "## Quality\n\nNot measured yet: `fewstep evaluate` compares it with its teacher and with the teacher's stock samplers."

@@ -113,7 +113,8 @@ def chosen(teacher: Model, keys: Values, changes: Values, kind: str, room: int) 
 def usual(teacher: Model, kind: str) -> dict[str, Choice]:
     """What follows from the teacher alone: guidance scales, ladder, updates and learning rates."""
     info, size = teacher.info, parameters_of(teacher)
-    flow, discrete = info.prediction == "flow", info.process["name"] == "discrete_betas"
+    flow, decimal = info.prediction == "flow", teacher.denoiser.process.train_timesteps % 100 == 0
+    discrete = decimal and info.process["name"] == "discrete_betas"
     if info.condition == "class" or size < SMALL:
         scales = Choice(
             [1.0, 8.0 if info.condition == "text" else 5.0], "one student for all of them; in pixel space the paper has 1 to 5"

@@ -100,7 +100,7 @@ def made_paths(
     estimate, times = teacher.denoiser.guided(process), time_grid(settings.solver_steps, device)
     every = settings.solver_steps // rung
     states = torch.empty(len(rows), rung + 1, *teacher.info.shape)
-    for chosen in (w == 0, w != 0):  # without guidance an evaluation is one call of the network
+    for chosen in filter(torch.any, (w == 0, w != 0)):  # without guidance an evaluation is one call of the network
         for index in chosen.nonzero().flatten().split(recipe.train.batch_size):
             z, c = noise[index].to(device), to(take(condition, index), device)
             weights = None if w[index[0]] == 0 else to_float64(w[index], device)

@@ -17,9 +17,15 @@ def stages_of(recipe: Recipe, distilling: bool) -> list[tuple[str, int, float, b
         if not by_paths or paths.after_rung:
             stages.append((f"ladder-{n:04d}" if by_paths else f"steps-{n:04d}", updates, k, True))
         if by_paths:
-            stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - paths.low_share), False))
+            stages.append((f"paths-{n:04d}", 0, paths.solver_steps * (2 - share_without_guidance(recipe)), False))
             stages.append((f"steps-{n:04d}", paths.updates, 0, True))
     return stages + [(f"encoder-{n:04d}", encoder.updates, k, True) for n, k in (rungs(encoder.ladder) if encoder.ladder else ())]
+
+
+def share_without_guidance(recipe: Recipe) -> float:
+    """The share of a pool's paths at guidance scale 1, which take one evaluation a step, not two."""
+    low, high = recipe.student.guidance_scale
+    return 1.0 if high == 1 else recipe.paths.low_share if low == 1 else 0.0
 
 
 def seconds_left(stages: list[Planned], name: str, left: float, an_update: float) -> float | None:

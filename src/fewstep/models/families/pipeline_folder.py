@@ -115,6 +115,8 @@ def damaged_part(folder: Path) -> tuple[Path, str] | None:
         try:
             with quiet():
                 made.from_pretrained(folder, subfolder=name)
+        except ImportError:  # a scheduler that needs a package which is not here (Stable Audio's)
+            continue
         except Exception as error:
             return folder / name, first_line(error)
     return unknown
