@@ -1,8 +1,7 @@
 """What students reach of their goals: worth in a baseline's evaluations, ratio to the teacher's own distance, diversity.
 
     python -m benchmarks.quality.to_reach --run runs/to-reach                              4,000 samples, 25 minutes on one idle core
-    python -m benchmarks.quality.to_reach --run runs/to-reach-1 --guidance-scale 1         of these scales alone, the others' figures stay
-    python -m benchmarks.quality.to_reach --run runs/to-reach-2 --stored --guidance-scale 2 5
+    python -m benchmarks.quality.to_reach --run runs/to-reach-2 --stored --guidance-scale 2 5         of these scales alone, the others' figures stay
     python -m benchmarks.quality.to_reach --run runs/to-reach-fashion --of fashion-mnist --students runs/fashion --data fashion_mnist/train.npz --samples 1000
 
 Class-balanced samples of each configuration, all from the same noise: the students of 4, 2 and 1 steps, their teacher in 128 steps of DDIM, and DPM-Solver++
