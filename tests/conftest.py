@@ -27,10 +27,25 @@ TINY = {
 }
 
 
-def pytest_collection_finish():
-    """What is imported by now stays: a full garbage collection, of which training makes several a stage, need not look through it."""
+gc.disable()  # while the tests are imported
+
+
+def freeze():
+    """What is there by now stays: a full garbage collection, of which training and opening a model make several, need not look through it."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish():
+    gc.enable()
+    freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """A file's imports are frozen before the next file."""
+    yield
+    freeze()
 
 
 @pytest.fixture(autouse=True)

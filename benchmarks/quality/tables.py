@@ -239,12 +239,13 @@ def percent_below(curve: list[Row], other: list[Row]) -> str:
     return "" if gain is None else f"{100 * gain:+.0f} %"
 
 
-def to_reach(result: Row) -> str:
-    """A line a student: what each figure is at scales 1, 2 and 5, with the goal beside."""
-    goals, lines = result["goals"], []
+def to_reach(result: Row, of: str = "digits") -> str:
+    """A line a student of a data set: what each figure is at scales 1, 2 and 5, with the goal beside."""
+    goals, lines = result["goals"][of], []
+    figures = [row for row in result["figures"] if row["of"] == of]
     low, high = goals["diversity"]
-    for steps in dict.fromkeys(row["steps"] for row in result["figures"]):
-        rows = [row for row in result["figures"] if row["steps"] == steps]
+    for steps in dict.fromkeys(row["steps"] for row in figures):
+        rows = [row for row in figures if row["steps"] == steps]
         goal = goals["ratio"][str(steps)]
         worth = [
             bold(str(row["worth"] or f"less than {min(map(int, row['best']))}"), row["worth"] >= goals["worth"]) for row in rows
@@ -259,7 +260,7 @@ def to_reach(result: Row) -> str:
             [name, "ratio to the teacher's own distance to the data", *ratio, f"{goal:g}"],
             [name, "diversity, ratio to the teacher's", *diversity, f"{low:g} to {high:g}"],
         ]
-    scales = {row["guidance_scale"]: row["samples"] for row in result["figures"]}
+    scales = {row["guidance_scale"]: row["samples"] for row in figures}
     return markdown(["student", "", *(f"scale {s:g}, {n:,} samples" for s, n in sorted(scales.items())), "goal"], lines)
 
 

@@ -1,12 +1,12 @@
-"""What the bundled digits students reach of their goals: worth in a baseline's evaluations, ratio to the teacher's own distance, diversity.
+"""What students reach of their goals: worth in a baseline's evaluations, ratio to the teacher's own distance, diversity.
 
     python -m benchmarks.quality.to_reach --run runs/to-reach                              4,000 samples, 25 minutes on one idle core
-    python -m benchmarks.quality.to_reach --run runs/to-reach-1 --guidance-scale 1         of these scales alone, the others' figures stay
-    python -m benchmarks.quality.to_reach --run runs/to-reach-2 --stored --guidance-scale 2 5
+    python -m benchmarks.quality.to_reach --run runs/to-reach-2 --stored --guidance-scale 2 5         of these scales alone, the others' figures stay
+    python -m benchmarks.quality.to_reach --run runs/to-reach-fashion --of fashion-mnist --students runs/fashion --data fashion_mnist/train.npz --samples 1000
 
 Class-balanced samples of each configuration, all from the same noise: the students of 4, 2 and 1 steps, their teacher in 128 steps of DDIM, and DPM-Solver++
-and UniPC, the best of the stock samplers on digits. With `--stored` the teacher's are the shipped ones, 1,000 samples of 256 steps, which take no time.
-The same command goes on in `--run`. Writes benchmarks/results/to-reach.json.
+and UniPC, the best of the stock samplers. Of digits the bundled students; with `--stored` their teacher's samples are the shipped ones, 1,000 of 256 steps,
+which take no time. Of other data the students of the run `--students`. The same command goes on in `--run`. Writes benchmarks/results/to-reach.json.
 """
 
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 
 from benchmarks.command import Row, parser_of, read_json, run_main, write_result
 from benchmarks.quality import tables
-from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.configurations import configurations, open_models
-from fewstep.evaluation.evaluate import measure
+from fewstep.evaluation.evaluate import examples_of, measure
 from fewstep.evaluation.evaluation_run import is_reference
 from fewstep.evaluation.summary import outperformed
 from fewstep.evaluation.teacher_samples import REFERENCES, fixed_noise, load_references, with_stored
@@ -25,21 +24,29 @@ from fewstep.training.settings import EvaluateSettings
 
 STEPS, SCALES = (4, 2, 1), (1.0, 2.0, 5.0)
 BASELINES, BUDGETS = ("dpm++", "unipc"), (8, 16, 32)
-GOALS: dict[str, Any] = {"worth": 32, "ratio": {"4": 1.03, "2": 1.06, "1": 1.15}, "diversity": [0.98, 1.02]}
+GOALS: dict[str, dict[str, Any]] = {
+    "digits": {"worth": 32, "ratio": {"4": 1.03, "2": 1.06, "1": 1.15}, "diversity": [0.98, 1.02]},
+    "fashion-mnist": {"worth": 32, "ratio": {"4": 1.03, "2": 1.08, "1": 1.2}, "diversity": [0.97, 1.03]},
+    "cifar10": {"worth": 32, "ratio": {"4": 1.1, "2": 1.2, "1": 1.5}, "diversity": [0.95, 1.05]},
+}
 
 
-def rows_of(run: Path, scales: list[float], settings: EvaluateSettings, data: Data, stored: bool) -> list[Row]:
+def rows_of(
+    students: Path | None, run: Path, scales: list[float], settings: EvaluateSettings, data: str, stored: bool
+) -> list[Row]:
     """The rows of the teacher, the baselines and the students at these scales."""
-    teacher, rows = bundled("digits-teacher"), []
+    rows = []
     for steps in STEPS:
-        models = open_models(bundled("digits-student") / f"steps-{steps:04d}", "digits", None)
+        folder = students or bundled("digits-student")
+        models = open_models(folder / f"steps-{steps:04d}", None if students else "digits", None)
         table, noise = configurations(models, scales, BASELINES, BUDGETS, settings.reference_steps), None
         if stored:
             assert models.teacher is not None
-            known = load_references(REFERENCES, teacher)
+            known = load_references(REFERENCES, bundled("digits-teacher"))
             noise, labels = fixed_noise(models.teacher, settings.samples)
             table = [with_stored(configuration, known, noise, labels) for configuration in table]
-        rows = measure(models, table, settings, data, run, noise=noise, device="cpu")[0]["rows"]
+        examples = examples_of(data, models, resize=False, split=None)
+        rows = measure(models, table, settings, examples, run, noise=noise, device="cpu")[0]["rows"]
     return rows
 
 
@@ -58,18 +65,21 @@ def figures_of(rows: list[Row], reference_steps: int) -> list[Row]:
 def main(words: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "to-reach")
     parser.add_argument("--run", type=Path, default=Path("runs/to-reach"), help="folder of the evaluation")
+    parser.add_argument("--of", choices=list(GOALS), default="digits", help="whose goals")
+    parser.add_argument("--students", type=Path, help="the run folder of the students; left out: the bundled ones of digits")
+    parser.add_argument("--data", default="digits", help="what they were trained on")
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=SCALES)
     parser.add_argument("--samples", type=int, default=4000)
-    parser.add_argument("--stored", action="store_true", help="the shipped samples of the teacher: 1,000 of 256 steps")
+    parser.add_argument("--stored", action="store_true", help="the shipped samples of digits' teacher: 1,000 of 256 steps")
     args = parser.parse_args(words)
-    data = open_data(name="digits")
-    assert isinstance(data, Data)
     settings = EvaluateSettings(samples=1000 if args.stored else args.samples, reference_steps=256 if args.stored else 128)
-    rows = rows_of(args.run, list(args.guidance_scale), settings, data, args.stored)
+    rows = rows_of(args.students, args.run, list(args.guidance_scale), settings, args.data, args.stored)
     known = read_json(args.out)["figures"] if args.out.is_file() else []
-    figures = [r for r in known if r["guidance_scale"] not in args.guidance_scale] + figures_of(rows, settings.reference_steps)
-    result = {"goals": GOALS, "figures": sorted(figures, key=lambda r: (-r["steps"], r["guidance_scale"]))}
-    print(tables.to_reach(result))
+    kept = [r for r in known if r["of"] != args.of or r["guidance_scale"] not in args.guidance_scale]
+    figures = kept + [{"of": args.of} | row for row in figures_of(rows, settings.reference_steps)]
+    figures.sort(key=lambda r: (list(GOALS).index(r["of"]), -r["steps"], r["guidance_scale"]))
+    result = {"goals": {name: GOALS[name] for name in dict.fromkeys(r["of"] for r in figures)}, "figures": figures}
+    print(tables.to_reach(result, args.of))
     write_result(args.out, result)
 
 

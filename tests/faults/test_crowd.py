@@ -148,6 +148,7 @@ def crowd(playground, tmp_path, clients, requests):
     }
 
 
+@pytest.mark.slow  # tests/playground/test_server.py asks the same server for each of them, and with others beside
 def test_in_a_crowd_right_requests_are_drawn_right_and_others_refused(playground, tmp_path):
     seen = crowd(playground, tmp_path, clients=6, requests=8)
     assert not seen["wrong"]

@@ -122,7 +122,7 @@ class Proof:
             self.killed(kill_at=number)
 
 
-@pytest.mark.parametrize("command", ["distill", "teach", "cache", "evaluate"])
+@pytest.mark.parametrize("command", ["distill", "cache"])
 def test_a_killed_command_goes_on_to_the_same_bits(zygote, place, memory, command):
     proof = Proof(zygote, command, place, memory)
     proof.at_writes(every=proof.writes, start=proof.writes // 2)

@@ -216,7 +216,7 @@ def test_the_stock_pipeline_of_the_teacher_loads_the_lora_file(teachers, runs, t
     assert (stock - samples(student.bake(SCALE))).abs().max() < 1e-4 * float(stock.abs().max().clamp(min=1))
 
 
-@pytest.mark.parametrize("name", ["text", "xl"])
+@pytest.mark.parametrize("name", ["text", pytest.param("xl", marks=pytest.mark.slow)])
 def test_kohyas_file_for_each_scale_says_what_the_baked_student_says(teachers, runs, tmp_path, name):
     """Read by diffusers but for the biases (`diff_b`), which it does not know of a UNet and ComfyUI adds to them."""
     from fewstep.export.formats import export

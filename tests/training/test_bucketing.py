@@ -132,7 +132,9 @@ def test_sdxl_is_told_the_size_of_each_picture_and_where_it_was_cut(tmp_path, xl
     }
 
 
-@pytest.mark.parametrize("name", ["Stable Diffusion, eps", "SDXL", "Stable Diffusion 3", "Flux"])
+@pytest.mark.parametrize(
+    "name", ["SDXL", "Flux", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Stable Diffusion, eps", "Stable Diffusion 3"))]
+)
 def test_a_run_on_buckets_gives_students_that_its_stock_pipeline_samples(name, tmp_path, data, recwarn):
     folder = CASES[name].build(tmp_path / "teacher")
     changes = {"stage_one__updates": 5, "stage_two__ladder": [2, 1], "stage_two__last_updates": 3, "train__sample_every": 50}

@@ -75,17 +75,29 @@ def fsdp(monkeypatch):
     monkeypatch.setenv("FSDP_VERSION", "2")
 
 
-def test_two_processes_are_one_with_two_micro_batches_to_the_bit(tmp_path, teacher_folder, capsys):
-    changes = {"stage_one.updates": 4, "stage_two.ladder": [4]}
+PICTURES = {"stage_one.updates": 2, "stage_two.ladder": [4, 2], "stage_two.last_updates": 2}
+
+
+def pictures(run):
+    return {file.relative_to(run): file.read_bytes() for file in (run / "samples").rglob("*.png")}
+
+
+def test_two_processes_are_one_with_two_micro_batches_to_the_bit_and_the_first_draws_its_pictures(tmp_path, teacher_folder, capsys):
+    changes = PICTURES | {"train.sample_every": 1}
     out, errors = run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
-    assert out.split() == [str(tmp_path / "two" / "stage-one")]
+    assert out.split() == [str(tmp_path / "two" / "stage-one"), str(tmp_path / "two" / "steps-0002")]
     assert "cpu, 2 processes (DDP), precision float32, 8 examples an update (4 x 2)" in errors
-    command(capsys, *words(teacher_folder, tmp_path / "one", **changes, **{"train.gradient_accumulation": 2}))
+    micro = changes | {"train.gradient_accumulation": 2, "train.sample_every": 2}
+    command(capsys, *words(teacher_folder, tmp_path / "one", **micro))
     two, one = (
-        load_file(tmp_path / name / "stage-one" / "unet" / "diffusion_pytorch_model.safetensors") for name in ("two", "one")
+        {file.relative_to(run): load_file(file) for file in sorted(run.rglob("unet/*.safetensors"))}
+        for run in (tmp_path / "two", tmp_path / "one")
     )
-    for key in one:
-        assert two[key].equal(one[key]), key
+    assert len(one) == 2 and two.keys() == one.keys()
+    assert all(two[file][key].equal(weight) for file, known in one.items() for key, weight in known.items())
+    drawn, known = pictures(tmp_path / "two"), pictures(tmp_path / "one")
+    assert len(drawn) == 5 and len(known) == 3
+    assert all(drawn[name] == picture for name, picture in known.items())
 
 
 @pytest.mark.slow
@@ -311,24 +323,6 @@ def test_shards_that_cannot_be_written_leave_the_last_checkpoint(tmp_path, alone
     with pytest.raises(InputError, match="No space left on device"):
         save_shards(tmp_path, Checkpoint({"weight": torch.ones(2)}, {"stage": "x", "update": 2}), alone)
     assert load_newest(tmp_path).values["update"] == 1
-
-
-PICTURES = {"stage_one.updates": 2, "stage_two.ladder": [4, 2], "stage_two.last_updates": 2}
-
-
-def pictures(run):
-    return {file.relative_to(run): file.read_bytes() for file in (run / "samples").rglob("*.png")}
-
-
-def test_of_two_processes_the_first_draws_pictures_and_training_is_the_same_to_the_bit(tmp_path, teacher_folder, capsys):
-    changes = PICTURES | {"train.sample_every": 1}
-    run_command(*words(teacher_folder, tmp_path / "two", **changes), launcher=TWO)
-    command(
-        capsys, *words(teacher_folder, tmp_path / "one", **changes | {"train.gradient_accumulation": 2, "train.sample_every": 2})
-    )
-    two, one = pictures(tmp_path / "two"), pictures(tmp_path / "one")
-    assert len(two) == 5 and len(one) == 3
-    assert all(two[name] == drawn for name, drawn in one.items())
 
 
 @pytest.mark.slow  # that they are those of one process is tested above

@@ -76,7 +76,7 @@ def bench_model(
         rows.append(sampling_row(model, what, size, steps or model.info.steps or 4, repeats))
     info, parameters = model.info, list(model.denoiser.network.parameters())
     return {
-        "model": {"kind": info.kind, "family": info.family, "steps": info.steps, "size": info.size, "channels": info.channels},
+        "model": {"kind": info.kind, "family": info.family, "steps": info.steps, "shape": list(info.shape)},
         "parameters": sum(p.numel() for p in parameters), "dtype": str(parameters[0].dtype).removeprefix("torch."), "rows": rows,
         "peak_memory": max(row["peak_memory"] for row in rows), "machine": machine(model.denoiser.device),
     }  # fmt: skip
@@ -155,7 +155,7 @@ def bench_text(measured: dict[str, Any]) -> str:
     """What `bench_model` found, as a table for people."""
     on, model, mib = measured["machine"], measured["model"], measured["peak_memory"] / 2**20
     return "\n".join([
-        f"{model['kind']} of {model['size']}x{model['size']} images, {measured['parameters']:,} parameters, {measured['dtype']}",
+        f"{model['kind']}, denoises {'x'.join(map(str, model['shape']))}, {measured['parameters']:,} parameters, {measured['dtype']}",
         f"{on['name']} ({on['device']}), {on['threads']} of {on['cores']} cores, torch {on['torch']}; peak memory {mib:,.0f} MiB",
         *table(measured["rows"]),
     ])  # fmt: skip
