@@ -182,6 +182,7 @@ def built(tmp_path_factory):
         ("CogVideoX", "transformer", {"patch_size_t": 2}, "CogVideoX 1.5"),
         ("CogVideoX", "transformer", {"in_channels": 8}, "begins from a picture"),
         ("Krea 2", "", {"is_distilled": True}, r"guidance-distilled already \(is_distilled is set\)"),
+        ("Krea 2", "", {"text_encoder_select_layers": [0]}, "selected layers of the text encoder are 1, the network takes 2"),
         ("Sana", "transformer", {"timestep_scale": 1000.0}, "timestep_scale is 1000.0, of SANA-Sprint"),
         ("Z-Image", "transformer", {"cap_feat_dim": 12}, "16, the network takes 12"),
         ("HunyuanDiT", "text_encoder_2", {"d_model": 12}, "second text encoder's features are 12, the network takes 16"),

@@ -12,7 +12,7 @@ from fewstep.errors import InputError
 from fewstep.method.conditioning import Condition
 from fewstep.models.families.flow_latents import TEXT_TOKENS, Packed
 from fewstep.models.families.one_frame import OneFrame
-from fewstep.models.families.pipeline_folder import index_of
+from fewstep.models.families.pipeline_folder import check_fit, index_of
 from fewstep.models.families.prompts import random_text
 from fewstep.models.families.text_transformer import TextTransformer
 from fewstep.models.metadata import Info
@@ -30,6 +30,8 @@ class Krea2(OneFrame, Packed, TextTransformer):
         super().check(folder, config)
         if index_of(folder).get("is_distilled"):
             raise InputError(f"{folder} is guidance-distilled already (is_distilled is set); name a Krea 2 base")
+        if layers := index_of(folder).get("text_encoder_select_layers"):
+            check_fit(folder, "the selected layers of the text encoder", len(layers), config["num_text_layers"])
 
     def encoded(self, *given: Any) -> Condition:
         """The layers in one row."""
