@@ -12,7 +12,7 @@ from typing import Any
 
 TINY = {
     "network.block_out_channels": [8, 16], "network.norm_num_groups": 4, "teach.updates": 2, "stage_one.updates": 2, "stage_two.ladder": [4, 2],
-    "stage_two.updates": 2, "stage_two.last_updates": 2, "train.batch_size": 4, "data.name": "digits",
+    "stage_two.updates": 2, "stage_two.last_updates": 2, "paths.rung": 0, "train.batch_size": 4, "data.name": "digits",
 }  # fmt: skip
 
 
