@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
@@ -216,9 +217,8 @@ class Measures(References):
     def of(cls, teacher: Model, data: Data, count: int, folder: Path) -> "Measures":
         """`count` samples a scale, from `folder` where they are there already."""
         labels, noise = starts(teacher, data, count)
-        file, drawn = folder / f"teacher-{count}.pt", {}
-        if file.is_file():
-            drawn = torch.load(file)
+        file = folder / f"teacher-{count}.safetensors"
+        drawn = {float(scale): samples for scale, samples in load_file(file).items()} if file.is_file() else {}
         for scale in () if drawn else SCALES:
             progress(f"the teacher's samples at scale {scale:g}")
             estimate, parts = teacher.denoiser.guided(), []
@@ -227,7 +227,7 @@ class Measures(References):
                 *_, end = second_order_states(estimate, z, time_grid(SOLVER_STEPS), label, w, teacher.denoiser.process)
                 parts.append(end)
             drawn[scale] = torch.cat(parts)
-        torch.save(drawn, file)
+        save_file({f"{scale:g}": samples for scale, samples in drawn.items()}, file)
         features = train_or_load_classifier(data, cache_folder(data), quiet=True)
         return cls(noise, labels, drawn, features, Statistics.of(features(data.images().float() / 127.5 - 1)))
 
@@ -241,11 +241,8 @@ class Measures(References):
             pixels = [Statistics.of(values.double().clamp(-1, 1).flatten(1)) for values in (found, reference)]
             precision, recall = precision_recall(mine, theirs)
             spread = [diversity(values, self.labels) or 0.0 for values in (mine, theirs)]
-            row: Row = {
-                "guidance_scale": scale,
-                "frechet": frechet_distance(one, other),
-                "frechet_of_pixels": frechet_distance(*pixels),
-            }
+            row: Row = {"guidance_scale": scale, "frechet": frechet_distance(one, other)}
+            row |= {"frechet_of_pixels": frechet_distance(*pixels)}
             row |= {
                 "ratio_to_data": frechet_distance(one, self.data) / frechet_distance(other, self.data),
                 "rms": rms(found, reference),

@@ -41,9 +41,7 @@ class DiffusersFamily(Family):
 
     network_type: str  # the diffusers class of the network
     autoencoder = "vae"  # the name of what makes latents, where the network denoises them
-    stock_size_factor = (
-        ""  # the pixels of a latent, as the stock pipeline calls them, where it has to be given height and width; "": it has not
-    )
+    stock_size_factor = ""  # the pixels of a latent, as the stock pipeline calls them, where it has to be given height and width
     stock_reads_autoencoder = False  # whether the stock pipeline takes numbers from the autoencoder to sample latents
     stock_takes_w = False  # whether the stock pipeline gives its guidance_scale to a student; else it runs baked ones
     lora_files = True  # whether its stock pipeline loads a LoRA into all that the network is
@@ -130,9 +128,7 @@ class DiffusersFamily(Family):
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
             raise InputError(f"{where} is {given}; write the side of what the network denoises there, as 64, or [height, width]")
         if sides[0] != sides[1] and not self.oblong:
-            raise InputError(
-                f"{where} is {list(sides)}; the family {self.name} is known here with equal sides alone: name another teacher"
-            )
+            raise InputError(f"{where} is {list(sides)}; the family {self.name} has equal sides alone here: name another teacher")
         return sides
 
     def channels(self, config: dict[str, Any]) -> int:
