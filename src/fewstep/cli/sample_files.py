@@ -33,7 +33,7 @@ def write_samples(
 ) -> str:
     """Sample for a condition (n, ...) into `out`; the line to print. `record` is put into samples.json beside the choices."""
     check_new(out)
-    line, total, what = LiveLine(), len(leaf(condition)), "images" if model.info.sampling_rate is None else "sounds"
+    line, total, what = LiveLine(), len(leaf(condition)), "sounds" if model.info.makes_sounds else "images"
     drawn = model.sample_tensor(
         condition, batch_size=batch_size, progress=lambda done: line.show(f"{done}/{total} {what}", done == total), **choices
     )

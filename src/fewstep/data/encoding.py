@@ -19,6 +19,7 @@ from fewstep.method.conditioning import Condition, join, take, to
 from fewstep.models.model import Model
 
 HELD = 256  # conditions that are kept in memory; more distinct ones are encoded for each batch anew
+OWN = "own"  # before the names of leaves that each example has for itself
 
 
 def conditions(model: Model, prompts_or_labels: Sequence[int | str], batch: int = HELD) -> Condition:
@@ -117,17 +118,17 @@ class Encoded:
 
 
 def own_leaves(given: Condition, own: Condition) -> dict[str, Tensor]:
-    """ "own.LEAF" of the leaves (n, ...) in which the conditions `own` of examples are others than those `given`."""
+    """The leaves (n, ...) in which the conditions `own` of examples are others than those `given`, as "own.LEAF"."""
     if not isinstance(given, dict) or not isinstance(own, dict):
         return {}
-    return {f"own.{leaf}": value for leaf, value in own.items() if value is not given[leaf]}
+    return {f"{OWN}.{leaf}": value for leaf, value in own.items() if value is not given[leaf]}
 
 
 def with_own(condition: Condition, own: dict[str, Tensor]) -> Condition:
     """The condition (n, ...) with the leaves of which `own_leaves` gave the tensors."""
-    return (
-        condition if isinstance(condition, Tensor) else condition | {name.removeprefix("own."): leaf for name, leaf in own.items()}
-    )
+    if isinstance(condition, Tensor):
+        return condition
+    return condition | {name.removeprefix(f"{OWN}."): leaf for name, leaf in own.items()}
 
 
 class PictureRows:
@@ -166,7 +167,7 @@ class PictureRows:
         return classes[int(label)] if self._order is None else int(self._order[label])
 
     def encode(self, items: list[Example], condition: Condition) -> tuple[list[Encoded], list[str]]:
-        """(those of each bucket: "x", with flips "mirrored", and "own.LEAF" of what is told of each; "name: reason" of what is left out)."""
+        """(those of each bucket: "x", with flips "mirrored", and "own.LEAF" of what each alone is conditioned on; "name: reason" of what is left out)."""
         outcomes = list(self._pool.map(self._placed, items))
         skipped = [f"{item.title}: {why}" for item, why in zip(items, outcomes, strict=True) if isinstance(why, str)]
         readable = {k: picture for k, picture in enumerate(outcomes) if not isinstance(picture, str)}

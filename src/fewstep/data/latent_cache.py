@@ -20,6 +20,7 @@ from fewstep.data import fingerprints
 from fewstep.data.batch_order import BatchOrder, InBuckets
 from fewstep.data.buckets import Buckets, Fit
 from fewstep.data.datasets import coins, rows_at, span
+from fewstep.data.encoding import OWN
 from fewstep.errors import InputError
 from fewstep.files import verifying
 from fewstep.hashed import read_json
@@ -27,7 +28,7 @@ from fewstep.method.conditioning import Condition
 from fewstep.models.model import Model
 
 INDEX = "index.json"
-CONDITION, OWN = "condition", "own"
+CONDITION = "condition"
 OPEN = 30_000  # shards that stay mapped, 7.7 million examples of 256 a shard: a map holds no file open, and Linux allows a process 65,530
 REMAKE = "run `fewstep cache` with the same --out again, which remakes what is damaged"
 

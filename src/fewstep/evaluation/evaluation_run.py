@@ -154,9 +154,9 @@ class EvaluationRun:
         units = range(self.state.process_index * size, self.samples, self.state.num_processes * size)
         values = {"stage": configuration.key, "unit": size, "processes": self.state.num_processes, "sums": len(SUMS)}
         found, saved = self.resumed(configuration, values), time.monotonic()
-        begun, each = int(found.sums["images"]), configuration.evaluations * self.state.num_processes
-        self.work -= begun * each
-        for start in units[-(-begun // size) :]:
+        drawn, each = int(found.sums["images"]), configuration.evaluations * self.state.num_processes
+        self.work -= drawn * each
+        for start in units[-(-drawn // size) :]:
             stop = min(start + size, self.samples)
             self.take(configuration, found, start, stop)
             self.done += 0 if configuration.stored is not None else (stop - start) * each

@@ -89,7 +89,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
 
     task = "text-to-image" if info.condition == "text" else "unconditional-image-generation"
     task = "text-to-video" if info.condition == "text" and len(info.shape) == 4 else task
-    task = "text-to-audio" if info.sampling_rate is not None else task
+    task = "text-to-audio" if info.makes_sounds else task
     tags = ["fewstep", "distillation", "diffusion", info.family.replace("_", "-"), *(["few-step"] if info.steps else []), task]
     data = {key: value for key, value in info.data.items() if key != "classes" and value not in (None, "", [], {})}
     if "path" in data:  # its last part alone: where data lies on one machine is nobody's business
@@ -100,7 +100,7 @@ def card(info: Info, family: Family, folder: Path, name: str) -> str:
         "name": name, "info": info, "facts": facts_of(info), "table": table, "quality": quality(info), "data": data,
         "history": [[entry.get(key, "") for key in ("stage", "updates", "batch_size", "loss")] for entry in info.history],
         "steps": info.steps or DEFAULT_STEPS, "scale": scale_for(info), "reason": why_not(info, folder), "video": len(info.shape) == 4,
-        "sound": info.sampling_rate is not None, "subject": "class_labels=[0]" if info.condition == "class" else f'prompt="{subject_of(info)}"',
+        "sound": info.makes_sounds, "subject": "class_labels=[0]" if info.condition == "class" else f'prompt="{subject_of(info)}"',
         "pipelines": ", ".join(f"`{name}`" for name in family.pipelines),
         "onnx": (folder / "network.onnx").is_file(), "comfyui": workflow and files[0].name,
         "lora": lora_values(info, family, files) if files and not workflow and (folder / "scheduler").is_dir() else None,
@@ -183,7 +183,7 @@ def lora_values(info: Info, family: Any, files: list[Path]) -> dict[str, Any]:
 
 def subject_of(info: Info) -> str:
     """The prompt in the code."""
-    return "a photo of an owl" if info.sampling_rate is None else "the call of an owl"
+    return "the call of an owl" if info.makes_sounds else "a photo of an owl"
 
 
 def scale_for(info: Info) -> float:
@@ -220,7 +220,7 @@ def scales(info: Info) -> str:
 
 def quality(info: Info) -> str:
     """The section of what was measured, as the folder's fewstep.json has it."""
-    if not info.quality and info.sampling_rate is not None:
+    if not info.quality and info.makes_sounds:
         return "## Quality\n\nNot measured: `fewstep evaluate` is for pictures."
     if not info.quality:
         return (

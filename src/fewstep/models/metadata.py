@@ -58,14 +58,19 @@ class Info(BaseModel):
     def picture_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of a picture that goes in or comes out; of a video, of one of its frames; of a sound (channels, 1, samples)."""
         channels, width = self.picture
-        if self.sampling_rate is not None:
+        if self.makes_sounds:
             return channels, 1, width
         return channels, width * self.shape[-2] // self.shape[-1], width
 
     @property
+    def makes_sounds(self) -> bool:
+        """Whether what it makes are sounds."""
+        return self.sampling_rate is not None
+
+    @property
     def pictured(self) -> bool:
         """Whether what it makes can be shown as pictures."""
-        return self.sampling_rate is None and self.picture[0] in (1, 3)
+        return not self.makes_sounds and self.picture[0] in (1, 3)
 
     @property
     def takes_w(self) -> bool:

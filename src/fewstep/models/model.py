@@ -219,9 +219,9 @@ class Model:
         """Pictures (n, c, h, w) or sounds (n, channels, samples), on the CPU, of what the network denoises."""
         if not self.info.image_size:
             return samples
-        device, together = self.denoiser.device, DECODED if self.info.sampling_rate is None else 1
+        device, together = self.denoiser.device, 1 if self.info.makes_sounds else DECODED
         whole = torch.cat([self.family.to_images(part.to(device)).cpu() for part in samples.split(together)])
-        return whole if self.info.sampling_rate is None else whole[:, :, : self.info.image_size]
+        return whole[:, :, : self.info.image_size] if self.info.makes_sounds else whole
 
     def bake(self, guidance_scale: float) -> Self:
         """A plain model of one scale, with exactly the samples of this student at that scale: it runs wherever the teacher's does.

@@ -19,7 +19,7 @@ def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
         InputError: a side is out of bounds or no multiple of what the network takes, or it takes its own size alone.
     """
     info = model.info
-    if info.sampling_rate is not None and (height, width) != (None, None):
+    if info.makes_sounds and (height, width) != (None, None):
         raise InputError("this model makes sounds, which have neither height nor width: give seconds")
     own = info.picture_shape[1:]
     sides = (own[0] if height is None else height, own[1] if width is None else width)
@@ -39,7 +39,7 @@ def at_size(model: M, height: int | None = None, width: int | None = None) -> M:
 
 
 def at_length(model: M, seconds: float | None = None) -> M:
-    """The model of sounds of so many seconds, which its network is told, and to which they are cut; without them as it is.
+    """The model of sounds of so many seconds, to which its network is conditioned and they are cut; without them as it is.
 
     Raises:
         InputError: a model of pictures, or a length that is no number, or longer than its latents stand for.

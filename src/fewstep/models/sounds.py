@@ -35,5 +35,5 @@ class Sound:
 
 def check_no_sound(info: Info, what: str) -> None:
     """Raises InputError where a model makes sounds: `what` is for pictures."""
-    if info.sampling_rate is not None:
+    if info.makes_sounds:
         raise InputError(f"this model makes sounds, and {what} is for pictures alone; draw sounds with fewstep sample")

@@ -84,12 +84,12 @@ class Batches:
         """The data of a micro-batch; those that follow within so many updates are begun."""
         start = self.data.aligned(start) if isinstance(self.data, InBuckets) else start
         began, numbers = time.perf_counter(), range(part, max(part + 1, min(part + 1 + self._ahead, updates * self.parts)))
-        wanted = [start + k // self.parts * self.total + self._place(k % self.parts) for k in numbers]
-        if self._reading and self._reading[0][0] != wanted[0]:  # the caller went elsewhere
+        positions = [start + k // self.parts * self.total + self._place(k % self.parts) for k in numbers]
+        if self._reading and self._reading[0][0] != positions[0]:  # the caller went elsewhere
             for _, reading in self._reading:
                 reading.cancel()
             self._reading.clear()
-        for position in wanted[len(self._reading) :]:
+        for position in positions[len(self._reading) :]:
             self._reading.append((position, self._thread.submit(self._batch, position)))
         found = self._reading.popleft()[1].result()
         self.waited += time.perf_counter() - began

@@ -177,7 +177,7 @@ def to_cache(recipe: Recipe, model: Model) -> ToCache:
 
 def check_pictured(model: Model) -> None:
     """Raises InputError where a model makes sounds, which pictures are not."""
-    if model.info.sampling_rate is not None:
+    if model.info.makes_sounds:
         raise InputError(
             "this teacher makes sounds, which pictures are not: set data.prompts (its own samples stand in), or give latents"
         )

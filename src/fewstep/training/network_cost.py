@@ -80,8 +80,8 @@ def backward_flops(
     **named: Any,
 ) -> int:
     """Of a convolution's gradient, from shapes: the forward pass's for each of input and weight; torch's own count leaves groups out."""
-    _, _, wanted = rest[:3]
-    return sum(wanted[:2]) * conv_flop_count(list(x), list(weight), list(output), transposed=transposed)
+    _, _, needed = rest[:3]
+    return sum(needed[:2]) * conv_flop_count(list(x), list(weight), list(output), transposed=transposed)
 
 
 def bytes_of(tensors: Any) -> int:
