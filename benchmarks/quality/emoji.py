@@ -16,6 +16,7 @@ the training pictures and as many for captions that neither teacher nor judge ha
 The judge's figures compare the rows with one another; they are no FID and no published CLIP score.
 """
 
+import argparse
 import hashlib
 from itertools import chain
 from pathlib import Path
@@ -64,6 +65,16 @@ class Judge:
             "rms_to_teacher": None if reference is None else rms(x.clamp(-1, 1), reference.clamp(-1, 1)),
             "sharpness": float(sharpness(x).mean()), "saturation": float(saturation(x).mean()),
         }  # fmt: skip
+
+
+def parser_of_models(doc: str | None, result: str) -> argparse.ArgumentParser:
+    """A command's parser with what distilled models of a teacher are made of and measured by."""
+    parser = parser_of(doc, result)
+    parser.add_argument("--teacher", type=Path, required=True, help="pipeline folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.npz and test.npz: images, captions")
+    parser.add_argument("--judge", type=Path, required=True, help="folder of a CLIP model")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; the same command resumes")
+    return parser
 
 
 def judge_and_prompts(folder: Path, data: Path, samples: int) -> tuple[Judge, dict[str, list[str]]]:

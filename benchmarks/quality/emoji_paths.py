@@ -8,12 +8,11 @@ Teacher, data and judge are made as for `benchmarks.quality.emoji` (a smaller te
 in --work, and the same command resumes. An update's evaluation with its gradient counts as 3 (`benchmarks.quality.ladders`).
 """
 
-from pathlib import Path
 from typing import Any
 
-from benchmarks.command import parser_of, progress, read_json, run_main, write_result
+from benchmarks.command import progress, read_json, run_main, write_result
 from benchmarks.quality import tables
-from benchmarks.quality.emoji import judge_and_prompts, measured
+from benchmarks.quality.emoji import judge_and_prompts, measured, parser_of_models
 from benchmarks.quality.ladders import cost
 from fewstep import distill
 from fewstep.evaluation.configurations import configurations, open_models
@@ -39,11 +38,7 @@ def changes_of(way: str, times: float) -> dict[str, Any]:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, "emoji-paths")
-    parser.add_argument("--teacher", type=Path, required=True, help="pipeline folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.npz and test.npz: images, captions")
-    parser.add_argument("--judge", type=Path, required=True, help="folder of a CLIP model")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; the same command resumes")
+    parser = parser_of_models(__doc__, "emoji-paths")
     parser.add_argument(
         "--times", type=float, default=0.15, help="the updates of the ladder in 1,376,000 evaluations, and as many paths"
     )

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.command import Row, parser_of, progress, run_main, write_result
-from benchmarks.quality.emoji import SETS, prompts_of
+from benchmarks.command import Row, progress, run_main, write_result
+from benchmarks.quality.emoji import SETS, parser_of_models, prompts_of
 from benchmarks.quality.emoji_judge import read
 from benchmarks.quality.emoji_teacher import Captioned
 from benchmarks.uses import tables
@@ -100,12 +100,8 @@ def trained(teacher: Path, run: Path, out: Path, changes: dict[str, Any]) -> Pat
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, "emoji-lora")
-    parser.add_argument("--teacher", type=Path, required=True, help="pipeline folder")
+    parser = parser_of_models(__doc__, "emoji-lora")
     parser.add_argument("--run", type=Path, required=True, help="run folder of fewstep distill, its students for all scales")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.npz and test.npz: images, captions")
-    parser.add_argument("--judge", type=Path, required=True, help="folder of a CLIP model")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; the same command resumes")
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=[4.0])
     parser.add_argument("--lora-updates", type=int, default=800)
     parser.add_argument("--samples", type=int, default=256)
