@@ -1,6 +1,7 @@
 """A rung taught by the guided teacher's paths: the pool, its shards, what is kept out, and where the stage stands in a run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,32 @@ def test_all_or_no_paths_may_be_guided(tmp_path, scales, low_share, without_guid
     assert pool.states.shape == (40, 5, 1, 8, 8) and (pool.w == 0).float().mean() == without_guidance
     evaluations = {name: calls for name, _, calls, _ in stages_of(recipe, distilling=True)}
     assert evaluations["paths-0004"] == 8 * (2 - without_guidance)
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_the_pool_is_made_in_the_precision_of_the_run(tmp_path, weak):
+    recipe, teacher, seen = load_recipe(None, CHANGES | {"train.precision": "bf16"}), tiny_teacher(), []
+
+    def call(network, *given):
+        seen.append(teacher.family.call(network, *given))
+        return seen[-1]
+
+    own = replace(teacher.denoiser, call=call)
+    teacher = replace(teacher, denoiser=replace(own, weak=own) if weak else own)
+    trainer = Trainer(tmp_path, fewstep.open_data(name="digits"), recipe.train, "cpu", quiet=True)
+    pool = paths.path_pool(recipe, teacher, teacher.denoiser.process, trainer.data, trainer)
+    assert {output.dtype for output in seen} == {torch.bfloat16} and pool.states.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_all_networks_are_compiled_and_learn_the_same_bits(run, tmp_path, monkeypatch):
+    compiled, compile_it = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or compile_it(network, backend="eager"))
+    distill(tmp_path / "run", **{"train.compile": True})
+    assert len(compiled) == 8  # four students, and whom each learns from
+    for name in ("steps-0004", "steps-0002"):
+        mine, whole = weights(tmp_path / "run" / name), weights(run / name)
+        assert all(torch.equal(mine[key], whole[key]) for key in whole)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):

@@ -57,7 +57,8 @@ def distill_model(recipe: Recipe, teacher: Model, data: Any, trainer: Trainer, n
     negatives = negatives and negatives.to(trainer.accelerator.device)
     by_main(trainer.accelerator, lambda: write_recipe(trainer.run, recipe))
     trainer.stages = stages_of(recipe, distilling=True)
-    guided, samples = with_null_on_device(in_precision_of(trainer, teacher)), TrainingSamples(recipe, teacher, data, trainer)
+    teacher = with_null_on_device(teacher)
+    guided, samples = in_precision_of(trainer, teacher), TrainingSamples(recipe, teacher, data, trainer)
     samples.draw_teacher(guided.denoiser)
     trainer.after_update = samples.after_update
     stage = stage_one(recipe, guided, data, negatives)

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -70,10 +71,11 @@ def path_pool(recipe: Recipe, teacher: Model, process: Process, data: Examples, 
         f"{start // SHARD:05d}.safetensors": range(settings.count)[start : start + SHARD]
         for start in range(0, settings.count, SHARD)
     }
+    guided = replace(teacher, denoiser=trainer.frozen(teacher.denoiser))
     line, began, made = LiveLine(quiet=trainer.quiet), time.monotonic(), 0
     for number, (name, rows) in enumerate(shards.items()):
         if number % accelerator.num_processes == accelerator.process_index and not (folder / name).is_file():
-            write_tensors(folder / name, made_paths(recipe, teacher, process, data, rows, trainer))
+            write_tensors(folder / name, made_paths(recipe, guided, process, data, rows, trainer))
             made += len(rows) * accelerator.num_processes
         left = (settings.count - rows.stop) * (time.monotonic() - began) / made if made else 0.0
         ending = "done" if rows.stop == settings.count else f"{clock(left)} left"

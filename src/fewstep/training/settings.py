@@ -116,7 +116,7 @@ class TrainSettings(Section):
     )
     log_with: str = "tensorboard"  # curves: in RUN/tensorboard, or "wandb" and others that accelerate knows, or "none"
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0  # of everything random
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile, of the student and of what it learns from
     gradient_checkpointing: bool = False  # a third more computation, and a small part of the memory for activations
 
 

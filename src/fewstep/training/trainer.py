@@ -114,9 +114,10 @@ class Trainer:
         return entry | {"loss": state.loss, "skipped": state.skipped}
 
     def frozen(self, denoiser: Denoiser) -> Denoiser:
-        """A model that a student learns from, in the run's precision as the student is; sharded as the student is."""
-        network = sharded(denoiser.network, self.accelerator) if self.sharded else denoiser.network
-        weak = denoiser.weak if denoiser.weak is None or not self.sharded else self.frozen(denoiser.weak)
+        """A model that a student learns from, in the run's precision, compiled and sharded as the student is."""
+        network: Any = sharded(denoiser.network, self.accelerator) if self.sharded else denoiser.network
+        network = torch.compile(network) if self.settings.compile else network
+        weak = denoiser.weak and self.frozen(denoiser.weak)
         return replace(denoiser, network=network, weak=weak, autocast=self.accelerator.autocast)
 
     def batches_of(self, stage: Stage) -> Batches:
