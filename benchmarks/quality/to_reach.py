@@ -32,7 +32,13 @@ GOALS: dict[str, dict[str, Any]] = {
 
 
 def rows_of(
-    students: Path | None, run: Path, scales: list[float], settings: EvaluateSettings, data: str, stored: bool
+    students: Path | None,
+    run: Path,
+    scales: list[float],
+    settings: EvaluateSettings,
+    data: str,
+    stored: bool,
+    compiled: bool = False,
 ) -> list[Row]:
     """The rows of the teacher, the baselines and the students at these scales."""
     rows = []
@@ -40,6 +46,8 @@ def rows_of(
         folder = students or bundled("digits-student")
         models = open_models(folder / f"steps-{steps:04d}", None if students else "digits", None)
         table, noise = configurations(models, scales, BASELINES, BUDGETS, settings.reference_steps), None
+        if compiled and models.teacher is not None:
+            models.teacher.denoiser.network.compile(dynamic=False)
         if stored:
             assert models.teacher is not None
             known = load_references(REFERENCES, bundled("digits-teacher"))
@@ -70,10 +78,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--data", default="digits", help="what they were trained on")
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=SCALES)
     parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--features", default="classifier", help="as for fewstep evaluate")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the teacher, which has nearly all evaluations")
     parser.add_argument("--stored", action="store_true", help="the shipped samples of digits' teacher: 1,000 of 256 steps")
     args = parser.parse_args(words)
-    settings = EvaluateSettings(samples=1000 if args.stored else args.samples, reference_steps=256 if args.stored else 128)
-    rows = rows_of(args.students, args.run, list(args.guidance_scale), settings, args.data, args.stored)
+    samples, reference_steps = (1000, 256) if args.stored else (args.samples, 128)
+    settings = EvaluateSettings(samples=samples, reference_steps=reference_steps, features=args.features)
+    rows = rows_of(args.students, args.run, list(args.guidance_scale), settings, args.data, args.stored, args.compile)
     known = read_json(args.out)["figures"] if args.out.is_file() else []
     kept = [r for r in known if r["of"] != args.of or r["guidance_scale"] not in args.guidance_scale]
     figures = kept + [{"of": args.of} | row for row in figures_of(rows, settings.reference_steps)]
