@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.command import DOCS, RESULTS, Row, parser_of, read_json, run_main
 from benchmarks.families import tables as families
+from benchmarks.quality import path_tables
 from benchmarks.quality import tables as quality
 from benchmarks.reliability_tables import reliability
 from benchmarks.speed import tables as speed
@@ -28,14 +29,18 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "memory": speed.memory, "memory-predicted": speed.memory_predicted,
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "emoji-lora": uses.base_lora, "style-transfer": uses.style_transfer,
     "any-steps": quality.teacher_distance, "critic": quality.critic,
-    "paths": quality.teacher_distance, "emoji-paths": quality.emoji_paths,
+    "paths": quality.teacher_distance, "emoji-paths": path_tables.emoji_paths, "low-scale": path_tables.low_scale,
     "guidance-rules": quality.guidance_rules,
-    "to-reach": quality.to_reach, "to-reach-fashion": partial(quality.to_reach, of="fashion-mnist"),
+    "to-reach": quality.to_reach, "to-reach-fashion": partial(quality.to_reach, of="fashion-mnist"), "to-reach-cifar10": partial(quality.to_reach, of="cifar10"),
     "small-samples": quality.small_samples,
     "scale-by-step": quality.scale_by_step,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
-FILES = {"choosing": "digits-full", "to-reach-fashion": "to-reach"}  # tables that are not named as their result
+FILES = {
+    "choosing": "digits-full",
+    "to-reach-fashion": "to-reach",
+    "to-reach-cifar10": "to-reach",
+}  # tables that are not named as their result
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:

@@ -11,7 +11,7 @@ in --work, and the same command resumes. An update's evaluation with its gradien
 from typing import Any
 
 from benchmarks.command import progress, read_json, run_main, write_result
-from benchmarks.quality import tables
+from benchmarks.quality import path_tables
 from benchmarks.quality.emoji import judge_and_prompts, measured, parser_of_models
 from benchmarks.quality.ladders import cost
 from fewstep import distill
@@ -66,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
         evaluations = cost(load_recipe("emoji", changes))["evaluations"]
         known[name] = {"evaluations": evaluations, "rows": [row for row in rows if row["model"] == "student"]}
         write_result(args.out, {"samples": args.samples, "variants": known})
-    print(tables.emoji_paths({"variants": known}))
+    print(path_tables.emoji_paths({"variants": known}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
-from benchmarks.quality import tables
+from benchmarks.quality import path_tables
 from benchmarks.quality.ladders import cost
 from fewstep import distill
 from fewstep.evaluation.configurations import EvaluatedModels, configurations, open_models
@@ -78,7 +78,7 @@ def main(words: list[str] | None = None) -> None:
         ]
         known.setdefault(args.of, {})[way] = {"evaluations": evaluations, "samples": args.samples, "rows": rows}
         write_result(args.out, known)
-    print(tables.image_paths(known, args.of))
+    print(path_tables.image_paths(known, args.of))
 
 
 if __name__ == "__main__":

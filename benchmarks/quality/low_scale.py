@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
-from benchmarks.quality import tables
+from benchmarks.quality import path_tables
 from benchmarks.quality.teacher_distance import starts
 from fewstep import Model, distill, open_model
 from fewstep.data.loading import Data, open_data
@@ -74,7 +74,7 @@ def main(words: list[str] | None = None) -> None:
         student = open_model(out / f"steps-{STEPS:04d}")
         known[way] = {"updates": args.updates, "paths": args.count} | measure.row(student)
         write_result(args.out, {"samples": args.samples, "variants": known})
-    print(tables.low_scale({"variants": known}))
+    print(path_tables.low_scale({"variants": known}))
 
 
 if __name__ == "__main__":

@@ -177,46 +177,6 @@ def emoji(result: Row) -> str:
     return "\n\n".join(parts)
 
 
-def emoji_paths(result: Row) -> str:
-    """For each set of captions and number of steps a line a way to distil, at each guidance scale what `benchmarks.quality.emoji_paths` measures."""
-    rows = [row | {"way": way, "total": known["evaluations"]} for way, known in result["variants"].items() for row in known["rows"]]
-    return grid(
-        rows, ["captions", "steps", "students, times the updates", "evaluations of the distillation"],
-        lambda row: (row["captions"], row["steps"], row["way"], row["total"]), lambda key, _: [key[0], str(key[1]), key[2], f"{key[3]:,}"],
-        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['frechet']:.4f} / {row['rms_to_teacher']:.3f} / {row['found']:.1%}",
-        lambda key: (key[0], -key[1]),
-    )  # fmt: skip
-
-
-def image_paths(result: Row, of: str = "cifar10-small") -> str:
-    """For each number of steps of a recipe's students a line a way to distil, at each guidance scale what `benchmarks.quality.image_paths` measures."""
-    rows = [row | {"way": way, "total": known["evaluations"]} for way, known in result[of].items() for row in known["rows"]]
-    return grid(
-        rows, ["steps", "students", "evaluations of the distillation"],
-        lambda row: (row["steps"], row["way"], row["total"]), lambda key, _: [str(key[0]), key[1], f"{key[2]:,}"],
-        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['ratio']:.3f} / {row['rms_to_teacher']:.3f} / {row['diversity_ratio']:.3f}",
-        lambda key: -key[0],
-    )  # fmt: skip
-
-
-def low_scale(result: Row) -> str:
-    """A line a way to teach the student of 4 steps on, and what it has at scale 1."""
-    lines = [
-        [
-            name,
-            f"{row['paths']:,}",
-            f"{row['updates']:,}",
-            f"{row['frechet_to_teacher']:.4f}",
-            f"{row['ratio']:.3f}",
-            f"{row['rms_to_teacher']:.4f}",
-        ]
-        for name, row in result["variants"].items()
-    ]
-    return markdown(
-        ["taught on by", "new paths", "updates", "Fréchet distance to the teacher's samples", "ratio to the data", "rms"], lines
-    )
-
-
 def teacher_distance(result: Row) -> str:
     """Fréchet distance to the teacher's samples of each way to distil, a column a number of steps and a guidance scale."""
     variants = result["variants"]

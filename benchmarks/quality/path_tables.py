@@ -1,0 +1,50 @@
+"""The tables of what students taught by the teacher's paths reach."""
+
+from collections.abc import Callable
+
+from benchmarks.command import Row
+from benchmarks.markdown import grid, markdown
+
+
+def emoji_paths(result: Row) -> str:
+    """For each set of captions and number of steps a line a way to distil, at each guidance scale what `benchmarks.quality.emoji_paths` measures."""
+    return by_ways(
+        result["variants"], {"captions": "captions", "steps": "steps", "way": "students, times the updates"},
+        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['frechet']:.4f} / {row['rms_to_teacher']:.3f} / {row['found']:.1%}",
+    )  # fmt: skip
+
+
+def image_paths(result: Row, of: str = "cifar10-small") -> str:
+    """For each number of steps of a recipe's students a line a way to distil, at each guidance scale what `benchmarks.quality.image_paths` measures."""
+    return by_ways(
+        result[of], {"steps": "steps", "way": "students"},
+        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['ratio']:.3f} / {row['rms_to_teacher']:.3f} / {row['diversity_ratio']:.3f}",
+    )  # fmt: skip
+
+
+def by_ways(ways: Row, heads: dict[str, str], cell: Callable[[Row], str]) -> str:
+    """A line for each value of the keys of `heads`, of which `way` is the way to distil, with the evaluations that it took; fewer steps come last."""
+    rows = [row | {"way": way, "total": known["evaluations"]} for way, known in ways.items() for row in known["rows"]]
+    return grid(
+        rows, [*heads.values(), "evaluations of the distillation"], lambda row: (*(row[key] for key in heads), row["total"]),
+        lambda key, _: [*map(str, key[:-1]), f"{key[-1]:,}"], cell,
+        lambda key: [-value if isinstance(value, int) else value for value in key[:-2]],
+    )  # fmt: skip
+
+
+def low_scale(result: Row) -> str:
+    """A line a way to teach the student of 4 steps on, and what it has at scale 1."""
+    lines = [
+        [
+            name,
+            f"{row['paths']:,}",
+            f"{row['updates']:,}",
+            f"{row['frechet_to_teacher']:.4f}",
+            f"{row['ratio']:.3f}",
+            f"{row['rms_to_teacher']:.4f}",
+        ]
+        for name, row in result["variants"].items()
+    ]
+    return markdown(
+        ["taught on by", "new paths", "updates", "Fréchet distance to the teacher's samples", "ratio to the data", "rms"], lines
+    )
