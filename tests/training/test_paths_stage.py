@@ -1,6 +1,7 @@
 """A rung taught by the guided teacher's paths: the pool, its shards, what is kept out, and where the stage stands in a run."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,12 @@ def test_all_networks_are_compiled_and_learn_the_same_bits(run, tmp_path, monkey
     for name in ("steps-0004", "steps-0002"):
         mine, whole = weights(tmp_path / "run" / name), weights(run / name)
         assert all(torch.equal(mine[key], whole[key]) for key in whole)
+
+
+def test_a_compiled_network_with_another_gradient_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", deepcopy)  # its gradient is of other weights
+    with pytest.raises(InputError, match=r"100% off its own.*set train.compile to false"):
+        distill(tmp_path / "run", **{"train.compile": True})
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):

@@ -98,11 +98,11 @@ class State:
         if self.sharded and settings.optimizer == "adamw8bit":
             raise InputError("train.optimizer 'adamw8bit' is not known with FSDP2: set it to 'adamw', or use DDP")
         self.optimizer = optimizer_of(settings, list(trained(self.network).values()), stage.learning_rate)
-        compiled: Any = torch.compile(self.network) if settings.compile else self.network
+        self.compiled: Any = torch.compile(self.network) if settings.compile else self.network
         if self.sharded:
-            self.wrapped, self.prepared = compiled, accelerator.prepare_optimizer(self.optimizer)
+            self.wrapped, self.prepared = self.compiled, accelerator.prepare_optimizer(self.optimizer)
         else:
-            self.wrapped, self.prepared = accelerator.prepare(compiled, self.optimizer)
+            self.wrapped, self.prepared = accelerator.prepare(self.compiled, self.optimizer)
         # on the device, read at each log: [sum of losses, updates in it, bad updates, bad in a row, the longest such row]
         self.counts = torch.zeros(5, device=accelerator.device)
         self.observed = torch.zeros(3, device=accelerator.device)  # of examples' errors: their number, sum, sum of squares

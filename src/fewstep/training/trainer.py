@@ -36,6 +36,7 @@ from fewstep.training.stage import Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
+COMPILED_OFF = 0.1  # how far a compiled network's gradient may be off, as a share of the network's own: rounding in half precision is a hundredth
 Save = Callable[..., Any]  # writes a model into a folder, its weights in a `dtype`: `save_model`
 
 
@@ -93,7 +94,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
-            InputError: ten updates in a row were not finite; the last good state is saved.
+            InputError: ten updates in a row were not finite, and the last good state is saved; or torch.compile makes the network wrong.
         """
         network = denoiser.network.to(self.place).train(stage.dropout)
         if self.settings.gradient_checkpointing:
@@ -104,6 +105,8 @@ class Trainer:
             self.accelerator.ddp_handler = handler
         state = State(stage, network, self.settings, self.accelerator)
         self._restore(stage, state)
+        if self.settings.compile and not self.sharded:
+            self._check_compiled(stage, denoiser, state)
         wrapped = replace(denoiser, network=state.wrapped, autocast=self.accelerator.autocast)
         with self._catch_signals(), self.batches_of(stage) as batches:
             self._loop(stage, state, wrapped, batches, position)
@@ -187,6 +190,38 @@ class Trainer:
             error = stage.error(denoiser, next(batches.of(0, 0))).mean()
         gradients = torch.autograd.grad(error, list(trained(denoiser.network).values()), allow_unused=True)
         return any(gradient is None for gradient in gradients)
+
+    def _check_compiled(self, stage: Stage, denoiser: Denoiser, state: State) -> None:
+        """Refuse a compiled network whose gradient is not its own: such a training goes wrong without a word.
+
+        torch 2.13 makes zero of the gradient of a small UNet's whole block on a CPU. Dropout, which is drawn in another way, is not compared.
+        """
+        network = denoiser.network
+        if any(isinstance(module, torch.nn.Dropout) and module.training and module.p for module in network.modules()):
+            return
+        with self.batches_of(stage) as batches:
+            batch = next(batches.of(0, 0))
+
+        def gradient(one: Any) -> tuple[Tensor | None, ...]:
+            """Of the first output, weighted at random: that of the error is next to nothing where the student begins as its teacher."""
+            outputs: list[Tensor] = []
+
+            def call(*given: Any) -> Tensor:
+                outputs.append(denoiser.call(*given))
+                return outputs[-1]
+
+            stage.error(replace(denoiser, network=one, call=call, autocast=self.accelerator.autocast), batch)
+            at = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(0)).to(outputs[0])
+            return torch.autograd.grad(outputs[0], list(trained(network).values()), at, allow_unused=True)
+
+        own, other = gradient(network), gradient(state.compiled)
+        off = sum(float((a - (0 if b is None else b)).square().sum()) for a, b in zip(own, other, strict=True) if a is not None)
+        size = sum(float(a.square().sum()) for a in own if a is not None)
+        if off > COMPILED_OFF**2 * size:
+            raise InputError(
+                f"train.compile: the gradient of the compiled network is {math.sqrt(off / size):.0%} off its own, where {COMPILED_OFF:.0%} is the limit: "
+                "torch.compile makes this network wrong on this machine; set train.compile to false"
+            )
 
     def _report(self, stage: Stage, state: State, pace: Pace, position: str) -> None:
         loss, speed, waiting = state.read(), pace.speed(state.update), pace.waiting()
