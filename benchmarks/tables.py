@@ -36,11 +36,8 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "scale-by-step": quality.scale_by_step,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
-FILES = {
-    "choosing": "digits-full",
-    "to-reach-fashion": "to-reach",
-    "to-reach-cifar10": "to-reach",
-}  # tables that are not named as their result
+# tables that are not named as their result
+FILES = {"choosing": "digits-full", "to-reach-fashion": "to-reach", "to-reach-cifar10": "to-reach"}
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:

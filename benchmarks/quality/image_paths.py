@@ -73,10 +73,8 @@ def main(words: list[str] | None = None) -> None:
         progress(f"{args.of}: {way}")
         distill(args.teacher, args.data, recipe=args.of, out=run, changes=changes, device="cpu")
         rows = rows_of(run, args.teacher, args.data, settings, args.work)
-        evaluations = cost(load_recipe(args.of, changes | {"data.path": args.data, "teacher.path": str(args.teacher)}))[
-            "evaluations"
-        ]
-        known.setdefault(args.of, {})[way] = {"evaluations": evaluations, "samples": args.samples, "rows": rows}
+        total = cost(load_recipe(args.of, changes | {"data.path": args.data, "teacher.path": str(args.teacher)}))
+        known.setdefault(args.of, {})[way] = {"evaluations": total["evaluations"], "samples": args.samples, "rows": rows}
         write_result(args.out, known)
     print(path_tables.image_paths(known, args.of))
 

@@ -34,17 +34,9 @@ def by_ways(ways: Row, heads: dict[str, str], cell: Callable[[Row], str]) -> str
 
 def low_scale(result: Row) -> str:
     """A line a way to teach the student of 4 steps on, and what it has at scale 1."""
-    lines = [
-        [
-            name,
-            f"{row['paths']:,}",
-            f"{row['updates']:,}",
-            f"{row['frechet_to_teacher']:.4f}",
-            f"{row['ratio']:.3f}",
-            f"{row['rms_to_teacher']:.4f}",
-        ]
-        for name, row in result["variants"].items()
-    ]
-    return markdown(
-        ["taught on by", "new paths", "updates", "Fréchet distance to the teacher's samples", "ratio to the data", "rms"], lines
-    )
+    columns = {
+        "new paths": ("paths", ",d"), "updates": ("updates", ",d"), "Fréchet distance to the teacher's samples": ("frechet_to_teacher", ".4f"),
+        "ratio to the data": ("ratio", ".3f"), "rms": ("rms_to_teacher", ".4f"),
+    }  # fmt: skip
+    lines = [[name, *(format(row[key], form) for key, form in columns.values())] for name, row in result["variants"].items()]
+    return markdown(["taught on by", *columns], lines)

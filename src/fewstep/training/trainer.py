@@ -32,7 +32,7 @@ from fewstep.training.logging import RunLog
 from fewstep.training.plan_of_stages import Planned, seconds_left
 from fewstep.training.settings import TrainSettings
 from fewstep.training.sharing import accelerator_for, check_examples, described, is_sharded, sharded, small_buckets
-from fewstep.training.stage import Examples, Stage
+from fewstep.training.stage import Batch, Examples, Stage
 from fewstep.training.train_state import OBSERVED, State, trained
 
 BAD_IN_A_ROW = 10
@@ -186,10 +186,13 @@ class Trainer:
 
         Data-parallel processes would stop at the second update for want of their gradients, unless they look for them, which takes time.
         """
-        with self.batches_of(stage) as batches:
-            error = stage.error(denoiser, next(batches.of(0, 0))).mean()
+        error = stage.error(denoiser, self._first_batch(stage)).mean()
         gradients = torch.autograd.grad(error, list(trained(denoiser.network).values()), allow_unused=True)
         return any(gradient is None for gradient in gradients)
+
+    def _first_batch(self, stage: Stage) -> Batch:
+        with self.batches_of(stage) as batches:
+            return next(batches.of(0, 0))
 
     def _check_compiled(self, stage: Stage, denoiser: Denoiser, state: State) -> None:
         """Refuse a compiled network whose gradient is not its own: such a training goes wrong without a word.
@@ -199,8 +202,7 @@ class Trainer:
         network = denoiser.network
         if any(isinstance(module, torch.nn.Dropout) and module.training and module.p for module in network.modules()):
             return
-        with self.batches_of(stage) as batches:
-            batch = next(batches.of(0, 0))
+        batch = self._first_batch(stage)
 
         def gradient(one: Any) -> tuple[Tensor | None, ...]:
             """Of the first output, weighted at random: that of the error is next to nothing where the student begins as its teacher."""
