@@ -53,7 +53,7 @@ class CachedData(InBuckets):
         """Read the index and look at every shard's size.
 
         Raises:
-            InputError: no cache, an unfinished one, one without mirrored pictures where they are wanted, or damaged shards.
+            InputError: no cache, an unfinished one, one without mirrored pictures where they are asked for, or damaged shards.
         """
         self.folder, self.seed, self.flip = Path(folder), seed, flip
         index = read_index(self.folder)
