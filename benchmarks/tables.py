@@ -30,14 +30,20 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "editing": uses.editing, "emoji-editing": uses.editing, "inpainting": uses.inpainting, "base-lora": uses.base_lora, "emoji-lora": uses.base_lora, "style-transfer": uses.style_transfer,
     "any-steps": quality.teacher_distance, "critic": quality.critic,
     "paths": quality.teacher_distance, "emoji-paths": path_tables.emoji_paths, "low-scale": path_tables.low_scale,
-    "guidance-rules": quality.guidance_rules,
-    "to-reach": quality.to_reach, "to-reach-fashion": partial(quality.to_reach, of="fashion-mnist"), "to-reach-cifar10": partial(quality.to_reach, of="cifar10"),
+    "guidance-rules": quality.guidance_rules, "image-rules": quality.guidance_rules,
+    "to-reach": quality.to_reach, "paths-fashion": partial(path_tables.image_paths, of="fashion-mnist"),
+    "paths-cifar10-small": partial(path_tables.image_paths, of="cifar10-small"), "paths-cifar10": partial(path_tables.image_paths, of="cifar10"),
     "small-samples": quality.small_samples,
     "scale-by-step": quality.scale_by_step,
     "families": families.stock_samples, "families-onnx": families.onnx, "reliability": reliability,
 }  # fmt: skip
 # tables that are not named as their result
-FILES = {"choosing": "digits-full", "to-reach-fashion": "to-reach", "to-reach-cifar10": "to-reach"}
+FILES = {
+    "choosing": "digits-full",
+    "paths-fashion": "image-paths",
+    "paths-cifar10-small": "image-paths",
+    "paths-cifar10": "image-paths",
+}
 
 
 def rendered(page: str, results: Path = RESULTS) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.command import parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
-from benchmarks.quality.digit_curves import FINER, SAMPLES, SCALES, DigitCurves
+from benchmarks.quality.class_curves import FINER, SAMPLES, SCALES, Curves
 from benchmarks.quality.teacher_distance import digits_recipe, distilled_models
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
@@ -47,7 +47,7 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     data = open_data(name="digits")
     assert isinstance(data, Data)
-    curves = DigitCurves.of_data(data)
+    curves = Curves.of_data(data)
     known = read_json(args.out)["rules"] if args.out.is_file() else {}
     for name in args.only or RULES:
         progress(name)

@@ -15,43 +15,63 @@ from typing import Any
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import path_tables
 from benchmarks.quality.ladders import cost
+from benchmarks.quality.to_reach import BASELINES, BUDGETS, GOALS, SCALES, STEPS, figures_of
 from fewstep import distill
 from fewstep.evaluation.configurations import EvaluatedModels, configurations, open_models
 from fewstep.evaluation.evaluate import examples_of, measure
+from fewstep.models.metadata import INFO
 from fewstep.training.recipe import load_recipe, parse_change
 from fewstep.training.settings import EvaluateSettings
 
-STEPS, SCALES = [4, 2, 1], [1.0, 2.0, 5.0]
+MINUTES = {
+    "train.batch_size": 64, "train.ema": 0.999, "train.warmup": 50, "stage_one.learning_rate": 3e-4, "stage_one.balance": 2.0, "stage_two.learning_rate": 2e-4,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # of a recipe: changes to it
     "fashion-mnist": {
         "ladder alone": {
             "paths.rung": 0, "stage_one.updates": 2500, "stage_two.ladder": [128, 16, 8, 4, 2, 1], "stage_two.updates": 420, "stage_two.last_updates": 660,
         },
         "paths": {},
+        "more paths and updates": {"stage_one.updates": 300, "paths.count": 7000, "paths.updates": 3600, "stage_two.last_updates": 1500},
     },
     "cifar10-small": {
         "ladder alone": {
             "paths.rung": 0, "stage_one.updates": 2000, "stage_two.ladder": [64, 16, 8, 4, 2, 1], "stage_two.updates": 300, "stage_two.last_updates": 500,
         },
         "paths": {},
+        "paths after the ladder": {
+            "paths.after_rung": True, "paths.count": 1500, "paths.updates": 1100, "stage_one.updates": 1300, "stage_two.ladder": [64, 16, 8, 4, 2, 1],
+            "stage_two.updates": 200, "stage_two.last_updates": 450,
+        },
+        "high scales weigh more": {"paths.balance": 1.0, "paths.low_share": 0.15, "paths.count": 2800},
+        "longer last rungs": {"stage_one.updates": 250, "paths.count": 2000, "paths.updates": 1600, "stage_two.last_updates": 1150},
+    },
+    "cifar10": {  # the paper's network, as far as ten minutes of a GPU go
+        "ladder alone": MINUTES | {
+            "paths.rung": 0, "stage_one.updates": 500, "stage_two.ladder": [64, 16, 8, 4, 2, 1], "stage_two.updates": 75, "stage_two.last_updates": 125,
+        },
+        "paths": MINUTES | {
+            "paths.rung": 4, "paths.after_rung": False, "paths.count": 1500, "paths.updates": 625, "paths.patience": 0, "paths.learning_rate": 3e-4,
+            "stage_one.updates": 125, "stage_two.ladder": [16, 4, 2, 1], "stage_two.last_updates": 160,
+        },
     },
 }  # fmt: skip
 
 
-def rows_of(run: Path, teacher: Path, data: str, settings: EvaluateSettings, work: Path) -> list[Row]:
-    """The rows of a run's students; the teacher's samples, which all runs share, are made once."""
+def rows_of(run: Path, teacher: Path, data: str, settings: EvaluateSettings, work: Path, device: str) -> list[Row]:
+    """The rows of a run's students; the teacher's and the baselines' samples, which all runs share, are made once."""
     models = open_models(run, str(teacher), STEPS)
     examples = examples_of(data, models, resize=False, split=None)
 
     def measured(of: EvaluatedModels, out: Path) -> list[Row]:
-        table = configurations(of, SCALES, [], [], settings.reference_steps)
-        return measure(of, [row for row in table if row.role != "stage-one"], settings, examples, out, device="cpu")[0]["rows"]
+        table = configurations(of, settings.guidance_scale, settings.baselines, settings.budgets, settings.reference_steps)
+        return measure(of, [row for row in table if row.role != "stage-one"], settings, examples, out, device=device)[0]["rows"]
 
     own, shared = work / f"{run.name}-measured", work / "teacher-measured"
     measured(replace(models, students={}), shared)
     if not own.exists():
         shutil.copytree(shared, own)
-    return [row for row in measured(models, own) if row["model"] == "student"]
+    return figures_of(measured(models, own), settings.reference_steps)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -65,17 +85,28 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--reference-steps", type=int, default=128, help="of the teacher")
+    parser.add_argument("--guidance-scale", type=float, nargs="+", default=SCALES, help="measured; the figures of others stay")
+    parser.add_argument("--baselines", nargs="+", default=BASELINES)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args(words)
-    settings = EvaluateSettings(samples=args.samples, reference_steps=args.reference_steps, features=args.features)
+    settings = EvaluateSettings(
+        samples=args.samples, reference_steps=args.reference_steps, features=args.features, guidance_scale=tuple(args.guidance_scale),
+        baselines=tuple(args.baselines), budgets=BUDGETS,
+    )  # fmt: skip
     known = read_json(args.out) if args.out.is_file() else {}
     for way in args.only or VARIANTS[args.of]:
         changes, run = VARIANTS[args.of][way] | dict(map(parse_change, args.set)), args.work / way.replace(" ", "-")
         progress(f"{args.of}: {way}")
-        distill(args.teacher, args.data, recipe=args.of, out=run, changes=changes, device="cpu")
-        rows = rows_of(run, args.teacher, args.data, settings, args.work)
+        if not all((run / f"steps-{steps:04d}" / INFO).is_file() for steps in STEPS):
+            distill(args.teacher, args.data, recipe=args.of, out=run, changes=changes, device=args.device)
+        rows = rows_of(run, args.teacher, args.data, settings, args.work, args.device)
         total = cost(load_recipe(args.of, changes | {"data.path": args.data, "teacher.path": str(args.teacher)}))
-        known.setdefault(args.of, {})[way] = {"evaluations": total["evaluations"], "samples": args.samples, "rows": rows}
-        write_result(args.out, known)
+        ways = known.setdefault(args.of, {"goals": GOALS[args.of], "ways": {}})["ways"]
+        before = ways.get(way, {"rows": []})["rows"]
+        rows += [row for row in before if row["guidance_scale"] not in args.guidance_scale]
+        rows.sort(key=lambda row: (-row["steps"], row["guidance_scale"]))
+        ways[way] = {"evaluations": total["evaluations"], "device": args.device, "rows": rows}
+        write_result(args.out, known, args.device)
     print(path_tables.image_paths(known, args.of))
 
 

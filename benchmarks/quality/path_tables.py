@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.command import Row
-from benchmarks.markdown import grid, markdown
+from benchmarks.markdown import bold, grid, markdown
 
 
 def emoji_paths(result: Row) -> str:
@@ -14,12 +14,21 @@ def emoji_paths(result: Row) -> str:
     )  # fmt: skip
 
 
-def image_paths(result: Row, of: str = "cifar10-small") -> str:
-    """For each number of steps of a recipe's students a line a way to distil, at each guidance scale what `benchmarks.quality.image_paths` measures."""
-    return by_ways(
-        result[of], {"steps": "steps", "way": "students"},
-        lambda row: f"{row['frechet_to_teacher']:.4f} / {row['ratio']:.3f} / {row['rms_to_teacher']:.3f} / {row['diversity_ratio']:.3f}",
-    )  # fmt: skip
+def image_paths(result: Row, of: str) -> str:
+    """For each number of steps of a recipe's students a line a way to distil, at each guidance scale what `benchmarks.quality.image_paths` measures.
+
+    A goal that is reached is bold.
+    """
+    goals = result[of]["goals"]
+    low, high = goals["diversity"]
+
+    def cell(row: Row) -> str:
+        ratio = bold(f"{row['ratio']:.3f}", row["ratio"] <= goals["ratio"][str(row["steps"])])
+        diversity = bold(f"{row['diversity_ratio']:.3f}", low <= row["diversity_ratio"] <= high)
+        worth = bold(str(row["worth"] or f"< {min(map(int, row['best']))}"), row["worth"] >= goals["worth"])
+        return f"{row['frechet_to_teacher']:.3f} / {worth} / {ratio} / {diversity}"
+
+    return by_ways(result[of]["ways"], {"steps": "steps", "way": "students"}, cell)
 
 
 def by_ways(ways: Row, heads: dict[str, str], cell: Callable[[Row], str]) -> str:

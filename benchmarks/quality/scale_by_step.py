@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import tables
-from benchmarks.quality.digit_curves import FINER, SCALES, DigitCurves
+from benchmarks.quality.class_curves import FINER, SCALES, Curves
 from fewstep import open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.models.metadata import bundled
@@ -32,7 +32,7 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     data = open_data(name="digits")
     assert isinstance(data, Data)
-    curves, student = DigitCurves.of_data(data), open_model(bundled("digits-student") / "steps-0004")
+    curves, student = Curves.of_data(data), open_model(bundled("digits-student") / "steps-0004")
     found = read_json(args.out)["schedules"] if args.only else {}
     for name, schedule in ((name, schedule) for name, schedule in SCHEDULES.items() if name in (args.only or SCHEDULES)):
         progress(name)

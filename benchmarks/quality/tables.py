@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.command import Row
 from benchmarks.markdown import bold, grid, markdown, most
-from benchmarks.quality.digit_curves import SCALES, lower_by
+from benchmarks.quality.class_curves import SCALES, lower_by
 
 METHODS = ("student", "perfect student", "ddim", "euler", "dpm++", "unipc", "heun")  # of the mixtures
 DIGITS = {("teacher", 256): "teacher, 256 steps", ("teacher", 8): "teacher, 8 steps"} | {
@@ -228,10 +228,9 @@ def percent_below(curve: list[Row], other: list[Row]) -> str:
     return "" if gain is None else f"{100 * gain:+.0f} %"
 
 
-def to_reach(result: Row, of: str = "digits") -> str:
-    """A line a student of a data set: what each figure is at scales 1, 2 and 5, with the goal beside."""
-    goals, lines = result["goals"][of], []
-    figures = [row for row in result["figures"] if row["of"] == of]
+def to_reach(result: Row) -> str:
+    """Lines for each student of digits: what each figure is at scales 1, 2 and 5, with the goal beside."""
+    goals, figures, lines = result["goals"], result["figures"], []
     low, high = goals["diversity"]
     for steps in dict.fromkeys(row["steps"] for row in figures):
         rows = [row for row in figures if row["steps"] == steps]

@@ -30,7 +30,12 @@ SAMPLES = 4000
 
 def digits_recipe(times: float = 1.0, changes: dict[str, Any] | None = None) -> Recipe:
     """The quickstart's recipe, with keys changed, then with so many times its updates and its paths."""
-    recipe = load_recipe("digits", changes)
+    changed = updates_times(times, load_recipe("digits", changes))
+    return load_recipe("digits", (changes or {}) | changed | {"train.log_with": "none"})
+
+
+def updates_times(times: float, recipe: Recipe) -> dict[str, int]:
+    """Changes to a recipe: so many times its updates and its paths."""
     counts = {
         "stage_one.updates": recipe.stage_one.updates,
         "stage_two.updates": recipe.stage_two.updates,
@@ -38,8 +43,7 @@ def digits_recipe(times: float = 1.0, changes: dict[str, Any] | None = None) -> 
         "paths.count": recipe.paths.count,
         "paths.updates": recipe.paths.updates,
     }
-    changed = {key: round(times * value) for key, value in counts.items()}
-    return load_recipe("digits", (changes or {}) | changed | {"train.log_with": "none"})
+    return {key: round(times * value) for key, value in counts.items()}
 
 
 def students_of(recipe: Recipe, teacher: Model, data: Data) -> dict[int, Denoiser]:

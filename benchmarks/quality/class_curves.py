@@ -1,4 +1,4 @@
-"""Curves of samples of digits over the guidance scales: Fréchet distance to the data against class negative log-likelihood, at equal likelihood compared."""
+"""Curves of samples of classes over the guidance scales: Fréchet distance to the data against class negative log-likelihood, at equal likelihood compared."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from fewstep.evaluation.summary import advantage
 from fewstep.models.model import Model
 
 SAMPLES = 4000
+AT_A_TIME = 1000  # images of the data
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 FINER = (
     1.0,
@@ -34,7 +35,7 @@ FINER = (
 
 
 @dataclass(frozen=True)
-class DigitCurves:
+class Curves:
     """Measures class-balanced samples from one noise against the data, in the features of their classifier."""
 
     features: Features
@@ -42,10 +43,11 @@ class DigitCurves:
     classes: int
 
     @classmethod
-    def of_data(cls, data: Data) -> "DigitCurves":
-        """Of data in memory; their classifier is trained once and kept."""
-        features = train_or_load_classifier(data, cache_folder(data), quiet=True)
-        return cls(features, Statistics.of(features(data.images().float() / 127.5 - 1)), len(data.classes))
+    def of_data(cls, data: Data, features: Features | None = None) -> "Curves":
+        """Of data in memory, in given features, else in those of their classifier, which is trained once and kept."""
+        features = features or train_or_load_classifier(data, cache_folder(data), quiet=True)
+        found = [features(part.float() / 127.5 - 1) for part in data.images().split(AT_A_TIME)]
+        return cls(features, Statistics.of(torch.cat(found)), len(data.classes))
 
     def curve(self, model: Model, steps: int, scales: Sequence[Any], samples: int = SAMPLES) -> list[Row]:
         """A row for each guidance scale (or list of one a step): Fréchet distance to the data, class NLL in nats, diversity of one class."""
