@@ -1,10 +1,12 @@
-"""Pictures of classes, distilled by paths and by the ladder alone for as many evaluations: the recipes `fashion-mnist` and `cifar10-small`.
+"""Pictures of classes, distilled by paths and by the ladder alone for as many evaluations, and what the students reach of their goals.
 
     python -m benchmarks.quality.image_paths --of cifar10-small --teacher runs/cifar10-small-teacher --data inputs/cifar10.npz \
         --features inputs/resnet56.pt --work runs/cifar10-paths --set train.precision=bf16       writes benchmarks/results/image-paths.json
 
-The students' samples are compared with the teacher's in --reference-steps of DDIM from the same noise. The run folders are in --work, and the same command
-resumes. An update's evaluation with its gradient counts as 3 (`benchmarks.quality.ladders`).
+For the recipes `fashion-mnist`, `cifar10-small` and, on a GPU, `cifar10`. Class-balanced samples of each configuration, all from the same noise: the students of
+4, 2 and 1 steps, their teacher in --reference-steps of DDIM, and DPM-Solver++ and UniPC, the best of the stock samplers. The run folders are in --work; a run
+whose students are there is only measured, and the same command resumes. With --guidance-scale each scale may have a process of its own. An
+update's evaluation with its gradient counts as 3 (`benchmarks.quality.ladders`).
 """
 
 import shutil
@@ -26,6 +28,9 @@ from fewstep.training.settings import EvaluateSettings
 MINUTES = {
     "train.batch_size": 64, "train.ema": 0.999, "train.warmup": 50, "stage_one.learning_rate": 3e-4, "stage_one.balance": 2.0, "stage_two.learning_rate": 2e-4,
 }  # fmt: skip
+LONGER_PATHS = {  # `cifar10-small` as it was before its last rungs were longer
+    "stage_one.updates": 500, "paths.count": 3000, "paths.updates": 2500, "paths.balance": 2.0, "paths.low_share": 0.3, "stage_two.last_updates": 640,
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # of a recipe: changes to it
     "fashion-mnist": {
         "ladder alone": {
@@ -38,13 +43,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # of a recipe: changes to it
         "ladder alone": {
             "paths.rung": 0, "stage_one.updates": 2000, "stage_two.ladder": [64, 16, 8, 4, 2, 1], "stage_two.updates": 300, "stage_two.last_updates": 500,
         },
-        "paths": {},
-        "paths after the ladder": {
+        "paths": LONGER_PATHS,
+        "paths after the ladder": LONGER_PATHS | {
             "paths.after_rung": True, "paths.count": 1500, "paths.updates": 1100, "stage_one.updates": 1300, "stage_two.ladder": [64, 16, 8, 4, 2, 1],
             "stage_two.updates": 200, "stage_two.last_updates": 450,
         },
-        "high scales weigh more": {"paths.balance": 1.0, "paths.low_share": 0.15, "paths.count": 2800},
-        "longer last rungs": {"stage_one.updates": 250, "paths.count": 2000, "paths.updates": 1600, "stage_two.last_updates": 1150},
+        "high scales weigh more": LONGER_PATHS | {"paths.balance": 1.0, "paths.low_share": 0.15, "paths.count": 2800},
+        "longer last rungs": {"paths.balance": 2.0, "paths.low_share": 0.3, "paths.count": 2000},
+        "longer last rungs, high scales weigh more": {},
     },
     "cifar10": {  # the paper's network, as far as ten minutes of a GPU go
         "ladder alone": MINUTES | {
@@ -86,7 +92,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--reference-steps", type=int, default=128, help="of the teacher")
     parser.add_argument("--guidance-scale", type=float, nargs="+", default=SCALES, help="measured; the figures of others stay")
-    parser.add_argument("--baselines", nargs="+", default=BASELINES)
+    parser.add_argument("--baselines", nargs="*", default=BASELINES, help="none: students and teacher alone")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(words)
     settings = EvaluateSettings(

@@ -1,8 +1,10 @@
-"""Why a student of all guidance scales misses its goals at scale 1: the digits' student of 4 steps, taught on by fresh paths of the teacher in two ways.
+"""Why a student of all guidance scales misses its goals at scale 1: the student of 4 steps, taught on by fresh paths of the teacher in two ways.
 
     python -m benchmarks.quality.low_scale --run runs/digits-full --work runs/low-scale          writes benchmarks/results/low-scale.json
+    python -m benchmarks.quality.low_scale --recipe fashion-mnist --teacher runs/fashion-teacher --data fashion_mnist/train.npz --run runs/fashion-paths/paths \
+        --work runs/low-scale-fashion --set train.precision=bf16 --out benchmarks/results/low-scale-fashion.json
 
-Each way begins with the students of --run (the recipe `digits-full`) and has as many new paths, of another seed, and as many updates: of all scales, and of
+Each way begins with the students of --run (of the recipe) and has as many new paths, of another seed, and as many updates: of all scales, and of
 scale 1 alone. If one scale alone comes much nearer to the teacher, it is the other scales that are in the way.
 At scale 1: Fréchet distance to the teacher's samples of 128 steps from the same noise, its ratio to the teacher's own distance to the data, and rms of pixels.
 """
@@ -14,12 +16,14 @@ import torch
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import path_tables
+from benchmarks.quality.class_curves import AT_A_TIME
 from benchmarks.quality.teacher_distance import starts
 from fewstep import Model, distill, open_model
 from fewstep.data.loading import Data, open_data
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.metrics import frechet_distance, rms
 from fewstep.evaluation.statistics import Statistics
+from fewstep.training.recipe import load_recipe, parse_change
 
 STEPS, REFERENCE_STEPS = 4, 128
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -35,7 +39,7 @@ class Measure:
         self.labels, self.noise = starts(teacher, data, samples)
         features = train_or_load_classifier(data, cache_folder(data), quiet=True)
         self.statistics = lambda x: Statistics.of(features(x))
-        self.data = self.statistics(data.images().float() / 127.5 - 1)
+        self.data = Statistics.of(torch.cat([features(part.float() / 127.5 - 1) for part in data.images().split(AT_A_TIME)]))
         self.teacher = self.drawn(teacher, REFERENCE_STEPS)
 
     def drawn(self, model: Model, steps: int) -> torch.Tensor:
@@ -50,26 +54,31 @@ class Measure:
 
 def main(words: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "low-scale")
-    parser.add_argument("--run", type=Path, required=True, help="students of the recipe digits-full")
+    parser.add_argument("--recipe", default="digits-full")
+    parser.add_argument("--teacher", default="digits")
+    parser.add_argument("--data", default="digits", help="digits, or an .npz")
+    parser.add_argument("--run", type=Path, required=True, help="students of the recipe")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs; the same command resumes")
     parser.add_argument("--only", choices=list(VARIANTS), nargs="+")
     parser.add_argument("--count", type=int, default=6000, help="new paths")
     parser.add_argument("--updates", type=int, default=1500)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--samples", type=int, default=4000)
     args = parser.parse_args(words)
-    data = open_data(name="digits")
+    shape: dict[str, Any] = load_recipe(args.recipe).data.model_dump(include={"size", "channels", "classes"})
+    data = open_data(name="digits") if args.data == "digits" else open_data(path=args.data, **shape)
     assert isinstance(data, Data)
     known = read_json(args.out)["variants"] if args.out.is_file() else {}
     more = {
         "student.start": str(args.run), "stage_one.updates": 1, "stage_two.ladder": [16, STEPS], "paths.count": args.count, "paths.updates": args.updates,
         "paths.learning_rate": 5e-4, "paths.patience": 0, "train.seed": 1,
-    }  # fmt: skip
-    measure = Measure(open_model("digits"), data, args.samples)
+    } | dict(map(parse_change, args.set))  # fmt: skip
+    measure = Measure(open_model(args.teacher), data, args.samples)
     known["as it is"] = {"updates": 0, "paths": 0} | measure.row(open_model(args.run / f"steps-{STEPS:04d}"))
     for way in args.only or VARIANTS:
         progress(way)
         out = args.work / way.replace(" ", "-")
-        distill("digits", data, recipe="digits-full", out=out, changes=more | VARIANTS[way], device="cpu")
+        distill(args.teacher, data, recipe=args.recipe, out=out, changes=more | VARIANTS[way], device="cpu")
         student = open_model(out / f"steps-{STEPS:04d}")
         known[way] = {"updates": args.updates, "paths": args.count} | measure.row(student)
         write_result(args.out, {"samples": args.samples, "variants": known})

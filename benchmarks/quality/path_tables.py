@@ -17,7 +17,7 @@ def emoji_paths(result: Row) -> str:
 def image_paths(result: Row, of: str) -> str:
     """For each number of steps of a recipe's students a line a way to distil, at each guidance scale what `benchmarks.quality.image_paths` measures.
 
-    A goal that is reached is bold.
+    A goal that is reached is bold; what a student is worth is left out where no baselines were measured.
     """
     goals = result[of]["goals"]
     low, high = goals["diversity"]
@@ -25,8 +25,10 @@ def image_paths(result: Row, of: str) -> str:
     def cell(row: Row) -> str:
         ratio = bold(f"{row['ratio']:.3f}", row["ratio"] <= goals["ratio"][str(row["steps"])])
         diversity = bold(f"{row['diversity_ratio']:.3f}", low <= row["diversity_ratio"] <= high)
-        worth = bold(str(row["worth"] or f"< {min(map(int, row['best']))}"), row["worth"] >= goals["worth"])
-        return f"{row['frechet_to_teacher']:.3f} / {worth} / {ratio} / {diversity}"
+        worth = (
+            [bold(str(row["worth"] or f"< {min(map(int, row['best']))}"), row["worth"] >= goals["worth"])] if row["best"] else []
+        )
+        return " / ".join([f"{row['frechet_to_teacher']:.3f}", *worth, ratio, diversity])
 
     return by_ways(result[of]["ways"], {"steps": "steps", "way": "students"}, cell)
 

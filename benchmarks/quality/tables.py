@@ -205,14 +205,16 @@ def critic(result: Row) -> str:
 def guidance_rules(result: Row) -> str:
     """A line a rule for the teacher and the students of each number of steps: Fréchet distance / class NLL at each scale, and how far its curve is below plain guidance's."""
     lines = []
-    for model, steps in dict.fromkeys((row["model"], row["steps"]) for row in result["rules"]["plain"]["rows"]):
+    for model, steps in dict.fromkeys((row["model"], row["steps"]) for known in result["rules"].values() for row in known["rows"]):
         curves = {
             name: [r for r in known["rows"] if (r["model"], r["steps"]) == (model, steps)]
             for name, known in result["rules"].items()
         }
         named = f"{model}, {steps} step{'s' * (steps > 1)}"
         lines += [
-            [named, name, *curve_cells(curve), percent_below(curve, curves["plain"])] for name, curve in curves.items() if curve
+            [named, name, *curve_cells(curve), percent_below(curve, curves["plain"]) if "plain" in curves else ""]
+            for name, curve in curves.items()
+            if curve
         ]
     return markdown(["", "rule", *(f"scale {s:g}" for s in SCALES), "curve below plain"], lines)
 

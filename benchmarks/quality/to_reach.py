@@ -57,7 +57,7 @@ def figures_of(rows: list[Row], reference_steps: int) -> list[Row]:
             key: row[key]
             for key in ("steps", "guidance_scale", "samples", "frechet_to_teacher", "rms_to_teacher", "ratio", "diversity_ratio")
         }
-        best = {str(n): min(r["frechet_to_teacher"] for r in baselines if r["evaluations"] <= n) for n in BUDGETS}
+        best = {str(n): min(r["frechet_to_teacher"] for r in baselines if r["evaluations"] <= n) for n in BUDGETS if baselines}
         found.append(known | {"worth": outperformed(row, baselines), "best": best, "reference_steps": reference_steps})
     return found
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import command, tables
+from benchmarks.quality import tables as quality
 from fewstep import InputError
 
 
@@ -37,3 +38,9 @@ def test_a_command_ends_with_one_line_and_code_2_for_wrong_input(capsys):
     with pytest.raises(SystemExit) as stop:
         command.run_main(wrong)
     assert stop.value.code == 2 and capsys.readouterr().err == "error: updates is 0; the least is 1\n"
+
+
+def test_rules_without_the_plain_one_are_compared_with_nothing():
+    row = {"model": "student", "steps": 4, "guidance_scale": 1.0, "frechet": 2.0, "class_nll": 0.5}
+    found = quality.guidance_rules({"rules": {"apg": {"rows": [row]}}})
+    assert found.splitlines()[-1] == "| student, 4 steps | apg | 2.000 / 0.500 |  |"
