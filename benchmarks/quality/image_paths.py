@@ -19,10 +19,11 @@ from benchmarks.quality import path_tables
 from benchmarks.quality.ladders import cost
 from benchmarks.quality.to_reach import BASELINES, BUDGETS, GOALS, SCALES, STEPS, figures_of
 from fewstep import distill
+from fewstep.errors import InputError
 from fewstep.evaluation.configurations import EvaluatedModels, configurations, open_models
 from fewstep.evaluation.evaluate import examples_of, measure
 from fewstep.models.metadata import INFO
-from fewstep.training.recipe import load_recipe, parse_change
+from fewstep.training.recipe import RECIPE, first_difference, load_recipe, parse_change
 from fewstep.training.settings import EvaluateSettings
 
 MINUTES = {
@@ -40,7 +41,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # of a recipe: changes to it
         "more paths and updates": {"stage_one.updates": 300, "paths.count": 7000, "paths.updates": 3600, "stage_two.last_updates": 1500},
     },
     "cifar10-small": {
-        "ladder alone": {
+        "ladder alone": LONGER_PATHS | {
             "paths.rung": 0, "stage_one.updates": 2000, "stage_two.ladder": [64, 16, 8, 4, 2, 1], "stage_two.updates": 300, "stage_two.last_updates": 500,
         },
         "paths": LONGER_PATHS,
@@ -103,15 +104,17 @@ def main(words: list[str] | None = None) -> None:
     for way in args.only or VARIANTS[args.of]:
         changes, run = VARIANTS[args.of][way] | dict(map(parse_change, args.set)), args.work / way.replace(" ", "-")
         progress(f"{args.of}: {way}")
+        recipe = load_recipe(args.of, changes | {"data.path": args.data, "teacher.path": str(args.teacher)})
         if not all((run / f"steps-{steps:04d}" / INFO).is_file() for steps in STEPS):
             distill(args.teacher, args.data, recipe=args.of, out=run, changes=changes, device=args.device)
+        elif other := first_difference(load_recipe(run / RECIPE), recipe):
+            raise InputError(f"{run} has students of another recipe ({other}); name another --work")
         rows = rows_of(run, args.teacher, args.data, settings, args.work, args.device)
-        total = cost(load_recipe(args.of, changes | {"data.path": args.data, "teacher.path": str(args.teacher)}))
         ways = known.setdefault(args.of, {"goals": GOALS[args.of], "ways": {}})["ways"]
         before = ways.get(way, {"rows": []})["rows"]
         rows += [row for row in before if row["guidance_scale"] not in args.guidance_scale]
         rows.sort(key=lambda row: (-row["steps"], row["guidance_scale"]))
-        ways[way] = {"evaluations": total["evaluations"], "device": args.device, "rows": rows}
+        ways[way] = {"evaluations": cost(recipe)["evaluations"], "device": args.device, "rows": rows}
         write_result(args.out, known, args.device)
     print(path_tables.image_paths(known, args.of))
 
