@@ -8,7 +8,8 @@ import pytest
 import fewstep
 from benchmarks.quality import image_paths, image_rules
 from benchmarks.quality.ladders import cost
-from fewstep.training.recipe import load_recipe
+from fewstep import InputError
+from fewstep.training.recipe import load_recipe, write_recipe
 
 
 @pytest.mark.parametrize("of", image_paths.VARIANTS)
@@ -22,6 +23,18 @@ def test_the_ways_to_distil_have_nearly_as_many_evaluations(of):
     ]
     assert 0.98 * ladder < by_paths < 1.02 * ladder
     assert all(evaluations <= most.get(of, 1.02 * ladder) for evaluations in others)
+
+
+def test_students_of_another_recipe_are_not_measured_as_this_ones(tmp_path):
+    run = tmp_path / "paths"
+    for steps in image_paths.STEPS:
+        (run / f"steps-{steps:04d}").mkdir(parents=True)
+        (run / f"steps-{steps:04d}" / "fewstep.json").write_text("{}")
+    write_recipe(run, load_recipe("fashion-mnist", {"data.path": "data.npz", "teacher.path": "teacher", "paths.updates": 7}))
+    words = ["--of", "fashion-mnist", "--teacher", "teacher", "--data", "data.npz", "--work", str(tmp_path), "--only", "paths"]
+    with pytest.raises(InputError, match=r"students of another recipe \(paths.updates was 7 and is 3000\); name another --work"):
+        image_paths.main([*words, "--out", str(tmp_path / "p.json")])
+    assert not (tmp_path / "p.json").exists()
 
 
 @pytest.fixture(scope="module")
