@@ -42,7 +42,6 @@ FILES = {
     "choosing": "digits-full",
     "paths-fashion": "image-paths",
     "paths-cifar10-small": "image-paths",
-    "paths-cifar10": "image-paths",
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.command import Row
 from fewstep.data.loading import Data
+from fewstep.evaluation.accumulator import data_statistics
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.features import Features
 from fewstep.evaluation.metrics import Statistics, diversity, frechet_distance
@@ -16,7 +17,6 @@ from fewstep.evaluation.summary import advantage
 from fewstep.models.model import Model
 
 SAMPLES = 4000
-AT_A_TIME = 1000  # images of the data
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 FINER = (
     1.0,
@@ -46,8 +46,9 @@ class Curves:
     def of_data(cls, data: Data, features: Features | None = None) -> "Curves":
         """Of data in memory, in given features, else in those of their classifier, which is trained once and kept."""
         features = features or train_or_load_classifier(data, cache_folder(data), quiet=True)
-        found = [features(part.float() / 127.5 - 1) for part in data.images().split(AT_A_TIME)]
-        return cls(features, Statistics.of(torch.cat(found)), len(data.classes))
+        return cls(
+            features, data_statistics(features, data, cache_folder(data), quiet=True).moments.statistics(), len(data.classes)
+        )
 
     def curve(self, model: Model, steps: int, scales: Sequence[Any], samples: int = SAMPLES) -> list[Row]:
         """A row for each guidance scale (or list of one a step): Fréchet distance to the data, class NLL in nats, diversity of one class."""

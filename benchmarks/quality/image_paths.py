@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import path_tables
 from benchmarks.quality.ladders import cost
-from benchmarks.quality.to_reach import BASELINES, BUDGETS, GOALS, SCALES, STEPS, figures_of
+from benchmarks.quality.to_reach import BASELINES, BUDGETS, GOALS, SCALES, STEPS, figures_of, in_place_of
 from fewstep import distill
 from fewstep.errors import InputError
 from fewstep.evaluation.configurations import EvaluatedModels, configurations, open_models
@@ -112,8 +112,7 @@ def main(words: list[str] | None = None) -> None:
         rows = rows_of(run, args.teacher, args.data, settings, args.work, args.device)
         ways = known.setdefault(args.of, {"goals": GOALS[args.of], "ways": {}})["ways"]
         before = ways.get(way, {"rows": []})["rows"]
-        rows += [row for row in before if row["guidance_scale"] not in args.guidance_scale]
-        rows.sort(key=lambda row: (-row["steps"], row["guidance_scale"]))
+        rows = in_place_of(before, rows, args.guidance_scale)
         ways[way] = {"evaluations": cost(recipe)["evaluations"], "device": args.device, "rows": rows}
         write_result(args.out, known, args.device)
     print(path_tables.image_paths(known, args.of))

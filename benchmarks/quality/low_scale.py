@@ -16,10 +16,10 @@ import torch
 
 from benchmarks.command import Row, parser_of, progress, read_json, run_main, write_result
 from benchmarks.quality import path_tables
-from benchmarks.quality.class_curves import AT_A_TIME
 from benchmarks.quality.teacher_distance import starts
 from fewstep import Model, distill, open_model
 from fewstep.data.loading import Data, open_data
+from fewstep.evaluation.accumulator import data_statistics
 from fewstep.evaluation.classifier import cache_folder, train_or_load_classifier
 from fewstep.evaluation.metrics import frechet_distance, rms
 from fewstep.evaluation.statistics import Statistics
@@ -39,7 +39,7 @@ class Measure:
         self.labels, self.noise = starts(teacher, data, samples)
         features = train_or_load_classifier(data, cache_folder(data), quiet=True)
         self.statistics = lambda x: Statistics.of(features(x))
-        self.data = Statistics.of(torch.cat([features(part.float() / 127.5 - 1) for part in data.images().split(AT_A_TIME)]))
+        self.data = data_statistics(features, data, cache_folder(data), quiet=True).moments.statistics()
         self.teacher = self.drawn(teacher, REFERENCE_STEPS)
 
     def drawn(self, model: Model, steps: int) -> torch.Tensor:

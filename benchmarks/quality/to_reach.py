@@ -8,6 +8,7 @@ and UniPC, the best of the stock samplers. With `--stored` the teacher's samples
 command goes on in `--run`. Writes benchmarks/results/to-reach.json. Of other data: `benchmarks.quality.image_paths`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def figures_of(rows: list[Row], reference_steps: int) -> list[Row]:
     return found
 
 
+def in_place_of(known: list[Row], figures: list[Row], scales: Sequence[float]) -> list[Row]:
+    """The figures of these guidance scales with those known of others, the most steps first."""
+    kept = [row for row in known if row["guidance_scale"] not in scales]
+    return sorted(figures + kept, key=lambda row: (-row["steps"], row["guidance_scale"]))
+
+
 def main(words: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "to-reach")
     parser.add_argument("--run", type=Path, default=Path("runs/to-reach"), help="folder of the evaluation")
@@ -73,9 +80,7 @@ def main(words: list[str] | None = None) -> None:
     settings = EvaluateSettings(samples=samples, reference_steps=reference_steps)
     figures = figures_of(rows_of(args.run, list(args.guidance_scale), settings, args.stored), reference_steps)
     known = read_json(args.out)["figures"] if args.out.is_file() else []
-    figures += [row for row in known if row["guidance_scale"] not in args.guidance_scale]
-    figures.sort(key=lambda row: (-row["steps"], row["guidance_scale"]))
-    result = {"goals": GOALS["digits"], "figures": figures}
+    result = {"goals": GOALS["digits"], "figures": in_place_of(known, figures, args.guidance_scale)}
     print(tables.to_reach(result))
     write_result(args.out, result)
 

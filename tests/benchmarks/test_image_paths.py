@@ -14,10 +14,8 @@ from fewstep.training.recipe import load_recipe, write_recipe
 
 @pytest.mark.parametrize("of", image_paths.VARIANTS)
 def test_the_ways_to_distil_have_nearly_as_many_evaluations(of):
-    paths, most = (
-        {"data.path": "data.npz", "teacher.path": "teacher"},
-        {"fashion-mnist": 2_144_000},
-    )  # of the recipe before it had paths
+    paths = {"data.path": "data.npz", "teacher.path": "teacher"}
+    most = {"fashion-mnist": 2_144_000}  # of the recipe before it had paths
     ladder, by_paths, *others = [
         cost(load_recipe(of, changes | paths))["evaluations"] for changes in image_paths.VARIANTS[of].values()
     ]
